@@ -1,0 +1,63 @@
+# Every target sets up what it needs: Python 3.11 or newer and make are enough.
+#   make demo | test | lint | bench | campaign | lock | clean        PYTHON=python3.12 for another interpreter
+PYTHON  ?= python3
+VENV    ?= .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
+LOCK    ?= requirements.txt
+RUNS    ?= runs
+WORKERS ?= 2
+PY      := $(VENV)/bin/python
+UV      := $(shell command -v uv 2>/dev/null)
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench campaign lock clean
+
+help:                     ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
+
+# $(1) is a lock file. uv where it is there, stock pip where it is not: both check every hash.
+ifeq ($(UV),)
+install = $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1)
+create  = $(PYTHON) -m venv $(VENV)
+else
+install = uv pip install --quiet --python $(PY) --require-hashes -r $(1)
+create  = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+endif
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	  f"Athanor needs Python 3.11 or newer and $(PYTHON) is {v.major}.{v.minor}: name another, as in make demo PYTHON=python3.12")'
+	$(create)
+
+$(VENV)/.$(LOCK): $(LOCK) | $(VENV)/bin/python
+	@echo "installing $(LOCK) into $(VENV) (about a minute the first time)"
+	$(call install,$(LOCK))
+	@touch $@
+
+$(VENV)/.requirements-dev.txt: requirements-dev.txt $(VENV)/.$(LOCK)
+	$(call install,requirements-dev.txt)
+	@touch $@
+
+setup: $(VENV)/.$(LOCK)   ## a virtual environment with the locked packages (LOCK=requirements-cuda.txt for a GPU)
+
+demo: setup               ## raw text to a trained, measured, talking model
+	$(PY) -m experiments.quickstart.demo --runs=$(RUNS)
+
+test: $(VENV)/.requirements-dev.txt   ## the test suite, on the CPU
+	$(PY) -m pytest -q -n $(WORKERS) tests
+
+lint: $(VENV)/.requirements-dev.txt   ## ruff, and mypy over the public types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+lock:                     ## the lock files again, from the ranges in pyproject.toml
+	@test -n "$(UV)" || $(MAKE) --no-print-directory $(VENV)/bin/uv
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; for extra in "" cuda tpu; do \
+	  uv pip compile --universal --generate-hashes --no-header --quiet $${extra:+--extra $$extra} \
+	    pyproject.toml -o requirements$${extra:+-$$extra}.txt || exit 1; done; \
+	uv pip compile --universal --generate-hashes --no-header --quiet --group dev -c requirements.txt -o requirements-dev.txt
+
+$(VENV)/bin/uv: | $(VENV)/bin/python
+	$(PY) -m pip install --quiet uv
+
+clean:                    ## the virtual environments and caches; never runs/
+	rm -rf .venv .venv-* .cache .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,24 @@
+"""Eight pretended CPU devices, one shared compilation cache, and nothing from the network."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update('jax_compilation_cache_dir', str(Path(__file__).parent.parent / '.cache' / 'jax'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def pytest_collection_modifyitems(config, items):
+  """Long campaigns run when asked for by name, GPU tests where there is a GPU."""
+  asked = config.getoption('-m')
+  for item in items:
+    if item.get_closest_marker('campaign') and 'campaign' not in asked:
+      item.add_marker(pytest.mark.skip(reason='long form: make campaign'))
+    if item.get_closest_marker('gpu') and jax.default_backend() != 'gpu':
+      item.add_marker(pytest.mark.skip(reason='no GPU here'))
