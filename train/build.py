@@ -1,0 +1,95 @@
+"""From a run's value to functions and shardings: everything that can be known before a byte of data is read.
+
+Used by the run itself, by `--dry_run`, and by the test that traces and shards every experiment file.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from model import decoder
+from model.config import Compute, Decoder
+from model.decoder import Model
+from model.errors import ConfigError
+from model.kinds import kinds, muon_dimensions
+from model.mup import lr_multipliers
+from model.sharding import BATCH_AXES, MeshShape, shardings, unbox
+from train.optimizer import Optimizer, Parts
+from train.step import accumulate, born, gradient, make_step
+from train.types import Key, Objective, State, StepFn
+
+
+class Built(NamedTuple):
+  """A run's pure functions and where its state lies."""
+
+  model: Model
+  mesh: Mesh
+  init: Callable[[Key], State]         # to be called inside jit
+  step: StepFn
+  abstract: State                      # shapes, dtypes and shardings of every leaf
+
+
+def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int, *, batch: int, parts: int = 1,
+          compute: Compute = Compute(), mesh: MeshShape = MeshShape(), devices: Any = None) -> Built:
+  """What a training of `model` is made of, on a mesh over `devices` (default: all).
+
+  Raises: ConfigError where the batch does not divide into parts and data-parallel devices.
+  """
+  grid = mesh.build(devices)
+  _check_batch(batch, parts, grid)
+  with jax.set_mesh(grid):
+    net = decoder.build(model, compute)
+    boxed = jax.eval_shape(net.init, jax.random.key(0))
+    tx = optimizer(steps, Parts(kinds(boxed), muon_dimensions(boxed), lr_multipliers(model, boxed)))
+
+    def init(key: Key) -> State:
+      return born(lambda k: unbox(net.init(k)), key, tx)
+
+    abstract = _place(jax.eval_shape(init, jax.random.key(0)), shardings(boxed, grid), grid)
+    step = make_step(accumulate(gradient(objective(net)), parts), tx)
+  return Built(net, grid, init, step, abstract)
+
+
+def _check_batch(batch: int, parts: int, mesh: Mesh) -> None:
+  copies = 1
+  for axis in BATCH_AXES:
+    copies *= mesh.shape[axis]
+  unit = copies * parts
+  if batch % unit:
+    near = max(unit, round(batch / unit) * unit)
+    raise ConfigError('config.batch', f'batch = {batch}', f'it does not divide into {copies} devices x {parts} parts',
+                      f'use {near}')
+
+
+def _place(state: State, params: Any, mesh: Mesh) -> State:
+  """The abstract state with a sharding on every leaf: what is shaped like a parameter, and named like it, lies like it.
+
+  An optimizer keeps its moments in trees that end in the parameter's own path; all else (counters) is replicated.
+  """
+  places = {jax.tree_util.keystr(path): (leaf, place) for (path, leaf), place in zip(
+      jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(params))}
+  everywhere = NamedSharding(mesh, PartitionSpec())
+
+  def place(path, leaf):
+    for depth in range(len(path)):
+      param, sharding = places.get(jax.tree_util.keystr(path[depth:]), (None, None))
+      if param is not None and param.shape == leaf.shape:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+  return jax.tree_util.tree_map_with_path(place, state)
+
+
+def start(built: Built, seed: int, params: Any = None) -> State:
+  """The state at step 0, born in place; with `params`, an optimizer that starts afresh on parameters that exist."""
+  places = jax.tree.map(lambda leaf: leaf.sharding, built.abstract)
+  with jax.set_mesh(built.mesh):
+    state = jax.jit(built.init, out_shardings=places)(jax.random.key(seed))
+  if params is None:
+    return state
+  return state.replace(params=jax.tree.map(lambda new, old: jax.device_put(jnp.array(new), old.sharding), params, state.params))
+
+

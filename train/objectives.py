@@ -1,0 +1,85 @@
+"""What is wanted of a model: the next token, or a masked one. Each is a value that turns a model into a loss.
+
+Letters: B rows, L positions.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from model.decoder import Hidden, Model
+from model.errors import ConfigError
+from train.types import Batch, Loss, LossFn, Mean
+
+
+class Shifted(NamedTuple):
+  """A row as a causal model reads it and as it is judged: position t is scored on token t + 1."""
+
+  inputs_BL: jax.Array
+  segments_BL: jax.Array
+  targets_BL: jax.Array
+  weights_BL: jax.Array      # f32: 0 on padding and where the target begins another document
+
+
+def shift(batch: Batch) -> Shifted:
+  """The one place where targets are moved: from rows of L + 1 tokens to L inputs and L targets.
+
+  `batch` holds tokens i32[B, L+1], segments i32[B, L+1] (0 is padding) and, if not every token counts, mask f32[B, L+1].
+  """
+  tokens, segments = batch['tokens'], batch['segments']
+  inside = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
+  weights_BL = inside.astype(jnp.float32)
+  if 'mask' in batch:
+    weights_BL = weights_BL * batch['mask'][:, 1:].astype(jnp.float32)
+  return Shifted(tokens[:, :-1], segments[:, :-1], tokens[:, 1:], weights_BL)
+
+
+@dataclass(frozen=True)
+class NextToken:
+  """Cross-entropy of the next token, plus `z_loss` times the mean squared log-partition (Chowdhery et al. 2022, 5)."""
+
+  z_loss: float = 0.0
+
+  def __post_init__(self):
+    if self.z_loss < 0:
+      raise ConfigError('config.out-of-range', f'z_loss = {self.z_loss}', 'it is the weight of a penalty', 'give 0 or more')
+
+  def __call__(self, model: Model) -> LossFn:
+    def loss(params, frozen, batch, key) -> Loss:
+      row = shift(batch)
+      hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
+      return judged(model, params, hidden, row.targets_BL, row.weights_BL, self.z_loss)
+
+    return loss
+
+
+@dataclass(frozen=True)
+class MaskedLM:
+  """Cross-entropy of the chosen tokens of a corrupted row (Devlin et al. 2019), for a bidirectional model.
+
+  The batch holds tokens i32[B, L] (corrupted), segments i32[B, L], targets i32[B, L] and mask f32[B, L] (1 = was chosen).
+  """
+
+  def __call__(self, model: Model) -> LossFn:
+    if model.config.causal:
+      raise ConfigError('config.causal-mask', 'objective = MaskedLM, model.causal = True',
+                        'a masked token is predicted from both sides', 'set model.causal to False')
+
+    def loss(params, frozen, batch, key) -> Loss:
+      hidden = model.hidden(params, batch['tokens'], batch['segments'])
+      return judged(model, params, hidden, batch['targets'], batch['mask'].astype(jnp.float32), 0.0)
+
+    return loss
+
+
+def judged(model: Model, params, hidden: Hidden, targets_BL: jax.Array, weights_BL: jax.Array, z_loss: float) -> Loss:
+  """The loss of a forward pass: cross-entropy, z-loss and the router's penalties, all weighed by scored tokens."""
+  head = model.nll(params, hidden.x_BLD, targets_BL, weights_BL, z_loss)
+  tokens_B = weights_BL.sum(-1)
+  tokens = tokens_B.sum()
+  penalties = {name: Mean((penalty_B * tokens_B).sum(), tokens) for name, penalty_B in hidden.aux.items()}
+  total = head.nll + z_loss * head.z + sum(mean.total for mean in penalties.values())
+  metrics = {'nll': Mean(head.nll, tokens), 'accuracy': Mean(head.correct, tokens), 'log_z_squared': Mean(head.z, tokens)}
+  return Loss(Mean(total, tokens), metrics | penalties)

@@ -1,0 +1,103 @@
+"""Learning-rate schedules as shapes: a factor between 0 and 1 for every step, which the peak rates are multiplied with.
+
+Warm-up counts steps of the optimizer (never micro-batches), starts above zero at step 0 and reaches 1 at step `warmup`; the
+decay ends exactly on the last step of the run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from model.errors import ConfigError
+
+Factor = Callable[[jax.Array], jax.Array]     # step i32[] -> f32[]
+
+
+def _check(schedule, **fractions: float) -> None:
+  for name, value in fractions.items():
+    if not 0 <= value <= 1:
+      raise ConfigError('config.out-of-range', f'{name} = {value}', f'{type(schedule).__name__} wants a share between 0 and 1',
+                        'give a number from 0 to 1')
+  if schedule.warmup < 0:
+    raise ConfigError('config.out-of-range', f'warmup = {schedule.warmup}', 'a number of steps cannot be negative',
+                      'give 0 or more steps')
+
+
+def _warm(step: jax.Array, warmup: int) -> jax.Array:
+  return jnp.minimum(1.0, (step + 1) / (warmup + 1))
+
+
+def _progress(step: jax.Array, begin: float, end: float) -> jax.Array:
+  return jnp.clip((step - begin) / jnp.maximum(end - begin, 1), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Constant:
+  """Warm-up, then 1."""
+
+  warmup: int = 0
+
+  def __post_init__(self):
+    _check(self)
+
+  def __call__(self, steps: int) -> Factor:
+    return lambda step: _warm(step, self.warmup)
+
+
+@dataclass(frozen=True)
+class Cosine:
+  """Warm-up, then half a cosine down to `floor` (Loshchilov & Hutter 2017, without restarts)."""
+
+  warmup: int = 0
+  floor: float = 0.1
+
+  def __post_init__(self):
+    _check(self, floor=self.floor)
+
+  def __call__(self, steps: int) -> Factor:
+    def factor(step):
+      wave = 0.5 * (1 + jnp.cos(jnp.pi * _progress(step, self.warmup, steps - 1)))
+      return _warm(step, self.warmup) * (self.floor + (1 - self.floor) * wave)
+
+    return factor
+
+
+@dataclass(frozen=True)
+class Linear:
+  """Warm-up, then a straight line down to `floor`."""
+
+  warmup: int = 0
+  floor: float = 0.0
+
+  def __post_init__(self):
+    _check(self, floor=self.floor)
+
+  def __call__(self, steps: int) -> Factor:
+    def factor(step):
+      return _warm(step, self.warmup) * (1 - (1 - self.floor) * _progress(step, self.warmup, steps - 1))
+
+    return factor
+
+
+@dataclass(frozen=True)
+class WSD:
+  """Warm-up, stable at 1, then a straight decay to `floor` over the last `decay` share of the run (Hu et al. 2024)."""
+
+  warmup: int = 0
+  decay: float = 0.2
+  floor: float = 0.0
+
+  def __post_init__(self):
+    _check(self, decay=self.decay, floor=self.floor)
+
+  def __call__(self, steps: int) -> Factor:
+    def factor(step):
+      fall = _progress(step, steps - 1 - self.decay * steps, steps - 1)
+      return _warm(step, self.warmup) * (1 - (1 - self.floor) * fall)
+
+    return factor
+
+
+Schedule = Constant | Cosine | Linear | WSD
