@@ -1,0 +1,72 @@
+"""The attention of a block: one matmul for queries, keys and values, rotation, the door in kernels/, one matmul out."""
+
+import jax
+from flax import linen as nn
+from flax import struct
+from jax.ad_checkpoint import checkpoint_name
+
+from kernels.attention import Ranges, attention
+from model.cache import Layer, write
+from model.config import Decoder
+from model.linear import Dense
+from model.norm import Norm
+from model.rotary import rotate
+from model.sharding import pin
+
+
+@struct.dataclass
+class Sight:
+  """What the rows see and where they stand: the same for all layers of a kind (local or global)."""
+
+  ranges: Ranges
+  turns: tuple[jax.Array, jax.Array] | None = None    # cosine and sine of the rotary angles
+  starts_B: jax.Array | None = None                   # with a cache: the slot of each row's first new position
+
+
+def score_scale(config: Decoder) -> float:
+  """What q . k is multiplied by."""
+  head = config.attention.head_size
+  if config.attention.scale is not None:
+    return config.attention.scale
+  return head ** -0.5 if config.mup is None else config.mup.base_head_size ** 0.5 / head
+
+
+class Attention(nn.Module):
+  """x_BLD -> what its positions gather from those they see, [B, L, D], and the layer's cache with them written.
+
+  Queries, keys and values come from one weight [D, G, H/G + 2, K]: a key head lies beside the queries that it serves, so
+  that cutting G over devices cuts all three alike. The output starts smaller by sqrt(2N), so that N layers add up to one.
+  """
+
+  config: Decoder
+  implementation: str | None = None
+
+  @nn.compact
+  def __call__(self, x_BLD: jax.Array, sight: Sight, layer: Layer | None = None) -> tuple[jax.Array, Layer | None]:
+    config, heads = self.config, self.config.attention
+    q_BLHK, k_BSGK, v_BSGK = self._project(x_BLD)
+    if heads.qk_norm is not None:
+      q_BLHK = Norm(heads.qk_norm, 'head', name='q_norm')(q_BLHK)
+      k_BSGK = Norm(heads.qk_norm, 'head', name='k_norm')(k_BSGK)
+    if sight.turns is not None:
+      q_BLHK, k_BSGK = rotate(q_BLHK, *sight.turns), rotate(k_BSGK, *sight.turns)
+    q_BLHK, k_BSGK, v_BSGK = (x.astype(config.compute_dtype) for x in (q_BLHK, k_BSGK, v_BSGK))
+    if layer is not None:
+      layer = write(layer, k_BSGK, v_BSGK, sight.starts_B)
+      k_BSGK, v_BSGK = (x.swapaxes(1, 2) for x in layer)
+    out_BLHK = attention(q_BLHK, k_BSGK, v_BSGK, sight.ranges, scale=score_scale(config), softcap=heads.softcap,
+                         implementation=self.implementation)
+    out_BLHK = checkpoint_name(out_BLHK, 'attention').astype(x_BLD.dtype)
+    out = Dense((heads.heads, heads.head_size), (config.width,), ('heads', 'head', 'embed'), heads.out_bias,
+                config.compute_dtype, (2 * config.layers) ** -0.5, name='out')
+    return pin(out(out_BLHK), 'batch', 'length', None), layer
+
+  def _project(self, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    config, heads = self.config, self.config.attention
+    served = heads.heads // heads.kv_heads
+    dense = Dense((config.width,), (heads.kv_heads, served + 2, heads.head_size), ('embed', 'heads', 'slots', 'head'),
+                  heads.qkv_bias, config.compute_dtype, name='qkv')
+    x = pin(dense(x_BLD), 'batch', 'length', 'heads', None, None)
+    q_BLHK = x[:, :, :, :served].reshape(*x.shape[:2], heads.heads, heads.head_size)
+    k_BLGK, v_BLGK = (pin(x[:, :, :, served + i], 'batch', None, 'heads', None) for i in range(2))
+    return q_BLHK, k_BLGK, v_BLGK

@@ -1,0 +1,48 @@
+"""A block: attention and an MLP, each with its norms, each added to what flows past."""
+
+from typing import Literal
+
+import jax
+from flax import linen as nn
+
+from model.attention import Attention, Sight
+from model.cache import Layer
+from model.config import Decoder, MoE
+from model.mlp import MLP
+from model.moe import Experts
+from model.norm import Norm
+
+Aux = dict[str, jax.Array]
+
+
+class Block(nn.Module):
+  """x_BLD -> x_BLD, the layer's cache, and the router's losses per row ({} without experts)."""
+
+  config: Decoder
+  implementation: str | None = None
+
+  @nn.compact
+  def __call__(self, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None = None
+               ) -> tuple[jax.Array, Layer | None, Aux]:
+    y_BLD, layer = Attention(self.config, self.implementation, name='attention')(self._before(x_BLD, 'attention'), sight, layer)
+    x_BLD = self._after(x_BLD, y_BLD, 'attention')
+    y_BLD, aux = self._mlp(self._before(x_BLD, 'mlp'), seen_BL)
+    return self._after(x_BLD, y_BLD, 'mlp'), layer, aux
+
+  def _mlp(self, x_BLD: jax.Array, seen_BL: jax.Array) -> tuple[jax.Array, Aux]:
+    if isinstance(self.config.mlp, MoE):
+      return Experts(self.config, name='mlp')(x_BLD, seen_BL)
+    return MLP(self.config, name='mlp')(x_BLD), {}
+
+  def _before(self, x_BLD: jax.Array, part: str) -> jax.Array:
+    return self._norm(f'{part}_norm', x_BLD) if self.config.placement in ('pre', 'sandwich') else x_BLD
+
+  def _after(self, x_BLD: jax.Array, y_BLD: jax.Array, part: str) -> jax.Array:
+    """pre: x + y. post: norm(x + y). sandwich and output: x + norm(y)."""
+    placement: Literal['pre', 'post', 'sandwich', 'output'] = self.config.placement
+    if placement == 'post':
+      return self._norm(f'{part}_norm', x_BLD + y_BLD)
+    return x_BLD + (y_BLD if placement == 'pre' else self._norm(f'{part}_out_norm', y_BLD))
+
+  def _norm(self, name: str, x_BLD: jax.Array) -> jax.Array:
+    return Norm(self.config.norm, name=name)(x_BLD)

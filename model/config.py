@@ -1,0 +1,253 @@
+"""What the network is (`Decoder`) and how it is computed (`Compute`): frozen values, with a type where others have a flag.
+
+Published families are points of this space: GPT-2 is LayerNorm + Learned + Plain('gelu_tanh') + biases; Llama is RMSNorm
++ Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.errors import ConfigError
+
+Activation = Literal['silu', 'gelu', 'gelu_tanh', 'relu', 'relu2']
+Dtype = Literal['float32', 'bfloat16']
+
+
+def demand(holds: bool, field: str, value, why: str, do: str) -> None:
+  """Raises: ConfigError naming the field and its value, unless the condition holds."""
+  if not holds:
+    raise ConfigError('config.bad-value', f'{field} = {value!r}', why, do)
+
+
+def positive(thing, *fields: str) -> None:
+  """Raises: ConfigError if one of these fields is not above zero."""
+  for field in fields:
+    value = getattr(thing, field)
+    demand(value is None or value > 0, f'{type(thing).__name__}.{field}', value, 'it must be above zero', 'raise it')
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+  """x / rms(x) * (weight + offset), in float32. Zhang and Sennrich 2019. Gemma stores its weights with offset 1."""
+
+  eps: float = 1e-5
+  offset: float = 0.0
+
+  def __post_init__(self):
+    positive(self, 'eps')
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+  """(x - mean) / deviation * weight (+ bias), in float32. Ba et al. 2016."""
+
+  eps: float = 1e-5
+  bias: bool = True
+
+  def __post_init__(self):
+    positive(self, 'eps')
+
+
+@dataclass(frozen=True)
+class Linear:
+  """Rotary angles of position / factor. Chen et al. 2023."""
+
+  factor: float
+
+  def __post_init__(self):
+    positive(self, 'factor')
+
+
+@dataclass(frozen=True)
+class Llama3:
+  """Low frequencies slowed by `factor`, high ones kept, a ramp between them. Llama 3.1."""
+
+  factor: float = 8.0
+  low: float = 1.0                  # turns within `original` positions, at and below which a frequency is slowed
+  high: float = 4.0                 # ... and above which it is kept
+  original: int = 8192              # positions that the model was first trained with
+
+  def __post_init__(self):
+    positive(self, 'factor', 'low', 'original')
+    demand(self.high > self.low, 'Llama3.high', self.high, f'it must be above low = {self.low}', 'raise high')
+
+
+@dataclass(frozen=True)
+class YaRN:
+  """A ramp over dimensions between kept and slowed frequencies, and softer attention. Peng et al. 2023."""
+
+  factor: float = 4.0
+  original: int = 4096
+  fast: float = 32.0
+  slow: float = 1.0
+
+  def __post_init__(self):
+    positive(self, 'factor', 'original', 'slow')
+    demand(self.fast > self.slow, 'YaRN.fast', self.fast, f'it must be above slow = {self.slow}', 'raise fast')
+
+
+@dataclass(frozen=True)
+class Rotary:
+  """Pairs (i, i + R/2) of the first R = fraction * head_size numbers of each q and k turn with the position.
+
+  Scalings that depend on the length seen so far ("dynamic") are left out: keys in a cache would be turned at another base.
+  """
+
+  theta: float = 10_000.0
+  fraction: float = 1.0
+  scaling: Linear | Llama3 | YaRN | None = None
+  local_theta: float | None = None  # the base of windowed layers, unscaled; None: as the others
+
+  def __post_init__(self):
+    positive(self, 'theta', 'local_theta')
+    demand(0 < self.fraction <= 1, 'Rotary.fraction', self.fraction, 'it is a share of the head', 'use 0 < fraction <= 1')
+
+
+@dataclass(frozen=True)
+class Learned:
+  """A table with one learned vector a position, added to the embedding."""
+
+  length: int
+
+  def __post_init__(self):
+    positive(self, 'length')
+
+
+@dataclass(frozen=True)
+class NoPositions:
+  """Order is known from the causal mask alone."""
+
+
+@dataclass(frozen=True)
+class Window:
+  """Local layers see the last `size` tokens, the current one among them. `pattern` repeats over the layers."""
+
+  size: int
+  pattern: tuple[Literal['local', 'global'], ...] = ('local',)
+
+  def __post_init__(self):
+    positive(self, 'size')
+    demand(bool(self.pattern), 'Window.pattern', self.pattern, 'it names the layers in turn', "use ('local', 'global')")
+
+
+@dataclass(frozen=True)
+class Attention:
+  """Grouped-query attention: `kv_heads` keys and values serve `heads` queries. Ainslie et al. 2023."""
+
+  heads: int
+  kv_heads: int
+  head_size: int
+  qkv_bias: bool = False
+  out_bias: bool = False
+  qk_norm: RMSNorm | None = None    # over each head, before the rotation
+  scale: float | None = None        # of the scores; None: 1 / sqrt(head_size), or as muP has it
+  softcap: float | None = None      # scores become cap * tanh(scores / cap), before the mask
+  window: Window | None = None
+
+  def __post_init__(self):
+    positive(self, 'heads', 'kv_heads', 'head_size', 'scale', 'softcap')
+    valid = [g for g in range(1, self.heads + 1) if self.heads % g == 0]
+    demand(self.kv_heads in valid, 'Attention.kv_heads', self.kv_heads, f'it must divide heads = {self.heads}',
+           f'use one of {", ".join(map(str, valid))}')
+
+
+@dataclass(frozen=True)
+class Gated:
+  """down(activation(gate(x)) * up(x)), gate and up as one matmul. Shazeer 2020."""
+
+  hidden: int
+  activation: Activation = 'silu'
+  bias: bool = False
+
+  def __post_init__(self):
+    positive(self, 'hidden')
+
+
+@dataclass(frozen=True)
+class Plain:
+  """down(activation(up(x)))."""
+
+  hidden: int
+  activation: Activation = 'gelu_tanh'
+  bias: bool = False
+
+  def __post_init__(self):
+    positive(self, 'hidden')
+
+
+@dataclass(frozen=True)
+class MoE:
+  """Each token goes through its `top_k` best of `experts` MLPs; no token is dropped. Fedus et al. 2021, Zoph et al. 2022.
+
+  Gates are the softmax over all experts, and over the chosen ones only if `renormalise` (the same as softmax after top-k).
+  `balance` and `router_z` weigh the two losses of `model.moe.router_loss`.
+  """
+
+  experts: int
+  top_k: int
+  expert: Gated | Plain
+  renormalise: bool = True
+  balance: float = 0.01
+  router_z: float = 1e-3
+
+  def __post_init__(self):
+    positive(self, 'experts', 'top_k')
+    demand(self.top_k <= self.experts, 'MoE.top_k', self.top_k, f'there are {self.experts} experts', 'lower top_k')
+    demand(not self.expert.bias, 'MoE.expert.bias', True, 'experts are grouped matmuls without biases', 'leave it out')
+
+
+@dataclass(frozen=True)
+class MuP:
+  """Maximal update parametrisation: what is tuned at `base_width` holds at every width. Yang et al. 2022, table 8.
+
+  Matrices start at 1 / sqrt(fan in) and learn at base_width / width of the rate (`model.mup`); logits are multiplied by
+  base_width / width; scores by sqrt(base_head_size) / head_size. At the base width nothing changes.
+  """
+
+  base_width: int = 256
+  base_head_size: int = 64
+
+  def __post_init__(self):
+    positive(self, 'base_width', 'base_head_size')
+
+
+@dataclass(frozen=True)
+class Decoder:
+  """A stack of blocks between an embedding and a head. With `causal=False` it is an encoder for masked LM."""
+
+  vocab: int
+  width: int
+  layers: int
+  attention: Attention
+  mlp: Gated | Plain | MoE
+  norm: RMSNorm | LayerNorm = RMSNorm()  # noqa: RUF009  frozen, so shared safely
+  placement: Literal['pre', 'post', 'sandwich', 'output'] = 'pre'
+  positions: Rotary | Learned | NoPositions = Rotary()  # noqa: RUF009
+  causal: bool = True
+  tied: bool = True                 # the head is the embedding table
+  embedding_scale: float = 1.0      # Gemma: sqrt(width)
+  softcap: float | None = None      # logits become cap * tanh(logits / cap)
+  compute_dtype: Dtype = 'float32'  # of the operands of matmuls
+  stream_dtype: Dtype = 'float32'   # of what flows between blocks: bfloat16 pays on a GPU or TPU, not on a CPU
+  param_dtype: Dtype = 'float32'
+  mup: MuP | None = None
+
+  def __post_init__(self):
+    positive(self, 'vocab', 'width', 'layers', 'embedding_scale', 'softcap')
+    if isinstance(self.positions, Rotary):
+      turned = self.positions.fraction * self.attention.head_size
+      demand(turned >= 2 and turned % 2 == 0, 'Rotary.fraction * Attention.head_size', turned,
+             'rotary positions turn pairs of numbers', 'make it an even whole number')
+
+
+@dataclass(frozen=True)
+class Compute:
+  """How the same numbers are computed; no part of what a model is."""
+
+  layers: Literal['auto', 'scan', 'unroll'] = 'auto'    # auto: scan compiles fast from 16 layers on, but runs slower
+  remat: Literal['none', 'dots', 'full'] = 'none'       # kept for the backward: all, matmuls and attention, block inputs
+  attention: Literal['auto', 'reference', 'blocked', 'cudnn', 'xla'] = 'auto'
+
+  def scans(self, layers: int) -> bool:
+    """Whether so many layers are one loop (True) or written out (False)."""
+    return self.layers == 'scan' or (self.layers == 'auto' and layers >= 16)

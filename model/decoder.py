@@ -1,0 +1,174 @@
+"""The whole network as pure functions on a plain tree of parameters: `build(config)` gives a `Model`.
+
+Letters: B rows, L query positions, S key positions, D width, H query heads, G key heads, K head size, F hidden units,
+V vocabulary, E experts, N layers.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kernels.attention import cached_ranges, causal_ranges, packed_ranges
+from kernels.head import HeadSums, token_logp, weighted_nll
+from model import cache as caches
+from model.attention import Sight
+from model.block import Aux, Block
+from model.cache import Cache
+from model.config import Compute, Decoder, Learned, Rotary
+from model.errors import ConfigError
+from model.linear import normal
+from model.norm import Norm
+from model.rotary import turns
+from model.sharding import pin
+from model.stack import Stack, is_local
+
+Params = Any
+Key = jax.Array
+
+
+class Hidden(NamedTuple):
+  """What the last norm gives, before the head."""
+
+  x_BLD: jax.Array
+  cache: Cache | None
+  aux: Aux                            # 'balance', 'router_z': f32[B], see model.moe.losses; {} without experts
+
+
+class Model(NamedTuple):
+  """A decoder as functions. Parameters are the unboxed tree; `init` gives it boxed with logical names (`unbox`)."""
+
+  config: Decoder
+  init: Callable[[Key], Params]
+  hidden: Callable[..., Hidden]                       # (params, tokens_BL, segments_BL=None, cache=None)
+  logp: Callable[[Params, jax.Array, jax.Array], jax.Array]                # (params, x_BLD, targets_BL) -> f32[B, L]
+  nll: Callable[..., HeadSums]                        # (params, x_BLD, targets_BL, weights_BL, z_coefficient=0.0)
+  logits: Callable[[Params, jax.Array], jax.Array]    # (params, x_BLD) -> f32[B, L, V]: for few positions
+  cache: Callable[[int, int], Cache]                  # (batch, length) -> empty
+
+
+def build(config: Decoder, compute: Compute = Compute()) -> Model:
+  """The model that a config describes, computed as `compute` says."""
+  stack = Stack(config, compute)
+  last = Norm(config.norm)
+
+  def hidden(params: Params, tokens_BL: jax.Array, segments_BL: jax.Array | None = None, cache: Cache | None = None) -> Hidden:
+    """Rows hold documents 1, 2, ... in turn and padding 0; without segments, one document each. With a cache, tokens go on
+    where each row stood; padding follows what is new."""
+    seen_BL = jnp.ones(tokens_BL.shape, bool) if segments_BL is None else segments_BL != 0
+    positions_BL = places(tokens_BL.shape, segments_BL, cache)
+    x_BLD = embed(config, params, tokens_BL, positions_BL)
+    sights = {local: see(config, positions_BL, segments_BL, cache, local)
+              for local in {is_local(config, i) for i in range(config.layers)}}
+    x_BLD, layers, aux = stack(params['layers'], x_BLD, sights, seen_BL, None if cache is None else cache.layers)
+    if config.placement != 'post':
+      x_BLD = last.apply({'params': params['norm']}, x_BLD)
+    if cache is not None:
+      cache = Cache(layers, cache.lengths_B + seen_BL.sum(1, dtype=jnp.int32))
+    return Hidden(x_BLD, cache, aux)
+
+  def logp(params: Params, x_BLD: jax.Array, targets_BL: jax.Array) -> jax.Array:
+    return token_logp(*head(config, params, x_BLD), targets_BL, softcap=config.softcap)
+
+  def nll(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, z_coefficient: float = 0.0) -> HeadSums:
+    return weighted_nll(*head(config, params, x_BLD), targets_BL, weights_BL, softcap=config.softcap, z_coefficient=z_coefficient)
+
+  def logits(params: Params, x_BLD: jax.Array) -> jax.Array:
+    x_BLD, w_DV = head(config, params, x_BLD)
+    y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD, w_DV, preferred_element_type=jnp.float32)
+    return y_BLV if config.softcap is None else config.softcap * jnp.tanh(y_BLV / config.softcap)
+
+  def cache(batch: int, length: int) -> Cache:
+    check_length(config, length)
+    return caches.empty(config, batch, length)
+
+  return Model(config, lambda key: init(config, key), hidden, logp, nll, logits, cache)
+
+
+def init(config: Decoder, key: Key) -> Params:
+  """A new tree of boxed parameters.
+
+  Matrices are normal, cut off at 2.3 deviations, of 1 / sqrt(fan in), and those that end in the stream smaller by sqrt(2N).
+  Embedding, positions and head have 0.02, or 1 / sqrt(width) where that is less. Norms start as nothing, biases at 0.
+  """
+  embedding_key, positions_key, layers_key, head_key = jax.random.split(key, 4)
+  small = normal(min(0.02, (config.mup.base_width if config.mup else config.width) ** -0.5))
+  params = {
+    'embedding': {'table': box(small(embedding_key, (config.vocab, config.width)), 'rows', 'width')},
+    'layers': _init_layers(config, layers_key),
+  }
+  if config.placement != 'post':
+    params['norm'] = Norm(config.norm).init(key, jnp.zeros(config.width))['params']
+  if isinstance(config.positions, Learned):
+    params['positions'] = {'table': box(small(positions_key, (config.positions.length, config.width)), 'positions', 'width')}
+  if not config.tied:
+    params['head'] = {'weight': box(small(head_key, (config.width, config.vocab)), 'embed', 'vocab')}
+  return jax.tree.map(lambda x: x.astype(config.param_dtype), params)
+
+
+def box(value: jax.Array, *names: str) -> nn.LogicallyPartitioned:
+  """The value with a logical name for each of its dimensions."""
+  return nn.LogicallyPartitioned(value, names)
+
+
+def _init_layers(config: Decoder, key: Key) -> Params:
+  """The parameters of all layers, stacked: [N, ...]."""
+  tokens = jnp.zeros((1, 1), jnp.int32)
+  sight = see(config, places((1, 1), None, None), None, None, False)
+
+  def one(key):
+    return Block(config).init(key, jnp.zeros((1, 1, config.width)), sight, tokens == 0)['params']
+
+  layers = jax.vmap(one)(jax.random.split(key, config.layers))
+  return jax.tree.map(lambda x: box(x.value, 'layers', *x.names), layers, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def places(shape: tuple[int, int], segments_BL: jax.Array | None, cache: Cache | None) -> jax.Array:
+  """The position of each token in its document, i32[B, L]: counted from the start of its segment, or on from the cache."""
+  index_BL = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
+  if cache is not None:
+    return index_BL + cache.lengths_B[:, None]
+  if segments_BL is None:
+    return index_BL
+  before_BL = jnp.pad(segments_BL, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+  return index_BL - jax.lax.cummax(jnp.where(segments_BL != before_BL, index_BL, 0), axis=1)
+
+
+def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, local: bool) -> Sight:
+  """What the rows see in layers of this kind, and how their queries and keys turn."""
+  window = config.attention.window.size if local and config.attention.window else None
+  rotary = config.positions
+  angles = turns(rotary, config.attention.head_size, positions_BL, local) if isinstance(rotary, Rotary) else None
+  if cache is not None:
+    seen_BL = jnp.ones(positions_BL.shape, bool) if segments_BL is None else segments_BL != 0
+    return Sight(cached_ranges(cache.lengths_B, seen_BL, window=window), angles, cache.lengths_B)
+  if segments_BL is None and config.causal:
+    return Sight(causal_ranges(*positions_BL.shape, window=window), angles)
+  segments_BL = jnp.ones_like(positions_BL) if segments_BL is None else segments_BL
+  return Sight(packed_ranges(segments_BL, causal=config.causal, window=window), angles)
+
+
+def check_length(config: Decoder, length: int) -> None:
+  """Raises: ConfigError if rows of so many tokens have positions that the model has no vectors for."""
+  if isinstance(config.positions, Learned) and length > config.positions.length:
+    raise ConfigError('model.too-long', f'rows of {length} tokens', f'the position table has {config.positions.length} entries',
+                      f'use at most {config.positions.length} tokens, or Learned(length={length}), or Rotary()')
+
+
+def embed(config: Decoder, params: Params, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
+  """The vectors of the tokens, with their positions if those are learned: [B, L, D] in the dtype of the stream."""
+  x_BLD = params['embedding']['table'][tokens_BL].astype(config.stream_dtype) * config.embedding_scale
+  if isinstance(config.positions, Learned):
+    check_length(config, tokens_BL.shape[1])
+    x_BLD = x_BLD + params['positions']['table'][positions_BL].astype(config.stream_dtype)
+  return pin(x_BLD, 'batch', 'length', None)
+
+
+def head(config: Decoder, params: Params, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The operands of the last matmul, x[B, L, D] and w[D, V], in the dtype of the matmuls."""
+  w_DV = params['embedding']['table'].T if config.tied else params['head']['weight']
+  if config.mup is not None:
+    x_BLD = x_BLD * (config.mup.base_width / config.width)
+  return x_BLD.astype(config.compute_dtype), w_DV.astype(config.compute_dtype)

@@ -1,0 +1,98 @@
+"""A mixture of experts: a router sends each token to its best few MLPs. No token is dropped, and none sees another.
+
+Letters: T = B * L tokens, E experts, J the experts chosen for a token.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+from model.config import Decoder, MoE
+from model.linear import normal, weight
+from model.mlp import activate, up_shape
+from model.sharding import RULES
+
+
+class Experts(nn.Module):
+  """[B, L, D] -> [B, L, D], and the router's losses, each f32[B]: sums over the positions where seen_BL is true."""
+
+  config: Decoder
+
+  @nn.compact
+  def __call__(self, x_BLD: jax.Array, seen_BL: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    config, moe = self.config, self.config.mlp
+    w_DE = weight(self, 'router', normal(config.width ** -0.5), (config.width, moe.experts), ('embed', 'routes'))
+    router_BLE = jnp.einsum('BLD,DE->BLE', x_BLD.astype(jnp.float32), w_DE.astype(jnp.float32))
+    gates_BLJ, chosen_BLJ = route(router_BLE, moe)
+    shape, names = up_shape(moe.expert)
+    up = weight(self, 'up', normal(config.width ** -0.5), (moe.experts, config.width, *shape), ('experts', 'embed', *names))
+    start = normal((moe.expert.hidden * 2 * config.layers) ** -0.5)
+    down = weight(self, 'down', start, (moe.experts, moe.expert.hidden, config.width), ('experts', 'mlp', 'embed'))
+    y_BLD = apply_experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
+    return y_BLD, losses(router_BLE, chosen_BLJ, seen_BL)
+
+
+def route(router_BLE: jax.Array, config: MoE) -> tuple[jax.Array, jax.Array]:
+  """The gates and the numbers of each position's best experts, f32 and i32 [B, L, J]."""
+  gates, chosen = jax.lax.top_k(jax.nn.softmax(router_BLE), config.top_k)
+  return (gates / gates.sum(-1, keepdims=True) if config.renormalise else gates), chosen
+
+
+def losses(router_BLE: jax.Array, chosen_BLJ: jax.Array, seen_BL: jax.Array) -> dict[str, jax.Array]:
+  """Per row and summed over its positions, f32[B] each.
+
+  balance: E * sum_e f_e p_e, with f_e the share of the row's choices that fell on expert e and p_e its mean probability: 1
+  if even, E if all fall on one (Fedus et al. 2021, over a row instead of a batch). router_z: logsumexp^2 (Zoph et al. 2022).
+  """
+  experts = router_BLE.shape[-1]
+  seen_BL = seen_BL.astype(jnp.float32)
+  count_B = jnp.maximum(seen_BL.sum(1), 1.0)
+  hits_BLE = jax.nn.one_hot(chosen_BLJ, experts).mean(2)
+  share_BE = jnp.einsum('BLE,BL->BE', hits_BLE, seen_BL) / count_B[:, None]
+  mean_BE = jnp.einsum('BLE,BL->BE', jax.nn.softmax(router_BLE), seen_BL) / count_B[:, None]
+  z_BL = jnp.square(jax.nn.logsumexp(router_BLE, -1))
+  return {'balance': experts * jnp.sum(share_BE * mean_BE, -1) * seen_BL.sum(1), 'router_z': jnp.sum(z_BL * seen_BL, 1)}
+
+
+def router_loss(config: Decoder, aux: dict[str, jax.Array]) -> jax.Array | float:
+  """f32[B] to add to a loss that is a sum over tokens, from `Hidden.aux`; 0.0 without experts."""
+  if not isinstance(config.mlp, MoE):
+    return 0.0
+  return config.mlp.balance * aux['balance'] + config.mlp.router_z * aux['router_z']
+
+
+def apply_experts(config: Decoder, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> jax.Array:
+  """The gated sum of each position's experts, [B, L, D]. On a mesh, each device sorts its own tokens."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return _experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
+  tokens = PartitionSpec(RULES['batch'], RULES['length'], None)
+  cut_up, cut_down = PartitionSpec(*(None,) * (up.ndim - 1), 'tensor'), PartitionSpec(None, 'tensor', None)
+
+  def local(*operands):
+    return jax.lax.psum(_experts(config, *operands), 'tensor')
+
+  return jax.shard_map(local, in_specs=(tokens, tokens, tokens, cut_up, cut_down), out_specs=tokens)(
+    x_BLD, gates_BLJ, chosen_BLJ, up, down)
+
+
+def _experts(config: Decoder, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> jax.Array:
+  """Tokens sorted by expert, so that each expert is one matmul of its own length."""
+  x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
+  chosen_TJ = chosen_BLJ.reshape(len(x_TD), -1)
+  order = jnp.argsort(chosen_TJ.reshape(-1), stable=True)
+  sizes_E = jnp.bincount(chosen_TJ.reshape(-1), length=up.shape[0]).astype(jnp.int32)
+  matmul = partial(_grouped, sizes_E=sizes_E, dtype=config.compute_dtype)
+  h = matmul(x_TD[order // chosen_TJ.shape[1]], up.reshape(*up.shape[:2], -1))
+  y = matmul(activate(config.mlp.expert, h.reshape(-1, *up.shape[2:])), down)
+  y_TJD = y[jnp.argsort(order)].reshape(*chosen_TJ.shape, -1)
+  y_TD = jnp.einsum('TJD,TJ->TD', y_TJD.astype(jnp.float32), gates_BLJ.reshape(chosen_TJ.shape))
+  return y_TD.reshape(x_BLD.shape).astype(x_BLD.dtype)
+
+
+def _grouped(x: jax.Array, w: jax.Array, sizes_E: jax.Array, dtype: str) -> jax.Array:
+  y = jax.lax.ragged_dot(x.astype(dtype), w.astype(dtype), sizes_E, preferred_element_type=jnp.float32)
+  return y.astype(x.dtype)

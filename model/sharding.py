@@ -1,0 +1,156 @@
+"""Where arrays lie: a mesh of four axes, one table from logical names to mesh axes, and `pin` for activations.
+
+    data    copies of the model, each with its rows of the batch
+    fsdp    also rows of the batch; and the parameters are cut along it, gathered when used
+    seq     positions of a row
+    tensor  heads, hidden units and vocabulary
+
+Axes are Auto: the compiler completes what pins and parameters leave open. Use `with jax.set_mesh(mesh):` around the run.
+"""
+
+import logging
+import math
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax.linen import LogicallyPartitioned
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from model.errors import ConfigError
+
+AXES = ('data', 'fsdp', 'seq', 'tensor')
+
+RULES: dict[str, tuple[str, ...]] = {
+  # activations
+  'batch': ('data', 'fsdp'),
+  'length': ('seq',),
+  # parameters, and what they make
+  'layers': (),
+  'width': (),                      # D of vectors
+  'embed': ('fsdp',),               # D of matrices
+  'heads': ('tensor',),             # H, or G with its slots (R query heads, a key, a value)
+  'slots': (),
+  'head': (),                       # K
+  'gates': (),                      # gate and up
+  'mlp': ('tensor',),               # F
+  'experts': (),
+  'routes': (),                     # the router's outputs
+  'vocab': ('tensor',),             # V of the head
+  'rows': ('fsdp', 'tensor'),       # V of the embedding table: cut along D as well, a lookup would gather all of it
+  'positions': (),
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MeshShape:
+  """How many devices lie along each axis; -1 (at most once) takes those that are left."""
+
+  data: int = -1
+  fsdp: int = 1
+  seq: int = 1
+  tensor: int = 1
+
+  def __post_init__(self):
+    sizes = astuple(self)
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+      raise ConfigError('mesh.bad-shape', f'mesh {self}', 'sizes are at least 1, and at most one of them is -1 (the rest)',
+                        'use for example MeshShape(data=-1, fsdp=4)')
+
+  def build(self, devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of all the devices.
+
+    Raises: ConfigError if the sizes do not multiply to their number.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = astuple(self)
+    fixed = math.prod(size for size in sizes if size != -1)
+    rest = len(devices) // fixed
+    sizes = tuple(rest if size == -1 else size for size in sizes)
+    if math.prod(sizes) != len(devices):
+      raise ConfigError('mesh.device-count', f'mesh {" x ".join(f"{a}={s}" for a, s in zip(AXES, astuple(self)))} '
+                        f'needs {"a multiple of " if -1 in astuple(self) else ""}{fixed} devices; there are {len(devices)}',
+                        'the sizes of the mesh must multiply to the number of devices',
+                        f'choose sizes whose product is {len(devices)}, or run on other devices')
+    return jax.make_mesh(sizes, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec(names: tuple[str | None, ...], shape: tuple[int, ...], sizes: dict[str, int]) -> PartitionSpec:
+  """The mesh axes of each dimension. Axes along which a dimension does not divide are left out, so it stays whole there."""
+  parts = []
+  for name, size in zip(names, shape, strict=True):
+    kept: tuple[str, ...] = ()
+    for axis in RULES[name] if name else ():
+      if sizes.get(axis, 1) > 1 and size % math.prod(sizes[a] for a in (*kept, axis)) == 0:
+        kept += (axis,)
+    parts.append(kept[0] if len(kept) == 1 else kept or None)
+  return PartitionSpec(*parts)
+
+
+def pin(x: jax.Array, *names: str | None) -> jax.Array:
+  """x, laid on the current mesh as its logical names say; None: whole.
+
+  Without a mesh (`jax.set_mesh`) it does nothing, so that a model runs on one device as it is; inside shard_map it leaves
+  the manual axes alone.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  free = {a: mesh.shape[a] for a, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Auto}
+  return jax.lax.with_sharding_constraint(x, spec(names, x.shape, free)) if free else x
+
+
+def _is_box(x: Any) -> bool:
+  return isinstance(x, LogicallyPartitioned)
+
+
+def unbox(tree: Any) -> Any:
+  """The tree without the logical names."""
+  return jax.tree.map(lambda x: x.value if _is_box(x) else x, tree, is_leaf=_is_box)
+
+
+def names(boxed: Any) -> Any:
+  """The tree with each box replaced by its tuple of logical names; () for what has none."""
+  return jax.tree.map(lambda x: tuple(x.names) if _is_box(x) else (), boxed, is_leaf=_is_box)
+
+
+def shardings(boxed_abstract: Any, mesh: Mesh) -> Any:
+  """A NamedSharding for each leaf of a tree such as `jax.eval_shape(init, key)`; leaves without names are replicated.
+
+  A dimension that does not divide into its mesh axes stays whole on them, and a warning says so.
+  """
+  sizes = dict(mesh.shape)
+
+  def place(path, leaf):
+    if not _is_box(leaf):
+      return NamedSharding(mesh, PartitionSpec())
+    for name, size in zip(leaf.names, leaf.value.shape, strict=True):
+      parts = math.prod(sizes.get(axis, 1) for axis in (RULES[name] if name else ()))
+      if size % parts:
+        log.warning('%s: %s = %d does not divide into %d devices and stays whole on some; use %d', jax.tree_util.keystr(path),
+                    name, size, parts, -(-size // parts) * parts)
+    return NamedSharding(mesh, spec(leaf.names, leaf.value.shape, sizes))
+
+  return jax.tree_util.tree_map_with_path(place, boxed_abstract, is_leaf=_is_box)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Where every leaf of a batch lies: rows over 'data' and 'fsdp', all else whole."""
+  return NamedSharding(mesh, PartitionSpec(RULES['batch']))
+
+
+def global_batch(rows: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """Global arrays from the rows of this process: process i brings the i-th equal share of the rows.
+
+  Raises: ConfigError if the rows of all processes do not divide into the batch axes of the mesh.
+  """
+  sharding = batch_sharding(mesh)
+  count = len(next(iter(rows.values()))) * jax.process_count()
+  parts = math.prod(mesh.shape[axis] for axis in RULES['batch'])
+  if count % parts:
+    raise ConfigError('batch.indivisible', f'a batch of {count} rows on {parts} groups of devices',
+                      'each of data x fsdp groups of devices takes the same number of rows', f'use {-(-count // parts) * parts}')
+  return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in rows.items()}

@@ -1,0 +1,92 @@
+"""The layers one after another: written out, or as one loop; with all kept for the backward pass, or with parts computed again.
+
+Parameters are stacked on a leading axis of N layers whichever way it is, so that a checkpoint fits both.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from model.attention import Sight
+from model.block import Aux, Block
+from model.cache import Layer
+from model.config import Compute, Decoder
+
+POLICIES = {
+  'dots': jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names('attention')),
+  'full': None,
+}
+
+
+def is_local(config: Decoder, layer: int) -> bool:
+  """Whether this layer sees through a window."""
+  window = config.attention.window
+  return window is not None and window.pattern[layer % len(window.pattern)] == 'local'
+
+
+def split(stacked: Any, layers: int) -> tuple[Any, ...]:
+  """The parameters of each layer. One split each, whose transpose is one concatenation of gradients."""
+  leaves, tree = jax.tree.flatten(stacked)
+  parts = [[part.reshape(w.shape[1:]) for part in jax.lax.split(w, (1,) * layers)] for w in leaves]
+  return tuple(tree.unflatten(part) for part in zip(*parts))
+
+
+def unstack(params: Any, config: Decoder) -> Any:
+  """The parameters with their layers apart: what a loop that decodes should hold, or it copies each weight every step."""
+  return {**params, 'layers': split(params['layers'], config.layers)}
+
+
+class Stack:
+  """Calls the blocks of a decoder: (layer parameters, x_BLD, ...) -> x_BLD, the layers of the cache, router losses [B]."""
+
+  def __init__(self, config: Decoder, compute: Compute):
+    self.config, self.scans = config, compute.scans(config.layers)
+    block = Block(config, None if compute.attention == 'auto' else compute.attention)
+
+    def apply(params, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None):
+      return block.apply({'params': params}, x_BLD, sight, seen_BL, layer)
+
+    self.apply = apply
+    if compute.remat != 'none':
+      self.apply = jax.checkpoint(apply, policy=POLICIES[compute.remat], prevent_cse=not self.scans)
+
+  def __call__(self, params: Any, x_BLD: jax.Array, sights: dict[bool, Sight], seen_BL: jax.Array,
+               cache: tuple[Layer, ...] | None = None) -> tuple[jax.Array, tuple[Layer, ...] | None, Aux]:
+    if cache is None and self.scans and not isinstance(params, tuple):
+      x_BLD, aux = self._scan(params, x_BLD, sights, seen_BL)
+    else:
+      parts = params if isinstance(params, tuple) else split(params, self.config.layers)
+      x_BLD, cache, aux = self._unroll(parts, x_BLD, sights, seen_BL, cache)
+    return x_BLD, cache, jax.tree.map(lambda total_B: total_B / self.config.layers, aux)
+
+  def _unroll(self, parts, x_BLD, sights, seen_BL, cache, first: int = 0):
+    written: list[Layer | None] = []
+    total: Aux = {}
+    for i, params in enumerate(parts):
+      sight = sights[is_local(self.config, first + i)]
+      x_BLD, layer, aux = self.apply(params, x_BLD, sight, seen_BL, None if cache is None else cache[i])
+      written.append(layer)
+      total = jax.tree.map(jnp.add, total, aux) if total else aux
+    return x_BLD, None if cache is None else tuple(written), total
+
+  def _scan(self, params, x_BLD, sights, seen_BL):
+    """A loop over groups of layers as long as the pattern of windows; the layers that are left over follow it."""
+    window = self.config.attention.window
+    period = 1 if window is None else len(window.pattern)
+    groups, rest = divmod(self.config.layers, period)
+    looped = groups * period
+
+    def body(x_BLD, group):
+      x_BLD, _, aux = self._unroll(split(group, period), x_BLD, sights, seen_BL, None)
+      return x_BLD, aux
+
+    grouped = jax.tree.map(lambda w: w[:looped].reshape(groups, period, *w.shape[1:]), params)
+    x_BLD, aux = jax.lax.scan(body, x_BLD, grouped)
+    aux = jax.tree.map(lambda each: each.sum(0), aux)
+    if rest:
+      last = split(jax.tree.map(lambda w: w[looped:], params), rest)
+      x_BLD, _, more = self._unroll(last, x_BLD, sights, seen_BL, None, first=looped)
+      aux = jax.tree.map(jnp.add, aux, more)
+    return x_BLD, aux
