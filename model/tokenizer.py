@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -46,7 +46,7 @@ class Tokenizer(Protocol):
   bos: int
   eos: int
   pad: int
-  controls: Mapping[str, int]            # the name of each control token, and its id
+  controls: dict[str, int]               # the name of each control token, and its id
   bytes_of: np.ndarray                   # i32[V]: the bytes of UTF-8 that an id stands for; 0 for control ids
   fingerprint: str                       # sha256 of what it was read from
 
