@@ -34,8 +34,8 @@ def score_scale(config: Decoder) -> float:
 class Attention(nn.Module):
   """x_BLD -> what its positions gather from those they see, [B, L, D], and the layer's cache with them written.
 
-  Queries, keys and values come from one weight [D, G, H/G + 2, K]: a key head lies beside the queries that it serves, so
-  that cutting G over devices cuts all three alike. The output starts smaller by sqrt(2N), so that N layers add up to one.
+  Queries, keys and values come from one weight [D, G, H/G + 2, K]: a key head lies beside the queries that it serves,
+  so that cutting G over devices cuts all three alike. The output starts smaller by sqrt(2N): N layers add up to one.
   """
 
   config: Decoder

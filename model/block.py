@@ -24,7 +24,8 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None = None
                ) -> tuple[jax.Array, Layer | None, Aux]:
-    y_BLD, layer = Attention(self.config, self.implementation, name='attention')(self._before(x_BLD, 'attention'), sight, layer)
+    attention = Attention(self.config, self.implementation, name='attention')
+    y_BLD, layer = attention(self._before(x_BLD, 'attention'), sight, layer)
     x_BLD = self._after(x_BLD, y_BLD, 'attention')
     y_BLD, aux = self._mlp(self._before(x_BLD, 'mlp'), seen_BL)
     return self._after(x_BLD, y_BLD, 'mlp'), layer, aux

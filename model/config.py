@@ -1,7 +1,7 @@
-"""What the network is (`Decoder`) and how it is computed (`Compute`): frozen values, with a type where others have a flag.
+"""What the network is (`Decoder`) and how it is computed (`Compute`): frozen values, types where others have flags.
 
-Published families are points of this space: GPT-2 is LayerNorm + Learned + Plain('gelu_tanh') + biases; Llama is RMSNorm
-+ Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE.
+Published families are points of this space: GPT-2 is LayerNorm + Learned + Plain('gelu_tanh') + biases; Llama is
+RMSNorm + Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE.
 """
 
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class YaRN:
 class Rotary:
   """Pairs (i, i + R/2) of the first R = fraction * head_size numbers of each q and k turn with the position.
 
-  Scalings that depend on the length seen so far ("dynamic") are left out: keys in a cache would be turned at another base.
+  Scalings that depend on the length seen so far ("dynamic") are left out: a cache would hold keys of another base.
   """
 
   theta: float = 10_000.0
@@ -100,7 +100,7 @@ class Rotary:
 
   def __post_init__(self):
     positive(self, 'theta', 'local_theta')
-    demand(0 < self.fraction <= 1, 'Rotary.fraction', self.fraction, 'it is a share of the head', 'use 0 < fraction <= 1')
+    demand(0 < self.fraction <= 1, 'Rotary.fraction', self.fraction, 'it is a share of the head', 'use 0 < it <= 1')
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,10 @@ class Plain:
 
 @dataclass(frozen=True)
 class MoE:
-  """Each token goes through its `top_k` best of `experts` MLPs; no token is dropped. Fedus et al. 2021, Zoph et al. 2022.
+  """Each token goes through its `top_k` best of `experts` MLPs; none is dropped. Fedus et al. 2021, Zoph et al. 2022.
 
-  Gates are the softmax over all experts, and over the chosen ones only if `renormalise` (the same as softmax after top-k).
-  `balance` and `router_z` weigh the two losses of `model.moe.router_loss`.
+  Gates are the softmax over all experts, or over the chosen ones if `renormalise` (the same as softmax after top-k).
+  `balance` and `router_z` weigh the two penalties of `model.moe.losses`.
   """
 
   experts: int
@@ -220,9 +220,9 @@ class Decoder:
   layers: int
   attention: Attention
   mlp: Gated | Plain | MoE
-  norm: RMSNorm | LayerNorm = RMSNorm()  # noqa: RUF009  frozen, so shared safely
+  norm: RMSNorm | LayerNorm = RMSNorm()
   placement: Literal['pre', 'post', 'sandwich', 'output'] = 'pre'
-  positions: Rotary | Learned | NoPositions = Rotary()  # noqa: RUF009
+  positions: Rotary | Learned | NoPositions = Rotary()
   causal: bool = True
   tied: bool = True                 # the head is the embedding table
   embedding_scale: float = 1.0      # Gemma: sqrt(width)
@@ -244,8 +244,8 @@ class Decoder:
 class Compute:
   """How the same numbers are computed; no part of what a model is."""
 
-  layers: Literal['auto', 'scan', 'unroll'] = 'auto'    # auto: scan compiles fast from 16 layers on, but runs slower
-  remat: Literal['none', 'dots', 'full'] = 'none'       # kept for the backward: all, matmuls and attention, block inputs
+  layers: Literal['auto', 'scan', 'unroll'] = 'auto'    # auto: scan from 16 layers on, where it compiles faster
+  remat: Literal['none', 'dots', 'full'] = 'none'       # kept for the backward: all; matmuls; the input of each block
   attention: Literal['auto', 'reference', 'blocked', 'cudnn', 'xla'] = 'auto'
 
   def scans(self, layers: int) -> bool:

@@ -22,7 +22,7 @@ from model.errors import ConfigError
 from model.linear import normal
 from model.norm import Norm
 from model.rotary import turns
-from model.sharding import pin
+from model.sharding import is_box, pin
 from model.stack import Stack, is_local
 
 Params = Any
@@ -34,7 +34,7 @@ class Hidden(NamedTuple):
 
   x_BLD: jax.Array
   cache: Cache | None
-  aux: Aux                            # 'balance', 'router_z': f32[B], see model.moe.losses; {} without experts
+  aux: Aux                            # f32[B] each, to add to a row's mean loss (model.moe.losses); {} without experts
 
 
 class Model(NamedTuple):
@@ -49,14 +49,17 @@ class Model(NamedTuple):
   cache: Callable[[int, int], Cache]                  # (batch, length) -> empty
 
 
-def build(config: Decoder, compute: Compute = Compute()) -> Model:
+def build(config: Decoder, compute: Compute = Compute()) -> Model:  # noqa: B008  frozen
   """The model that a config describes, computed as `compute` says."""
   stack = Stack(config, compute)
   last = Norm(config.norm)
 
-  def hidden(params: Params, tokens_BL: jax.Array, segments_BL: jax.Array | None = None, cache: Cache | None = None) -> Hidden:
-    """Rows hold documents 1, 2, ... in turn and padding 0; without segments, one document each. With a cache, tokens go on
-    where each row stood; padding follows what is new."""
+  def hidden(params: Params, tokens_BL: jax.Array, segments_BL: jax.Array | None = None,
+             cache: Cache | None = None) -> Hidden:
+    """Rows hold documents 1, 2, ... in turn, and padding 0; without segments, one document each.
+
+    With a cache, tokens go on where each row stood, and padding comes after them.
+    """
     seen_BL = jnp.ones(tokens_BL.shape, bool) if segments_BL is None else segments_BL != 0
     positions_BL = places(tokens_BL.shape, segments_BL, cache)
     x_BLD = embed(config, params, tokens_BL, positions_BL)
@@ -72,8 +75,10 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
   def logp(params: Params, x_BLD: jax.Array, targets_BL: jax.Array) -> jax.Array:
     return token_logp(*head(config, params, x_BLD), targets_BL, softcap=config.softcap)
 
-  def nll(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, z_coefficient: float = 0.0) -> HeadSums:
-    return weighted_nll(*head(config, params, x_BLD), targets_BL, weights_BL, softcap=config.softcap, z_coefficient=z_coefficient)
+  def nll(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array,
+          z_coefficient: float = 0.0) -> HeadSums:
+    return weighted_nll(*head(config, params, x_BLD), targets_BL, weights_BL, softcap=config.softcap,
+                        z_coefficient=z_coefficient)
 
   def logits(params: Params, x_BLD: jax.Array) -> jax.Array:
     x_BLD, w_DV = head(config, params, x_BLD)
@@ -90,8 +95,8 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
 def init(config: Decoder, key: Key) -> Params:
   """A new tree of boxed parameters.
 
-  Matrices are normal, cut off at 2.3 deviations, of 1 / sqrt(fan in), and those that end in the stream smaller by sqrt(2N).
-  Embedding, positions and head have 0.02, or 1 / sqrt(width) where that is less. Norms start as nothing, biases at 0.
+  Matrices are normal, cut at 2.3 deviations, of 1 / sqrt(fan in); those that end in the stream are smaller by sqrt(2N).
+  Embedding, positions and head have 0.02, or 1 / sqrt(width) where that is less. Norms start at 1, biases at 0.
   """
   embedding_key, positions_key, layers_key, head_key = jax.random.split(key, 4)
   small = normal(min(0.02, (config.mup.base_width if config.mup else config.width) ** -0.5))
@@ -102,7 +107,8 @@ def init(config: Decoder, key: Key) -> Params:
   if config.placement != 'post':
     params['norm'] = Norm(config.norm).init(key, jnp.zeros(config.width))['params']
   if isinstance(config.positions, Learned):
-    params['positions'] = {'table': box(small(positions_key, (config.positions.length, config.width)), 'positions', 'width')}
+    table = small(positions_key, (config.positions.length, config.width))
+    params['positions'] = {'table': box(table, 'positions', 'width')}
   if not config.tied:
     params['head'] = {'weight': box(small(head_key, (config.width, config.vocab)), 'embed', 'vocab')}
   return jax.tree.map(lambda x: x.astype(config.param_dtype), params)
@@ -122,11 +128,11 @@ def _init_layers(config: Decoder, key: Key) -> Params:
     return Block(config).init(key, jnp.zeros((1, 1, config.width)), sight, tokens == 0)['params']
 
   layers = jax.vmap(one)(jax.random.split(key, config.layers))
-  return jax.tree.map(lambda x: box(x.value, 'layers', *x.names), layers, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+  return jax.tree.map(lambda x: box(x.value, 'layers', *x.names), layers, is_leaf=is_box)
 
 
 def places(shape: tuple[int, int], segments_BL: jax.Array | None, cache: Cache | None) -> jax.Array:
-  """The position of each token in its document, i32[B, L]: counted from the start of its segment, or on from the cache."""
+  """The position of each token in its document, i32[B, L]: from the start of its segment, or on from the cache."""
   index_BL = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
   if cache is not None:
     return index_BL + cache.lengths_B[:, None]
@@ -153,8 +159,9 @@ def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, local: 
 def check_length(config: Decoder, length: int) -> None:
   """Raises: ConfigError if rows of so many tokens have positions that the model has no vectors for."""
   if isinstance(config.positions, Learned) and length > config.positions.length:
-    raise ConfigError('model.too-long', f'rows of {length} tokens', f'the position table has {config.positions.length} entries',
-                      f'use at most {config.positions.length} tokens, or Learned(length={length}), or Rotary()')
+    size = config.positions.length
+    raise ConfigError('model.too-long', f'rows of {length} tokens', f'the position table has {size} entries',
+                      f'use at most {size} tokens, or Learned(length={length}), or Rotary()')
 
 
 def embed(config: Decoder, params: Params, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:

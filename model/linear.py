@@ -31,8 +31,8 @@ def normal(deviation: float) -> Callable:
 def multiply(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   """x[..., *I] times w[*I, *O] -> [..., *O] over the `inputs` dimensions I, operands in `dtype`, in the dtype of x."""
   kept = x.ndim - inputs
-  y = jax.lax.dot_general(x.astype(dtype), w.astype(dtype), ((tuple(range(kept, x.ndim)), tuple(range(inputs))), ((), ())),
-                          preferred_element_type=jnp.float32)
+  summed = (tuple(range(kept, x.ndim)), tuple(range(inputs)))
+  y = jax.lax.dot_general(x.astype(dtype), w.astype(dtype), (summed, ((), ())), preferred_element_type=jnp.float32)
   return y.astype(x.dtype)
 
 

@@ -13,11 +13,11 @@ from jax.sharding import PartitionSpec
 from model.config import Decoder, MoE
 from model.linear import normal, weight
 from model.mlp import activate, up_shape
-from model.sharding import RULES
+from model.sharding import BATCH_AXES
 
 
 class Experts(nn.Module):
-  """[B, L, D] -> [B, L, D], and the router's losses, each f32[B]: sums over the positions where seen_BL is true."""
+  """[B, L, D] -> [B, L, D], and the router's losses over the positions where seen_BL is true."""
 
   config: Decoder
 
@@ -28,11 +28,12 @@ class Experts(nn.Module):
     router_BLE = jnp.einsum('BLD,DE->BLE', x_BLD.astype(jnp.float32), w_DE.astype(jnp.float32))
     gates_BLJ, chosen_BLJ = route(router_BLE, moe)
     shape, names = up_shape(moe.expert)
-    up = weight(self, 'up', normal(config.width ** -0.5), (moe.experts, config.width, *shape), ('experts', 'embed', *names))
+    start = normal(config.width ** -0.5)
+    up = weight(self, 'up', start, (moe.experts, config.width, *shape), ('experts', 'embed', *names))
     start = normal((moe.expert.hidden * 2 * config.layers) ** -0.5)
     down = weight(self, 'down', start, (moe.experts, moe.expert.hidden, config.width), ('experts', 'mlp', 'embed'))
     y_BLD = apply_experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
-    return y_BLD, losses(router_BLE, chosen_BLJ, seen_BL)
+    return y_BLD, losses(router_BLE, chosen_BLJ, seen_BL, moe)
 
 
 def route(router_BLE: jax.Array, config: MoE) -> tuple[jax.Array, jax.Array]:
@@ -41,27 +42,20 @@ def route(router_BLE: jax.Array, config: MoE) -> tuple[jax.Array, jax.Array]:
   return (gates / gates.sum(-1, keepdims=True) if config.renormalise else gates), chosen
 
 
-def losses(router_BLE: jax.Array, chosen_BLJ: jax.Array, seen_BL: jax.Array) -> dict[str, jax.Array]:
-  """Per row and summed over its positions, f32[B] each.
+def losses(router_BLE: jax.Array, chosen_BLJ: jax.Array, seen_BL: jax.Array, config: MoE) -> dict[str, jax.Array]:
+  """The penalties of each row, f32[B] each: means over its positions, times the weights that the config gives them.
 
-  balance: E * sum_e f_e p_e, with f_e the share of the row's choices that fell on expert e and p_e its mean probability: 1
-  if even, E if all fall on one (Fedus et al. 2021, over a row instead of a batch). router_z: logsumexp^2 (Zoph et al. 2022).
+  balance: E * sum_e f_e p_e, with f_e the share of the row's choices that fell on expert e, p_e its mean probability:
+  1 if even, E if all fall on one (Fedus et al. 2021, over a row instead of a batch).
+  router_z: logsumexp^2 of the router's logits (Zoph et al. 2022).
   """
-  experts = router_BLE.shape[-1]
-  seen_BL = seen_BL.astype(jnp.float32)
-  count_B = jnp.maximum(seen_BL.sum(1), 1.0)
-  hits_BLE = jax.nn.one_hot(chosen_BLJ, experts).mean(2)
-  share_BE = jnp.einsum('BLE,BL->BE', hits_BLE, seen_BL) / count_B[:, None]
-  mean_BE = jnp.einsum('BLE,BL->BE', jax.nn.softmax(router_BLE), seen_BL) / count_B[:, None]
+  weights_BL = seen_BL / jnp.maximum(seen_BL.sum(1, keepdims=True), 1)
+  hits_BLE = jax.nn.one_hot(chosen_BLJ, config.experts).mean(2)
+  share_BE = jnp.einsum('BLE,BL->BE', hits_BLE, weights_BL)
+  mean_BE = jnp.einsum('BLE,BL->BE', jax.nn.softmax(router_BLE), weights_BL)
   z_BL = jnp.square(jax.nn.logsumexp(router_BLE, -1))
-  return {'balance': experts * jnp.sum(share_BE * mean_BE, -1) * seen_BL.sum(1), 'router_z': jnp.sum(z_BL * seen_BL, 1)}
-
-
-def router_loss(config: Decoder, aux: dict[str, jax.Array]) -> jax.Array | float:
-  """f32[B] to add to a loss that is a sum over tokens, from `Hidden.aux`; 0.0 without experts."""
-  if not isinstance(config.mlp, MoE):
-    return 0.0
-  return config.mlp.balance * aux['balance'] + config.mlp.router_z * aux['router_z']
+  return {'balance': config.balance * config.experts * jnp.sum(share_BE * mean_BE, -1),
+          'router_z': config.router_z * jnp.sum(z_BL * weights_BL, 1)}
 
 
 def apply_experts(config: Decoder, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> jax.Array:
@@ -69,7 +63,7 @@ def apply_experts(config: Decoder, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> ja
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return _experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
-  tokens = PartitionSpec(RULES['batch'], RULES['length'], None)
+  tokens = PartitionSpec(BATCH_AXES, 'seq', None)
   cut_up, cut_down = PartitionSpec(*(None,) * (up.ndim - 1), 'tensor'), PartitionSpec(None, 'tensor', None)
 
   def local(*operands):

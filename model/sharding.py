@@ -5,7 +5,7 @@
     seq     positions of a row
     tensor  heads, hidden units and vocabulary
 
-Axes are Auto: the compiler completes what pins and parameters leave open. Use `with jax.set_mesh(mesh):` around the run.
+Axes are Auto: the compiler completes what pins and parameters leave open. Put `with jax.set_mesh(mesh):` around a run.
 """
 
 import logging
@@ -21,10 +21,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from model.errors import ConfigError
 
 AXES = ('data', 'fsdp', 'seq', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
 
 RULES: dict[str, tuple[str, ...]] = {
   # activations
-  'batch': ('data', 'fsdp'),
+  'batch': BATCH_AXES,
   'length': ('seq',),
   # parameters, and what they make
   'layers': (),
@@ -57,7 +58,7 @@ class MeshShape:
   def __post_init__(self):
     sizes = astuple(self)
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-      raise ConfigError('mesh.bad-shape', f'mesh {self}', 'sizes are at least 1, and at most one of them is -1 (the rest)',
+      raise ConfigError('mesh.bad-shape', f'mesh {self}', 'sizes are at least 1, and one of them may be -1 (the rest)',
                         'use for example MeshShape(data=-1, fsdp=4)')
 
   def build(self, devices: list[jax.Device] | None = None) -> Mesh:
@@ -71,15 +72,15 @@ class MeshShape:
     rest = len(devices) // fixed
     sizes = tuple(rest if size == -1 else size for size in sizes)
     if math.prod(sizes) != len(devices):
-      raise ConfigError('mesh.device-count', f'mesh {" x ".join(f"{a}={s}" for a, s in zip(AXES, astuple(self)))} '
-                        f'needs {"a multiple of " if -1 in astuple(self) else ""}{fixed} devices; there are {len(devices)}',
+      wanted = f'a multiple of {fixed}' if -1 in astuple(self) else str(fixed)
+      raise ConfigError('mesh.device-count', f'{self} needs {wanted} devices; there are {len(devices)}',
                         'the sizes of the mesh must multiply to the number of devices',
                         f'choose sizes whose product is {len(devices)}, or run on other devices')
     return jax.make_mesh(sizes, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def spec(names: tuple[str | None, ...], shape: tuple[int, ...], sizes: dict[str, int]) -> PartitionSpec:
-  """The mesh axes of each dimension. Axes along which a dimension does not divide are left out, so it stays whole there."""
+  """The mesh axes of each dimension, less those along which it does not divide: there it stays whole."""
   parts = []
   for name, size in zip(names, shape, strict=True):
     kept: tuple[str, ...] = ()
@@ -93,8 +94,8 @@ def spec(names: tuple[str | None, ...], shape: tuple[int, ...], sizes: dict[str,
 def pin(x: jax.Array, *names: str | None) -> jax.Array:
   """x, laid on the current mesh as its logical names say; None: whole.
 
-  Without a mesh (`jax.set_mesh`) it does nothing, so that a model runs on one device as it is; inside shard_map it leaves
-  the manual axes alone.
+  Without a mesh (`jax.set_mesh`) it does nothing, so that a model runs on one device as it is; inside shard_map it
+  leaves the manual axes alone.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
@@ -103,18 +104,19 @@ def pin(x: jax.Array, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec(names, x.shape, free)) if free else x
 
 
-def _is_box(x: Any) -> bool:
+def is_box(x: Any) -> bool:
+  """Whether x is a parameter with logical names."""
   return isinstance(x, LogicallyPartitioned)
 
 
 def unbox(tree: Any) -> Any:
   """The tree without the logical names."""
-  return jax.tree.map(lambda x: x.value if _is_box(x) else x, tree, is_leaf=_is_box)
+  return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
 
 
 def names(boxed: Any) -> Any:
   """The tree with each box replaced by its tuple of logical names; () for what has none."""
-  return jax.tree.map(lambda x: tuple(x.names) if _is_box(x) else (), boxed, is_leaf=_is_box)
+  return jax.tree.map(lambda x: tuple(x.names) if is_box(x) else (), boxed, is_leaf=is_box)
 
 
 def shardings(boxed_abstract: Any, mesh: Mesh) -> Any:
@@ -125,21 +127,21 @@ def shardings(boxed_abstract: Any, mesh: Mesh) -> Any:
   sizes = dict(mesh.shape)
 
   def place(path, leaf):
-    if not _is_box(leaf):
+    if not is_box(leaf):
       return NamedSharding(mesh, PartitionSpec())
     for name, size in zip(leaf.names, leaf.value.shape, strict=True):
       parts = math.prod(sizes.get(axis, 1) for axis in (RULES[name] if name else ()))
       if size % parts:
-        log.warning('%s: %s = %d does not divide into %d devices and stays whole on some; use %d', jax.tree_util.keystr(path),
-                    name, size, parts, -(-size // parts) * parts)
+        log.warning('%s: %s = %d does not divide into %d devices and stays whole on some; use %d',
+                    jax.tree_util.keystr(path), name, size, parts, -(-size // parts) * parts)
     return NamedSharding(mesh, spec(leaf.names, leaf.value.shape, sizes))
 
-  return jax.tree_util.tree_map_with_path(place, boxed_abstract, is_leaf=_is_box)
+  return jax.tree_util.tree_map_with_path(place, boxed_abstract, is_leaf=is_box)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Where every leaf of a batch lies: rows over 'data' and 'fsdp', all else whole."""
-  return NamedSharding(mesh, PartitionSpec(RULES['batch']))
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def global_batch(rows: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -149,8 +151,9 @@ def global_batch(rows: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
   """
   sharding = batch_sharding(mesh)
   count = len(next(iter(rows.values()))) * jax.process_count()
-  parts = math.prod(mesh.shape[axis] for axis in RULES['batch'])
+  parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
   if count % parts:
     raise ConfigError('batch.indivisible', f'a batch of {count} rows on {parts} groups of devices',
-                      'each of data x fsdp groups of devices takes the same number of rows', f'use {-(-count // parts) * parts}')
+                      'each of data x fsdp groups of devices takes the same number of rows',
+                      f'use {-(-count // parts) * parts}')
   return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in rows.items()}

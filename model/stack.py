@@ -1,4 +1,4 @@
-"""The layers one after another: written out, or as one loop; with all kept for the backward pass, or with parts computed again.
+"""The layers one after another: written out or as one loop, with all kept for the backward pass or computed again.
 
 Parameters are stacked on a leading axis of N layers whichever way it is, so that a checkpoint fits both.
 """
@@ -15,7 +15,8 @@ from model.config import Compute, Decoder
 
 POLICIES = {
   'dots': jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names('attention')),
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names('attention')),
   'full': None,
 }
 
@@ -34,12 +35,12 @@ def split(stacked: Any, layers: int) -> tuple[Any, ...]:
 
 
 def unstack(params: Any, config: Decoder) -> Any:
-  """The parameters with their layers apart: what a loop that decodes should hold, or it copies each weight every step."""
+  """The parameters with their layers apart: what a decoding loop should hold, or it copies each weight every step."""
   return {**params, 'layers': split(params['layers'], config.layers)}
 
 
 class Stack:
-  """Calls the blocks of a decoder: (layer parameters, x_BLD, ...) -> x_BLD, the layers of the cache, router losses [B]."""
+  """Calls the blocks of a decoder: (layers' parameters, x_BLD, ...) -> x_BLD, the cache's layers, router losses."""
 
   def __init__(self, config: Decoder, compute: Compute):
     self.config, self.scans = config, compute.scans(config.layers)

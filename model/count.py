@@ -1,0 +1,70 @@
+"""How large a model is and what a token costs, from the config alone."""
+
+from model.config import Decoder, Gated, LayerNorm, Learned, MoE, Plain
+from model.stack import is_local
+
+
+def parameters(config: Decoder) -> int:
+  """How many numbers are learned; a tied table counts once."""
+  return _table(config) + _positions(config) + _body(config, active=False) + (0 if config.tied else _table(config))
+
+
+def active_parameters(config: Decoder) -> int:
+  """How many of them a token is multiplied with, the N of 6N: no input embedding, no positions, the chosen experts."""
+  return _body(config, active=True) + _table(config)
+
+
+def flops_per_token(config: Decoder, length: int) -> float:
+  """Floating point operations of one token's forward and backward pass in rows of `length` tokens.
+
+  6N for the matmuls, and 12 * keys * H * K a layer for scores and their sums over the keys that a position sees on
+  average: about length / 2 if causal, which makes 6 L S d (Chowdhery et al. 2022, at half). Remat is not counted.
+  """
+  attention = config.attention
+  seen = sum(mean_keys(config, length, is_local(config, i)) for i in range(config.layers))
+  return 6.0 * active_parameters(config) + 12.0 * seen * attention.heads * attention.head_size
+
+
+def mean_keys(config: Decoder, length: int, local: bool) -> float:
+  """How many keys a position of a row sees on average; causal rows at exactly half, as is the custom."""
+  size = min(config.attention.window.size, length) if local and config.attention.window else length
+  if config.causal:
+    return size * (1 - size / (2 * length))
+  return min(2 * size, length) if local else length
+
+
+def _table(config: Decoder) -> int:
+  return config.vocab * config.width
+
+
+def _positions(config: Decoder) -> int:
+  return config.positions.length * config.width if isinstance(config.positions, Learned) else 0
+
+
+def _norm(config: Decoder, size: int) -> int:
+  return size * (2 if isinstance(config.norm, LayerNorm) and config.norm.bias else 1)
+
+
+def _body(config: Decoder, active: bool) -> int:
+  norms = {'pre': 2, 'post': 2, 'sandwich': 4, 'output': 2}[config.placement]
+  layer = _attention(config) + _mlp(config, active) + norms * _norm(config, config.width)
+  return config.layers * layer + (0 if config.placement == 'post' else _norm(config, config.width))
+
+
+def _attention(config: Decoder) -> int:
+  a = config.attention
+  projected = (a.heads + 2 * a.kv_heads) * a.head_size
+  biases = (projected if a.qkv_bias else 0) + (config.width if a.out_bias else 0)
+  return config.width * (projected + a.heads * a.head_size) + biases + (2 * a.head_size if a.qk_norm else 0)
+
+
+def _mlp(config: Decoder, active: bool) -> int:
+  if isinstance(config.mlp, MoE):
+    used = config.mlp.top_k if active else config.mlp.experts
+    return config.width * config.mlp.experts + used * _plain(config.width, config.mlp.expert)
+  return _plain(config.width, config.mlp)
+
+
+def _plain(width: int, mlp: Gated | Plain) -> int:
+  ups = 2 if isinstance(mlp, Gated) else 1
+  return (ups + 1) * width * mlp.hidden + (ups * mlp.hidden + width if mlp.bias else 0)

@@ -1,0 +1,44 @@
+"""What kind of weight each parameter is, read off its logical names: for weight decay by kind, Muon and muP."""
+
+from typing import Any, Literal
+
+import jax
+from optax.contrib import MuonDimensionNumbers
+
+from model.sharding import names
+
+Kind = Literal['matrix', 'embedding', 'head', 'vector']
+
+SIDES = ('embed', 'heads', 'head', 'mlp', 'routes')   # what a matrix multiplies from or into
+
+
+def kinds(boxed: Any) -> Any:
+  """A tree of Kinds shaped like the parameters, from `init`'s boxed tree or its `jax.eval_shape`."""
+  return jax.tree.map(_kind, names(boxed), is_leaf=lambda x: isinstance(x, tuple))
+
+
+def muon_dimensions(boxed: Any) -> Any:
+  """Which dimensions of each matrix it multiplies from and into; None for other kinds.
+
+  Dimensions in neither count matrices that lie side by side: layers, experts, gate and up, and the slots of qkv. With
+  as many key heads as heads the slots are one matrix each of q, k and v; with fewer, q is several, of one head a group.
+  """
+  return jax.tree.map(_matrix, names(boxed), is_leaf=lambda x: isinstance(x, tuple))
+
+
+def _kind(axes: tuple[str, ...]) -> Kind:
+  if not axes:
+    raise ValueError('kinds are read off logical names: give the boxed tree of Model.init, not unboxed parameters')
+  if 'rows' in axes or 'positions' in axes:
+    return 'embedding'
+  if 'vocab' in axes:
+    return 'head'
+  return 'matrix' if 'embed' in axes else 'vector'
+
+
+def _matrix(axes: tuple[str, ...]) -> MuonDimensionNumbers | None:
+  if _kind(axes) != 'matrix':
+    return None
+  at = axes.index('embed')
+  others = tuple(i for i, name in enumerate(axes) if name in SIDES and i != at)
+  return MuonDimensionNumbers((at,), others) if at < others[0] else MuonDimensionNumbers(others, (at,))
