@@ -1,30 +1,34 @@
 """Things that can be made and found again: a corpus, a tokenizer, a run, a report. Each is a frozen value.
 
 The whole lineage of a thing, from raw text on, is one value, because a parent is a field. A thing is kept in
-`<root>/<name>-<digest>/`, where the digest is a sha256 over the canonical JSON of all that changes what comes out; fields
-made with `how(...)` say only how it is computed (mesh, parts, kernels, how often to print) and stay out of it.
+`<root>/<name>-<digest>/`, where the digest is a sha256 over the canonical JSON of all that changes what comes out;
+fields made with `how(...)` say only how it is computed (mesh, parts, kernels, how often to print) and stay out of it.
+
+    run.json      the thing, from which it can be launched again         made.json     written last: the folder is whole
+    lives.jsonl   a line per start: code, packages, what was changed     crash.json    the last life ended in a bug
 """
 
 import dataclasses
 import hashlib
-import importlib
 import json
-import math
+import re
+import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from model.errors import ConfigError, DataError
+from model.errors import ConfigError, DataError, UserError
+from train.canonical import decode, encode, how
+from train.files import append_json, read_json, write_json
+from train.lives import begin, crashed
 
-ROOMS = ('kernels', 'model', 'train', 'align', 'serve', 'experiments')
-MADE = 'made.json'      # written last: a folder that has it is whole
+__all__ = ['Artifact', 'Store', 'append_json', 'decode', 'digest', 'encode', 'how', 'lineage', 'parents', 'read_json',
+           'write_json']
 
-
-def how(default: Any = dataclasses.MISSING, **kwargs) -> Any:
-  """A dataclass field that says how a thing is computed and is no part of what it is."""
-  return dataclasses.field(default=default, metadata={'identity': False}, **kwargs)
+MADE = 'made.json'
+NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,127}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,73 +37,21 @@ class Artifact:
 
   name: str = how()
 
+  together: ClassVar[bool] = False      # made by all processes of a job at once; else by the first, while others wait
+
   @abstractmethod
   def make(self, folder: Path, store: 'Store') -> None:
     """Makes it in `folder`, which exists and may hold the remains of a try that was cut off. Its parents are made."""
 
-
-def encode(value: Any, identity: bool = False) -> Any:
-  """The value as JSON. With `identity`, only what changes the mathematics, and parents by their digest."""
-  if isinstance(value, type) or callable(value) and not dataclasses.is_dataclass(value):
-    raise ConfigError('config.not-a-value', repr(value), 'an experiment is made of values, not of functions or classes',
-                      'use a frozen dataclass of this project')
-  if dataclasses.is_dataclass(value):
-    kind = f'{type(value).__module__}.{type(value).__qualname__}'
-    fields = [f for f in dataclasses.fields(value) if not identity or f.metadata.get('identity', True)]
-    return {'type': kind} | {f.name: _child(getattr(value, f.name), identity) for f in fields}
-  if isinstance(value, tuple | list):
-    return [_child(item, identity) for item in value]
-  if isinstance(value, dict):
-    return {str(name): _child(item, identity) for name, item in value.items()}
-  if isinstance(value, Path):
-    return str(value)
-  if isinstance(value, float) and not math.isfinite(value):
-    raise ConfigError('config.not-finite', repr(value), 'a setting must be a finite number', 'give a finite number')
-  if value is None or isinstance(value, bool | int | float | str):
-    return value
-  raise ConfigError('config.not-a-value', f'{value!r} of type {type(value).__name__}',
-                    'only numbers, strings, None, tuples, dicts and frozen dataclasses can be kept', 'use one of these')
-
-
-def _child(value: Any, identity: bool) -> Any:
-  return {'digest': digest(value)} if identity and isinstance(value, Artifact) else encode(value, identity)
-
-
-def decode(data: Any) -> Any:
-  """The value that `encode` wrote. Only frozen dataclasses of this project's own rooms are ever made."""
-  if isinstance(data, list):
-    return tuple(decode(item) for item in data)
-  if not isinstance(data, dict):
-    return data
-  if 'type' not in data:
-    return {name: decode(item) for name, item in data.items()}
-  cls = _dataclass(data['type'])
-  names = {f.name for f in dataclasses.fields(cls)}
-  unknown = sorted(set(data) - names - {'type'})
-  if unknown:
-    raise ConfigError('config.unknown-field', f'{data["type"]}.{unknown[0]}', f'it has only {", ".join(sorted(names))}',
-                      'use the version of the code that wrote this file, or remove the field')
-  return cls(**{name: decode(item) for name, item in data.items() if name != 'type'})
-
-
-def _dataclass(kind: str) -> type:
-  module, _, name = str(kind).rpartition('.')
-  parts = module.split('.')
-  cls = None
-  if parts[0] in ROOMS and all(part.isidentifier() for part in (*parts, name)):
-    try:
-      cls = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError:
-      pass
-  if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__ == module):
-    raise ConfigError('config.unknown-type', f'type {kind!r}', f'it is no dataclass of {", ".join(ROOMS)}',
-                      'use a type of this project')
-  return cls
+  def remains(self, folder: Path) -> str:
+    """How far a try that was cut off came, in a few words: `at step 120 of 300`."""
+    return 'cut off'
 
 
 def digest(value: Any) -> str:
-  """sha256, in hex, of what the value is: the canonical JSON of its identity."""
-  text = json.dumps(encode(value, identity=True), sort_keys=True, separators=(',', ':'), ensure_ascii=False)
+  """sha256, in hex, of what the value is: the canonical JSON of its identity, in which parents are digests."""
+  identity = encode(value, lambda child: {'digest': digest(child)} if isinstance(child, Artifact) else None)
+  text = json.dumps(identity, sort_keys=True, separators=(',', ':'), ensure_ascii=False)
   return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -119,9 +71,11 @@ def lineage(artifact: Artifact) -> list[Artifact]:
   order: dict[str, Artifact] = {}
 
   def visit(thing: Artifact):
-    for parent in parents(thing):
-      visit(parent)
-    order.setdefault(digest(thing), thing)
+    key = digest(thing)
+    if key not in order:
+      for parent in parents(thing):
+        visit(parent)
+      order[key] = thing
 
   visit(artifact)
   return list(order.values())
@@ -129,17 +83,35 @@ def lineage(artifact: Artifact) -> list[Artifact]:
 
 @dataclass(frozen=True)
 class Store:
-  """The folder where things are kept, one folder a thing."""
+  """The folder where things are kept, one folder a thing.
+
+  `others` are roots that are only read: what is made there counts as made. In a job of several processes that share the
+  root, `process` is this one's number among `processes`.
+  """
 
   root: Path
+  others: tuple[Path, ...] = ()
+  process: int = 0
+  processes: int = 1
+
+  def place(self, artifact: Artifact, root: Path | None = None) -> Path:
+    """Where the artifact is made: always a plain folder right under the root.
+
+    Raises: ConfigError for a name that could lead elsewhere.
+    """
+    if not isinstance(artifact.name, str) or not NAME.fullmatch(artifact.name) or '..' in artifact.name:
+      raise ConfigError('store.bad-name', f'name = {artifact.name!r}', 'a name becomes a folder: letters, digits, dot, '
+                        'dash and underscore, 1 to 128 of them, the first a letter or digit', 'choose such a name')
+    return Path(root or self.root) / f'{artifact.name}-{digest(artifact)[:10]}'
 
   def folder(self, artifact: Artifact) -> Path:
-    """Where the artifact is, or would be."""
-    return Path(self.root) / f'{artifact.name}-{digest(artifact)[:10]}'
+    """Where the artifact is, here or under another root; where it would be made, if it is nowhere."""
+    places = [self.place(artifact, root) for root in (self.root, *self.others)]
+    return next((place for place in places if _whole(place, artifact)), places[0])
 
   def made(self, artifact: Artifact) -> bool:
     """Whether it is there and whole."""
-    return (self.folder(artifact) / MADE).exists()
+    return _whole(self.folder(artifact), artifact)
 
   def find(self, artifact: Artifact) -> Path:
     """The folder of an artifact that is made.
@@ -147,23 +119,47 @@ class Store:
     Raises: DataError if it is not.
     """
     if not self.made(artifact):
-      raise DataError('store.not-made', str(self.folder(artifact)), f'{artifact.name} is not made yet', 'launch it first')
+      raise DataError('store.not-made', str(self.place(artifact)), f'{artifact.name} is not made', 'launch it first')
     return self.folder(artifact)
 
   def make(self, artifact: Artifact) -> Path:
     """Makes whatever of the lineage is missing, parents first, and gives the artifact's folder."""
     for thing in lineage(artifact):
       if not self.made(thing):
-        folder = self.folder(thing)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / 'run.json', encode(thing))
-        thing.make(folder, self)
-        write_json(folder / MADE, {'digest': digest(thing), 'name': thing.name})
+        self._make(thing)
     return self.folder(artifact)
 
+  def _make(self, thing: Artifact) -> None:
+    folder = self.place(thing)
+    if self.process == 0:
+      begin(folder, encode(thing), digest(thing))
+    else:
+      _wait(folder / ('run.json' if thing.together else MADE))
+    if self.process == 0 or thing.together:
+      try:
+        thing.make(folder, self)
+      except UserError:
+        raise
+      except Exception as error:
+        crashed(folder)
+        error.add_note(f'written down in {folder / "crash.json"}')
+        raise
+    if self.process == 0:
+      write_json(folder / MADE, {'digest': digest(thing), 'name': thing.name})
 
-def write_json(path: Path, data: Any) -> None:
-  """Writes the file whole or not at all."""
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n')
-  temporary.replace(path)
+
+def _whole(folder: Path, thing: Artifact) -> bool:
+  """Whether the folder holds all of this thing, and not of another whose digest begins alike."""
+  path = folder / MADE
+  if not path.exists():
+    return False
+  mark = read_json(path)
+  if not isinstance(mark, dict) or 'digest' not in mark:
+    raise DataError('store.bad-mark', str(path), 'it does not say what was made', 'delete it to make the thing again')
+  return mark['digest'] == digest(thing)
+
+
+def _wait(path: Path) -> None:
+  """Returns when another process has written the file. Should that process die, jax.distributed ends this one."""
+  while not path.exists():
+    time.sleep(0.2)

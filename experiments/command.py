@@ -1,0 +1,107 @@
+"""What the commands share: flags, one message for what a person can mend, exit codes that a scheduler can use.
+
+    0 done   75 saved and told to leave: launch again   78 configuration   65 data or checkpoint   74 storage
+    70 numerics   69 another process of the job   130 interrupted with nothing to save   1 a bug, with its traceback
+"""
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from absl import app, flags
+
+from model.errors import ConfigError, UserError
+
+Overrides = Mapping[str, str]
+Main = Callable[[Overrides], int | None]
+
+BUG = 1
+INTERRUPTED = 130
+OVERRIDE = re.compile(r'--?config\.([^=]*)(=?)(.*)', re.DOTALL)
+
+
+def run(main: Main) -> None:
+  """Runs `main(overrides)` as an absl program and leaves with its exit code."""
+  app.run(lambda overrides: guarded(main, overrides), flags_parser=_parse_or_leave)
+
+
+def parse(argv: Sequence[str]) -> Overrides:
+  """Sets the program's flags, and gives those that change the config: `--config.a.b=v` becomes `{'a.b': 'v'}`.
+
+  Raises: ConfigError for a flag that does not exist or a value that it cannot have.
+  """
+  overrides: dict[str, str] = {}
+  others = []
+  for word in argv:
+    match = OVERRIDE.fullmatch(word)
+    if match and not match[2]:
+      raise ConfigError('config.no-value', word, 'an override needs a value', f'write {word}=VALUE')
+    if match:
+      overrides[match[1]] = match[3]
+    else:
+      others.append(word)
+  try:
+    stray = flags.FLAGS(others)[1:]
+  except flags.UnrecognizedFlagError as error:
+    raise _unknown_flag(error.flagname) from error
+  except flags.Error as error:
+    raise ConfigError('config.bad-flag', str(error), 'the flag cannot have this value', 'see --help') from error
+  if stray:
+    raise ConfigError('config.stray-word', stray[0], 'settings are given by flags',
+                      f'did you mean --config={stray[0]}? See --help')
+  return overrides
+
+
+def _unknown_flag(name: str) -> ConfigError:
+  """Names the three nearest flags of this program; a misspelt `--cofnig.a.b` is nearest to `--config.a.b`."""
+  known = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.modules['__main__'].__name__)]
+  known = known or sorted(flags.FLAGS)
+  head, dot, rest = name.partition('.')
+  near = [f'--{found}{dot}{rest}' for found in difflib.get_close_matches(head, known, n=3, cutoff=0.0)]
+  return ConfigError('config.unknown-flag', f'--{name}', f'there is no such flag; the nearest are {", ".join(near)}',
+                     'see --help; settings of an experiment are changed by --config.FIELD=VALUE')
+
+
+def _parse_or_leave(argv: Sequence[str]) -> Overrides:
+  try:
+    overrides = parse(argv)
+  except UserError as error:
+    sys.exit(told(error))
+  except SystemExit:
+    sys.exit(0)                     # --help: absl leaves with 1
+  if flags.FLAGS['verbosity'].using_default_value:
+    flags.FLAGS.verbosity = -1      # absl's default shows what the libraries log for their own makers
+  return overrides
+
+
+def guarded(main: Main, overrides: Overrides) -> int:
+  """The exit code of `main`. What a person can mend is told in one message, a bug keeps its traceback."""
+  try:
+    return main(overrides) or 0
+  except UserError as error:
+    return _leave(told(error))
+  except KeyboardInterrupt:
+    print('interrupted: launch the same command again, and it goes on from what was saved', file=sys.stderr)
+    return _leave(INTERRUPTED)
+  except Exception:
+    traceback.print_exc()
+    print('this is a bug of Athanor: please report it with the lines above', file=sys.stderr)
+    return _leave(BUG)
+
+
+def told(error: UserError) -> int:
+  """Prints the message and gives the exit code."""
+  print(error, file=sys.stderr)
+  return error.exit_code
+
+
+def _leave(code: int) -> int:
+  """The code; in a job of several processes ends this one at once, or its peers would wait for it at the exit."""
+  if 'jax' in sys.modules and sys.modules['jax'].distributed.is_initialized():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  return code

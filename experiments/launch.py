@@ -1,0 +1,90 @@
+"""Makes what an experiment file describes, and whatever of its lineage is missing.
+
+  python -m experiments.launch --config=experiments/quickstart/chat.py
+  python -m experiments.launch --config=experiments/quickstart/chat.py --config.optimizer.rule.lr=3e-4 --config.seed=1
+  python -m experiments.launch --config=experiments/quickstart/chat.py --config.optimizer.rule='Muon(lr=0.01)'
+  python -m experiments.launch --config=experiments/pretrain/llama_1b.py --dry_run --devices=16
+  python -m experiments.launch --config=runs/chat-1f3a9c42d0/run.json
+
+FILE is a Python file with get_config(), or the run.json of anything that was made. Settings are changed by their
+path, --config.FIELD.FIELD=VALUE; a mistaken name is answered with those there are. Each thing is kept in --runs under
+a name that ends in the digest of all that makes it what it is: the same command again finds it, or goes on where it
+was cut off.
+
+Several processes share one --runs folder:
+
+  python -m experiments.launch --config=FILE --coordinator=10.0.0.1:9876 --processes=2 --process=0     (and 1)
+
+Exit codes: 0 all is made, 75 saved and told to leave (launch again), 78 configuration, 65 data or checkpoint,
+74 storage, 70 numerics, 69 another process is gone or differs, 1 a bug.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import command, processes
+from experiments.load import load, whole
+from experiments.overrides import override
+from experiments.plan import plan, show
+from model.errors import ConfigError
+from train.artifact import Artifact, Store, lineage
+from train.lives import writable
+
+CONFIG = flags.DEFINE_string('config', '', 'The experiment: a .py with get_config(), or a run.json. '
+                             '--config.FIELD=VALUE changes a field.')
+RUNS = flags.DEFINE_string('runs', 'runs', 'The folder where everything is kept.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan, with parameters, FLOPs, tokens and memory, and stop.')
+flags.adopt_module_key_flags(processes)
+DEVICES = flags.DEFINE_integer('devices', None, 'With --dry_run: plan for so many devices that need not be here.',
+                               lower_bound=1)
+
+
+def main(overrides: command.Overrides) -> int:
+  """Exit code 0 when all of the config is made."""
+  if not CONFIG.value:
+    raise ConfigError('config.no-file', '--config', 'an experiment file is needed',
+                      'give --config=FILE, such as --config=experiments/quickstart/chat.py; see --help')
+  pretend(DEVICES.value, DRY_RUN.value)
+  processes.cache_compilations()
+  place = processes.join()
+  config = whole(override(load(CONFIG.value), overrides), CONFIG.value)
+  store = Store(Path(RUNS.value), **place._asdict())
+  if place.processes > 1:
+    processes.agree(config)
+  if place.process == 0:
+    show(plan(config, store), store, prices=DRY_RUN.value)
+  if not DRY_RUN.value:
+    make(config, store)
+  return 0
+
+
+def pretend(count: int | None, dry: bool) -> None:
+  """Makes jax see so many devices, which only a plan can use."""
+  if count is None:
+    return
+  if not dry:
+    raise ConfigError('config.devices', f'--devices={count}', 'devices are pretended for a plan only', 'add --dry_run')
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', count)
+
+
+def make(config: Artifact, store: Store) -> None:
+  """Makes what is missing, saying what it does."""
+  writable(store.root)
+  missing = [thing for thing in lineage(config) if not store.made(thing)]
+  for thing in missing:
+    _say(store, f'making {thing.name} in {store.folder(thing)}')
+    store.make(thing)
+  _say(store, f'{"made" if missing else "all is there"}: {store.folder(config)}')
+
+
+def _say(store: Store, text: str) -> None:
+  if store.process == 0:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,112 @@
+"""From a file that a person names to a checked artifact: a `.py` with `get_config()`, or any `run.json`.
+
+Python is run only from the path that was given, never from a name inside a config.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from model.errors import ConfigError, UserError
+from train.artifact import Artifact, decode, digest, encode, read_json
+from train.lives import last_life
+from train.typed import check
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load(path: str) -> Artifact:
+  """The artifact that a file describes, its types checked at every depth.
+
+  Raises: ConfigError that names the file and, where there is one, its line.
+  """
+  config = load_json(Path(path)) if path.endswith('.json') else call(load_module(path), 'get_config')
+  return whole(config, path)
+
+
+def whole(config: Any, path: str) -> Artifact:
+  """The config, when it is an artifact that can be written down and read again to the same digest."""
+  if not isinstance(config, Artifact):
+    raise ConfigError('config.not-an-artifact', path, f'it gives {type(config).__name__}, which cannot be made',
+                      'return a Run, a Report or another Artifact from get_config()')
+  check(config)
+  if digest(decode(encode(config))) != digest(config):
+    raise ConfigError('config.not-stable', path, 'written down and read again, it is another config',
+                      'give fields the types of their annotations')
+  return config
+
+
+def load_module(path: str) -> ModuleType:
+  """The module of an experiment file. One of this project keeps its name, so that its classes can be found again."""
+  file = Path(path).resolve()
+  if not file.is_file():
+    raise ConfigError('config.no-file', path or '--config', 'there is no such file', _nearest(path))
+  if file.suffix != '.py':
+    raise ConfigError('config.no-file', path, 'it is neither a .py nor a run.json', _nearest(path))
+  inside = file.relative_to(ROOT).with_suffix('').parts if file.is_relative_to(ROOT) else ()
+  if inside[:1] == ('experiments',) and all(part.isidentifier() for part in inside):
+    return located(file, lambda: importlib.import_module('.'.join(inside)))
+  spec = importlib.util.spec_from_file_location('experiment_file', file)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module
+  located(file, lambda: spec.loader.exec_module(module))
+  return module
+
+
+def call(module: ModuleType, name: str) -> Any:
+  """What the file's function of that name gives.
+
+  Raises: ConfigError where the file has none, or where it fails.
+  """
+  file = Path(str(module.__file__))
+  function = vars(module).get(name)
+  if not callable(function):
+    raise ConfigError('config.no-function', str(file), f'it has no {name}()', f'define {name}() in it')
+  return located(file, function)
+
+
+def located(file: Path, function: Callable[[], Any]) -> Any:
+  """`function()`; what it raises is reported with the line of the file."""
+  try:
+    return function()
+  except SyntaxError as error:
+    text = (error.text or '').strip()
+    raise ConfigError('config.file-failed', f'{error.filename}:{error.lineno}', f'{error.msg}: {text}',
+                      'mend this line') from error
+  except Exception as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
+    where = f'{file}:{lines[-1]}' if lines else str(file)
+    if isinstance(error, UserError):
+      raise type(error)(error.id, f'{where}: {error.what}', error.why, error.do) from error
+    raise ConfigError('config.file-failed', where, f'{type(error).__name__}: {error}',
+                      f'mend this line; it was raised at {frames[-1].filename}:{frames[-1].lineno}') from error
+
+
+def load_json(path: Path) -> Any:
+  """The artifact that a `run.json` was written from.
+
+  Raises: ConfigError where the file does not say what its folder was made from: edited, or written by other code.
+  """
+  config = decode(read_json(path))
+  life = last_life(path.parent) if path.name == 'run.json' else None
+  if life is not None and life['digest'] != digest(config):
+    commit = life['environment']['code']['commit']
+    raise ConfigError('config.changed-meaning', str(path), 'it does not describe what its folder was made from: it was '
+                      f'edited, or the code changed since commit {commit}',
+                      'copy it elsewhere to launch it as something new, or use the code of that commit')
+  return config
+
+
+def _nearest(path: str) -> str:
+  """A hint that names experiment files like the one that was meant."""
+  known = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob('experiments/*/*.py'))]
+  near = difflib.get_close_matches(path, known, n=3, cutoff=0.0)
+  return f'give --config=FILE, such as {", ".join(near)}' if near else 'give --config=FILE'

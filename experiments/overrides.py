@@ -1,0 +1,121 @@
+"""Settings changed from the command line: `--config.optimizer.rule.lr=3e-4`, checked before anything is computed.
+
+A path names a field of the config, at any depth, parents included: `--config.rows.tokens.vocabulary.size=8192`; a
+number names an element of a tuple: `--config.sources.0.weight=2`. A value is read against the field's annotation:
+
+    3e-4  100  true  None  cosine  1,2,3  (1,)  "'quoted, text'"      numbers, words, tuples
+    Muon  Muon(lr=0.01)  WSD(warmup=100, decay=0.2)                   one of the classes that the field may hold
+
+Values are literals. Nothing of them is ever evaluated.
+"""
+
+import ast
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from model.errors import ConfigError
+from train.typed import build, classes, element, fits, hints, require, spell
+
+Tree = dict[str | None, Any]      # by the names of fields, down to the new values, which stand under None
+WORDS: dict[str, Any] = {'true': True, 'false': False, 'none': None}
+
+
+def override(config: Any, changes: Mapping[str, Any]) -> Any:
+  """The config with the fields at the dotted paths replaced, all at once. Text is read, other values are taken.
+
+  Raises: ConfigError that names the flag, and the fields there are, the type or the range that was expected.
+  """
+  tree: Tree = {}
+  for path, value in changes.items():
+    node = tree
+    for name in path.split('.'):
+      node = node.setdefault(name, {})
+    node[None] = value
+  return _apply(config, Any, tree, 'config')
+
+
+def _apply(value: Any, hint: Any, tree: Tree, path: str) -> Any:
+  """`value`, which stands where `hint` is, with the changes of the tree: its own first, then those of its fields."""
+  if None in tree:
+    value = require(read(tree[None], hint, path) if isinstance(tree[None], str) else tree[None], hint, path)
+  inner = {name: node for name, node in tree.items() if name is not None}
+  if not inner:
+    return value
+  if isinstance(value, tuple):
+    return _apply_tuple(value, hint, inner, path)
+  if not dataclasses.is_dataclass(value):
+    options = ' or '.join(classes(hint))
+    raise ConfigError('config.no-fields', f'--{path}.{next(iter(inner))}', f'{path} is {value!r}, which has no fields',
+                      f'choose one first, as in --{path}=NAME: {options}' if options else f'set --{path} itself')
+  known = hints(type(value))
+  values = {name: getattr(value, name) for name in known}
+  for name, node in inner.items():
+    if name not in known:
+      raise unknown(f'--{path}.{name}', name, list(known), f'{type(value).__name__} has no such field')
+    values[name] = _apply(values[name], known[name], node, f'{path}.{name}')
+  return build(type(value), values, _flags(inner, path))
+
+
+def _apply_tuple(value: tuple, hint: Any, tree: Tree, path: str) -> tuple:
+  items = list(value)
+  for name, node in tree.items():
+    if not name.isdecimal() or int(name) >= len(items):
+      raise ConfigError('config.no-element', f'--{path}.{name}', f'{path} is a tuple of {len(items)}',
+                        f'name an element from 0 to {len(items) - 1}' if items else f'set --{path} itself')
+    items[int(name)] = _apply(items[int(name)], element(hint, int(name)), node, f'{path}.{name}')
+  return tuple(items)
+
+
+def _flags(tree: Tree, path: str) -> str:
+  """The flags that a subtree was made of, to be shown when what they make together is refused."""
+  found = [f'--{path}={tree[None]}'] if None in tree else []
+  return ' '.join(found + [_flags(node, f'{path}.{name}') for name, node in tree.items() if name is not None])
+
+
+def unknown(what: str, name: str, known: list[str], why: str) -> ConfigError:
+  """The refusal of a name that is not known, with the nearest three and all that are."""
+  near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+  return ConfigError('config.unknown-field', what, f'{why}; the nearest are {", ".join(near)}' if near else why,
+                     f'use one of {", ".join(sorted(known))}')
+
+
+def read(text: str, hint: Any, path: str) -> Any:
+  """The value that a text means where the annotation is `hint`; the text itself where nothing else fits."""
+  try:
+    literal = _value(ast.parse(text.strip(), mode='eval').body, hint, path)
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    literal = text
+  candidates = (literal, WORDS.get(text.strip().lower(), text), text)
+  return next((each for each in candidates if fits(each, hint)), literal)
+
+
+def _value(node: ast.expr, hint: Any, path: str) -> Any:
+  """The value of one literal: a constant, a signed number, a tuple, a word, or a class that the annotation names."""
+  match node:
+    case ast.Constant(value=value):
+      return value
+    case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+      return -number
+    case ast.Tuple(elts=items) | ast.List(elts=items):
+      return tuple(_value(item, element(hint, index), path) for index, item in enumerate(items))
+    case ast.Name(id=name) if name in classes(hint):
+      return build(classes(hint)[name], {}, f'--{path}={name}')
+    case ast.Name(id=name):
+      return WORDS.get(name.lower(), name)
+    case ast.Call(func=ast.Name(id=name), args=[], keywords=words) if name in classes(hint):
+      return _instance(classes(hint)[name], words, path)
+  raise ValueError(f'{ast.unparse(node)} is no literal for {spell(hint)}')
+
+
+def _instance(cls: type, words: list[ast.keyword], path: str) -> Any:
+  known = hints(cls)
+  flag = f'--{path}={cls.__name__}'
+  values = {}
+  for word in words:
+    name = str(word.arg)
+    if name not in known:
+      raise unknown(f'{flag}({name}=...)', name, list(known), f'{cls.__name__} has no such field')
+    values[name] = require(_value(word.value, known[name], f'{path}.{name}'), known[name], f'{path}.{name}')
+  return build(cls, values, flag)

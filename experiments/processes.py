@@ -1,0 +1,99 @@
+"""One job on several processes: joining them, and making sure that they mean the same thing.
+
+The coordinator that they meet at has no password. It listens on loopback when its address is there, else on the address
+that was given: that must be a private one.
+"""
+
+import hashlib
+import ipaddress
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+from model.errors import ConfigError, PeerError
+from train.artifact import Artifact, encode
+from train.environment import environment
+
+START, HEARTBEAT, SHUTDOWN = 120, 30, 15      # seconds to wait for peers; jax's own 300, 100, 300 hang a failed job
+
+DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'Join the other processes of the job, on a cluster that tells of '
+                                'them (TPU pod, Slurm, GKE). Elsewhere give the next three instead.')
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0. It has no password: keep it private.')
+PROCESSES = flags.DEFINE_integer('processes', None, 'How many processes the job has.', lower_bound=1)
+PROCESS = flags.DEFINE_integer('process', None, 'The number of this process, from 0.', lower_bound=0)
+
+
+class Place(NamedTuple):
+  """This process among those of its job."""
+
+  process: int = 0
+  processes: int = 1
+
+
+def join() -> Place:
+  """Joins the job that the flags describe; alone where they describe none.
+
+  Raises: ConfigError for flags that do not go together, PeerError where the others do not come.
+  """
+  manual = (COORDINATOR.value, PROCESSES.value, PROCESS.value)
+  if not DISTRIBUTED.value and manual == (None, None, None):
+    return Place()
+  if any(value is None for value in manual) and any(value is not None for value in manual):
+    raise ConfigError('config.distributed', '--coordinator, --processes, --process', 'one of the three is missing',
+                      'give all three, or --distributed alone on a cluster that knows them')
+  if PROCESS.value is not None and PROCESS.value >= PROCESSES.value:
+    raise ConfigError('config.distributed', f'--process={PROCESS.value}', f'there are {PROCESSES.value}, from 0 on',
+                      f'give 0 to {PROCESSES.value - 1}')
+  try:
+    jax.distributed.initialize(*manual, initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT,
+                               shutdown_timeout_seconds=SHUTDOWN, coordinator_bind_address=_bind(COORDINATOR.value))
+  except (RuntimeError, ValueError) as error:
+    raise PeerError('distributed.no-start', f'--coordinator={COORDINATOR.value}', str(error).splitlines()[0],
+                    f'start all processes within {START} seconds, on a free port of process 0') from error
+  return Place(jax.process_index(), jax.process_count())
+
+
+def _bind(address: str | None) -> str | None:
+  """Where the coordinator listens: jax would take every interface of the machine."""
+  if address is None:
+    return None
+  host, _, port = address.rpartition(':')
+  if not host or not port.isdecimal():
+    raise ConfigError('config.distributed', f'--coordinator={address}', 'it must be HOST:PORT', 'give 127.0.0.1:9876')
+  try:
+    return address if host == 'localhost' or ipaddress.ip_address(host.strip('[]')) else None
+  except ValueError:
+    return None
+
+
+def agree(config: Artifact) -> None:
+  """Returns when every process has the same config and the same code; called before anything is made.
+
+  Raises: PeerError that names the processes that differ from the first.
+  """
+  from jax.experimental import multihost_utils
+  now = environment()
+  for what, value in {'config': encode(config), 'code': now['code'], 'packages': now['packages']}.items():
+    mine = np.frombuffer(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest(), np.uint8)
+    theirs = np.asarray(multihost_utils.process_allgather(mine))
+    odd = [index for index, digest in enumerate(theirs) if not np.array_equal(digest, theirs[0])]
+    if odd:
+      raise PeerError('distributed.other-' + what, f'{what} of process {", ".join(map(str, odd))}',
+                      'it is not the same as on process 0', 'start all with the same flags, files and packages')
+
+
+def cache_compilations() -> None:
+  """Keeps compiled programs under the user's cache folder, so that a relaunch need not compile again.
+
+  `JAX_COMPILATION_CACHE_DIR` says another place, `JAX_ENABLE_COMPILATION_CACHE=0` none.
+  """
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'athanor' / 'jax'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
