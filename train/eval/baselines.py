@@ -39,7 +39,7 @@ class Ngrams:
   P_n(w | h) = (c(h w) + t(h) P_{n-1}(w | h')) / (c(h) + t(h)), with c(h) the number of times that a byte follows h,
   t(h) the number of different bytes that do, h' = h without its first byte and P_0 = 1/256; where nothing ever followed
   h, P_n = P_{n-1} (Witten and Bell, 1991). A document's first bytes have shorter contexts; nothing is counted across
-  documents. At most seven symbols of nine bits are packed into a uint64, first symbol highest, so the n-grams that start
+  documents. At most seven symbols of nine bits are packed into a uint64, first symbol highest, so n-grams that start
   with a given prefix are one range of the sorted array, for every order at once.
   """
 

@@ -1,0 +1,62 @@
+"""What the hardware can do at most: the peak that MFU is a share of, from a datasheet or measured here and now."""
+
+import time
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+# Dense bf16 FLOP/s of one device, from the makers' datasheets. The first name found in `device_kind` counts.
+DATASHEET = {
+  'H200': 989e12,
+  'H100 PCIe': 756e12,
+  'H100': 989e12,
+  'GH200': 989e12,
+  'B200': 2250e12,
+  'A100': 312e12,
+  'L40S': 362e12,
+  'L4': 121e12,
+  'TPU v6': 918e12,
+  'TPU v5p': 459e12,
+  'TPU v5 lite': 197e12,
+  'TPU v5': 459e12,
+  'TPU v4': 275e12,
+}
+
+
+@dataclass(frozen=True)
+class Peak:
+  """FLOP/s of all devices together, and where the figure comes from, in words."""
+
+  flops: float
+  origin: str
+
+
+def peak(dtype: str = 'bfloat16', devices: list[jax.Device] | None = None) -> Peak:
+  """The datasheet's bf16 peak where the device is known; else the best matrix product measured on this machine."""
+  devices = jax.devices() if devices is None else devices
+  kind = devices[0].device_kind
+  for name, flops in DATASHEET.items():
+    if name.lower() in kind.lower():
+      return Peak(flops * len(devices), f'datasheet, bfloat16: {len(devices)} x {kind} at {flops / 1e12:,.0f} TFLOP/s')
+  measured = matmul_ceiling(dtype)
+  share = 1 if devices[0].platform == 'cpu' else len(devices)      # pretended CPU devices share the same cores
+  return Peak(measured * share, f'measured here: a {dtype} matrix product at {measured / 1e9:,.0f} GFLOP/s on {kind}')
+
+
+def matmul_ceiling(dtype: str = 'float32', size: int | None = None, seconds: float = 0.4) -> float:
+  """FLOP/s of a square matrix product on one device: the fastest of as many as fit in `seconds`, at least five.
+
+  The fastest and not the median: what others do on the machine would lower the ceiling and flatter every share of it.
+  1536 wide on a CPU and 8192 elsewhere: wide enough for the full rate, over in less than a second.
+  """
+  size = size or (1536 if jax.default_backend() == 'cpu' else 8192)
+  matrix = jax.jit(lambda key: jax.random.normal(key, (size, size), jnp.dtype(dtype)))(jax.random.key(0))
+  product = jax.jit(jnp.matmul)
+  jax.block_until_ready(product(matrix, matrix))
+  times: list[float] = []
+  while len(times) < 5 or sum(times) < seconds:
+    begin = time.perf_counter()
+    jax.block_until_ready(product(matrix, matrix))
+    times.append(time.perf_counter() - begin)
+  return 2 * size**3 / min(times)

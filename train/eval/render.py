@@ -1,0 +1,179 @@
+"""A report's numbers as one page of HTML: a pure function of `report.json`, so any report can be drawn again."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from train.eval import show
+from train.eval.plots import SEA, Curve, Level, plot
+from train.eval.show import NONE, Grid, duration, fixed, milliseconds, number, percent, scaled
+
+SECTIONS = {'training': 'Training', 'samples': 'Samples', 'latency': 'Response time', 'failures': 'Errors',
+            'heldout': 'Unseen text', 'vocabulary': 'Tokenizer', 'corpus': 'Corpus', 'lineage': 'Lineage',
+            'environment': 'Environment'}
+
+
+def render(report: dict[str, Any]) -> str:
+  """The page. What the report lacks is said to be missing, with the reason that stands in `report['missing']`."""
+  return _template().render(
+      r=report, sections=SECTIONS, summary=summary(report['headline']), bars=bars(report), tiles=tiles(report),
+      figures=figures(report), latency=latency(report), failures=failures(report), heldout=heldout(report),
+      corpora=[corpus(kept['table'], kept['name']) for kept in report['corpus'] or []])
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+  environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  environment.filters |= {name: getattr(show, name) for name in ('show', 'fixed', 'visible', 'grids', 'settings')}
+  return environment.get_template('report.html.j2')
+
+
+def summary(head: dict[str, Any]) -> str:
+  """One sentence for those who read no further; it says only what was measured."""
+  who = f'A model of {_joined(head["parameters"])} parameters' if head.get('parameters') else 'This model'
+  if head.get('train_seconds') and head.get('train_tokens'):
+    who += f', trained for {duration(head["train_seconds"])} on {_joined(head["train_tokens"])} tokens,'
+  if head.get('bits_per_byte') is None:
+    return f'{who.rstrip(",")}, not yet measured on unseen text.'
+  parts = [_against(name, head['bits_per_byte'] / head[key] - 1)
+           for key, name in (('gzip_bits_per_byte', 'gzip'), ('ngram_bits_per_byte', 'the best n-gram model'))
+           if head.get(key)]
+  sentence = f'{who} needs {head["bits_per_byte"]:.2f} bits for a byte of text that it never saw'
+  return sentence + (f': {" and ".join(parts)}.' if parts else '.')
+
+
+def _joined(value: float) -> str:
+  return ' '.join(filter(None, scaled(value)))
+
+
+def _against(name: str, change: float) -> str:
+  return f'{abs(change):.0%} {"fewer" if change < 0 else "more"} than {name}'
+
+
+class Bar(NamedTuple):
+  """One contestant: `width` is its share of the longest bar, in percent."""
+
+  name: str
+  bits: float
+  width: str
+  ours: bool
+  note: str
+
+
+def bars(report: dict[str, Any]) -> list[Bar]:
+  """The model and the compressors, fewest bits first."""
+  rows = [(row['bits_per_byte'], row['name'], False, row['note']) for row in report['baselines']]
+  if report['headline'].get('bits_per_byte') is not None:
+    rows.append((report['headline']['bits_per_byte'], 'this model', True, ''))
+  longest = max((bits for bits, *_ in rows), default=1.0)
+  return [Bar(name, bits, f'{100 * bits / longest:.1f}', ours, note) for bits, name, ours, note in sorted(rows)]
+
+
+class Tile(NamedTuple):
+  """A headline figure."""
+
+  name: str
+  value: str
+  unit: str
+  note: str
+
+
+def tiles(report: dict[str, Any]) -> list[Tile]:
+  """The headline figures; a dash where one was not measured."""
+  get, notes = report['headline'].get, report['notes']
+  return [
+    _tile('Perplexity', get('perplexity'), lambda x: (fixed(x, 1), ''), f'per token of {show.show(get("vocabulary"))}'),
+    _tile('Parameters', get('parameters'), scaled, notes.get('parameters', '')),
+    _tile('Training time', get('train_seconds'), lambda x: (duration(x), ''), f'{show.show(get("step"))} steps'),
+    _tile('Training speed', get('tokens_per_s'), _rate, 'median over the steps'),
+    _tile('Share of peak (MFU)', get('mfu'), lambda x: (percent(x), ''),
+          f'of {_joined(get("peak_flops"))}FLOP/s: {notes.get("peak", "")}'),
+    _tile('First token', get('first_token_p50'), lambda x: (milliseconds(x), ''), 'median, one answer at a time'),
+    _tile('Each further token', get('next_token_p50'), lambda x: (milliseconds(x), ''), 'median, one answer at a time'),
+    _tile('Answering speed', get('decode_tokens_per_s'), _rate, f'{get("decode_concurrency")} answers at a time'),
+  ]
+
+
+def _tile(name: str, value: float | None, write: Callable[[float], tuple[str, str]], note: str) -> Tile:
+  return Tile(name, NONE, '', 'not measured') if value is None else Tile(name, *write(value), note)
+
+
+def _rate(value: float) -> tuple[str, str]:
+  text, scale = scaled(value)
+  return text, f'{scale} tokens/s'.strip()
+
+
+class Drawing(NamedTuple):
+  """A plot with its caption; `svg` is ours and safe."""
+
+  title: str
+  unit: str
+  svg: str
+
+
+def figures(report: dict[str, Any]) -> list[Drawing]:
+  """The curves of training that the report has points for."""
+  train, held = report['training'], report['heldout_curve']
+  loss = [*_curve('training', train, 'loss', kind='smooth'), *_curve('held out', held, 'loss', SEA, 'dots')]
+  bits = _curve('held out', held, 'bits_per_byte', SEA, 'dots')
+  levels = [Level(row['name'], row['bits_per_byte']) for row in report['baselines']]
+  rates = {'zero': True}
+  drawn = [
+    ('Loss', 'nats per token', loss, {}),
+    ('Unseen text', 'bits per byte', bits, {'levels': levels}),
+    ('Learning rate', 'of the schedule', _curve('learning rate', train, 'lr'), rates),
+    ('Gradient norm', 'before clipping', _curve('gradient norm', train, 'grad_norm', kind='smooth'), {'log': True}),
+    ('Throughput', 'tokens per second', _curve('throughput', train, 'tokens_per_s', kind='smooth'), rates),
+    ('Share of peak', 'MFU', _curve('MFU', train, 'mfu', kind='smooth'), rates | {'percent': True}),
+  ]
+  return [Drawing(title, f'{unit}, {_ends(curves)}', plot(curves, label=f'{title}, {unit}, over steps', **extra))
+          for title, unit, curves, extra in drawn if curves]
+
+
+def _ends(curves: list[Curve]) -> str:
+  return ', '.join(f'{curve.name} {number(curve.y[-1])}' if len(curves) > 1 else f'{number(curve.y[-1])} at the end'
+                   for curve in curves)
+
+
+def _curve(name: str, columns: dict[str, list], column: str, *args: str, **kwargs: str) -> list[Curve]:
+  points = [(x, y) for x, y in zip(columns.get('step', []), columns.get(column, [])) if y is not None]
+  return [Curve(name, *zip(*points), *args, **kwargs)] if points else []
+
+
+def latency(report: dict[str, Any]) -> Grid | None:
+  """A row a setting: percentiles of the time to the first token and of each further one."""
+  head = ['at a time', 'prompt', 'new tokens', 'answers', 'first token p50', 'p95', 'p99',
+          'next token p50', 'p95', 'p99', 'tokens/s']
+  rows = [[row['concurrency'], row['prompt_tokens'], row['new_tokens'], row['answers'],
+           *(milliseconds(row[f'{part}_token_{p}']) for part in ('first', 'next') for p in ('p50', 'p95', 'p99')),
+           row['tokens_per_s']] for row in report['latency']]
+  return Grid.of(head, rows) if rows else None
+
+
+def failures(report: dict[str, Any]) -> Grid | None:
+  """A row a class, with its denominator."""
+  rows = [[row['name'], row['count'], row['of'], percent(row['rate']), percent(row['at_most']), row['rule']]
+          for row in report['failures']]
+  return Grid.of(['class', 'answers', 'of', 'rate', 'at most (95%)', 'rule'], rows) if rows else None
+
+
+def heldout(report: dict[str, Any]) -> Grid | None:
+  """A row a source of documents, and their sum."""
+  rows = [[row['source'], row['documents'], row['bytes'], row['tokens'], row['perplexity'], row['bits_per_byte']]
+          for row in report['heldout']]
+  return Grid.of(['source', 'documents', 'bytes', 'tokens', 'perplexity', 'bits per byte'], rows) if rows else None
+
+
+def corpus(table: dict[str, Any], name: str) -> Grid:
+  """What came in, what each stage did and why, and what went out."""
+  head = ['stage', 'what', 'documents', 'places', 'bytes', 'for example']
+  rows = [['read', '', table['read']['documents'], None, table['read']['bytes'], '']]
+  rows += [[row['stage'], f'{row["effect"]}: {row["reason"]}', row['documents'], row['places'], row['bytes'],
+            row['examples'][:1]] for row in table['rows']]
+  rows += [['written', f'{row["split"]} of {row["source"]}', row['documents'], None, row['bytes'], '']
+           for row in table['written']]
+  return Grid.of(head, rows, name)
