@@ -18,6 +18,11 @@ from model.errors import ConfigError, UserError
 Overrides = Mapping[str, str]
 Main = Callable[[Overrides], int | None]
 
+CONFIG = flags.DEFINE_string('config', '', 'The experiment: a .py with get_config(), or a run.json. '
+                             '--config.FIELD=VALUE changes a field.')
+RUNS = flags.DEFINE_string('runs', 'runs', 'The folder where everything is kept.')
+RUN = flags.DEFINE_string('run', '', 'The folder of a run, such as runs/NAME-1f3a9c42d0.')
+
 BUG = 1
 INTERRUPTED = 130
 OVERRIDE = re.compile(r'--?config\.([^=]*)(=?)(.*)', re.DOTALL)

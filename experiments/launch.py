@@ -33,25 +33,22 @@ from model.errors import ConfigError
 from train.artifact import Artifact, Store, lineage
 from train.lives import writable
 
-CONFIG = flags.DEFINE_string('config', '', 'The experiment: a .py with get_config(), or a run.json. '
-                             '--config.FIELD=VALUE changes a field.')
-RUNS = flags.DEFINE_string('runs', 'runs', 'The folder where everything is kept.')
-DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan, with parameters, FLOPs, tokens and memory, and stop.')
+flags.declare_key_flag('config')
+flags.declare_key_flag('runs')
 flags.adopt_module_key_flags(processes)
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the plan, with parameters, FLOPs, tokens and memory, and stop.')
 DEVICES = flags.DEFINE_integer('devices', None, 'With --dry_run: plan for so many devices that need not be here.',
                                lower_bound=1)
 
 
 def main(overrides: command.Overrides) -> int:
   """Exit code 0 when all of the config is made."""
-  if not CONFIG.value:
-    raise ConfigError('config.no-file', '--config', 'an experiment file is needed',
-                      'give --config=FILE, such as --config=experiments/quickstart/chat.py; see --help')
   pretend(DEVICES.value, DRY_RUN.value)
   processes.cache_compilations()
   place = processes.join()
-  config = whole(override(load(CONFIG.value), overrides), CONFIG.value)
-  store = Store(Path(RUNS.value), **place._asdict())
+  path = command.CONFIG.value
+  config = whole(override(load(path), overrides), path)
+  store = Store(Path(command.RUNS.value), **place._asdict())
   if place.processes > 1:
     processes.agree(config)
   if place.process == 0:

@@ -1,9 +1,7 @@
 """What launching a config would do: what of its lineage is there, is cut off, or must be made, and at what price."""
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -39,46 +37,6 @@ def _item(thing: Artifact, store: Store) -> Item:
   return Item(thing, 'cut off', thing.remains(folder), changes(folder, encode(thing), digest(thing)))
 
 
-def price(run: Artifact) -> dict[str, str]:
-  """What a run will cost, in words, from shapes alone: nothing is computed. Empty for what is no run.
-
-  Raises: ConfigError where its mesh or its batch does not fit the devices.
-  """
-  from model.count import flops_per_token
-  from train.run import Run  # it imports all of training, which a plan of made things has no need of
-  if not isinstance(run, Run):
-    return {}
-  built = run.build()
-  tokens = run.batch * run.rows.length * run.steps
-  flops = tokens * flops_per_token(run.model, run.rows.length)
-  params, state = (_bytes_per_device(tree) for tree in (built.abstract.params, built.abstract))
-  shape = ' x '.join(f'{name} {size}' for name, size in built.mesh.shape.items() if size > 1) or 'no split'
-  return {
-      'parameters': _short(sum(leaf.size for leaf in jax.tree.leaves(built.abstract.params))),
-      'tokens': f'{_short(tokens)} in {run.steps:,} steps of {run.batch} x {run.rows.length}',
-      'compute': f'{flops:.2e} FLOPs, forward and backward',
-      'devices': f'{built.mesh.size} ({shape})',
-      'memory per device': f'{_bytes(state)} of state, {_bytes(params)} of gradients; activations come on top',
-  }
-
-
-def _bytes_per_device(tree: Any) -> int:
-  """Bytes of the largest shard of every leaf together."""
-  return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _short(number: float) -> str:
-  """1234567 as 1.23M."""
-  for unit, size in (('T', 1e12), ('B', 1e9), ('M', 1e6), ('k', 1e3)):
-    if number >= size:
-      return f'{number / size:.3g}{unit}'
-  return f'{number:.0f}'
-
-
-def _bytes(number: int) -> str:
-  return f'{number / 2**30:.2f} GiB' if number >= 2**30 else f'{number / 2**20:.1f} MiB'
-
-
 def show(items: list[Item], store: Store, prices: bool) -> None:
   """Prints the plan; with `prices`, what each run that is not made will cost."""
   console = Console()
@@ -93,7 +51,7 @@ def show(items: list[Item], store: Store, prices: bool) -> None:
     for path, (before, after) in item.changed.items():
       console.print(f'[yellow]changed since {item.thing.name} was cut off[/]: {path} was {before!r} and is {after!r}',
                     highlight=False)
-    rows = price(item.thing) if prices and item.state != 'made' else {}
+    rows = item.thing.price() if prices and item.state != 'made' else {}
     if rows:
       console.print(_price_table(item.thing.name, rows))
 

@@ -92,7 +92,7 @@ def cache_compilations() -> None:
 
   `JAX_COMPILATION_CACHE_DIR` says another place, `JAX_ENABLE_COMPILATION_CACHE=0` none.
   """
-  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+  if jax.config.jax_compilation_cache_dir is None:
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'athanor' / 'jax'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
