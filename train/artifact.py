@@ -104,7 +104,7 @@ class Store:
     Raises: ConfigError for a name that could lead elsewhere.
     """
     if not isinstance(artifact.name, str) or not NAME.fullmatch(artifact.name) or '..' in artifact.name:
-      raise ConfigError('store.bad-name', f'name = {artifact.name!r}', 'a name becomes a folder: letters, digits, dot, '
+      raise ConfigError('config.bad-name', f'name = {artifact.name!r}', 'a name becomes a folder: letters, digits, dot, '
                         'dash and underscore, 1 to 128 of them, the first a letter or digit', 'choose such a name')
     return Path(root or self.root) / f'{artifact.name}-{digest(artifact)[:10]}'
 

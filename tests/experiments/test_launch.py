@@ -126,7 +126,7 @@ FILES = [       # the text of an experiment file, id, words
     ('from experiments.bakery import *\ndef get_config(): return Bread(name="b", flour=Flour(name="f"), seeds=["x"])\n',
      'config.wrong-type', 'config.seeds tuple'),
     ('from experiments.bakery import *\ndef get_config(): return Bread(name="../b", flour=Flour(name="f"))\n',
-     'store.bad-name', '../b'),
+     'config.bad-name', '../b'),
     ('from dataclasses import dataclass\nfrom train.artifact import Artifact\n@dataclass(frozen=True, kw_only=True)\n'
      'class Mine(Artifact):\n  def make(self, folder, store): pass\ndef get_config(): return Mine(name="m")\n',
      'config.unknown-type', 'experiment_file.Mine kernels experiments'),

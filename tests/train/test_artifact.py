@@ -233,7 +233,7 @@ NAMES = ['', '.', '..', '../x', 'a/../../b', '/etc', 'a/b', 'a\\b', 'C:\\x', 'a\
 def test_a_name_cannot_lead_out_of_the_root(tmp_path, name):
   with pytest.raises(ConfigError) as caught:
     Store(tmp_path / 'runs').make(bread(name=name))
-  assert caught.value.id == 'store.bad-name' and not any((tmp_path / 'runs').glob('bread*'))
+  assert caught.value.id == 'config.bad-name' and not any((tmp_path / 'runs').glob('bread*'))
 
 
 @pytest.mark.parametrize('name', ['a', 'gpt2_124m', 'Chat-v1.2', '0', 'a' * 128])

@@ -1,0 +1,239 @@
+"""The catalogue of bad input, as one table: what a person does wrong, and the one message that answers it.
+
+A row is the number of the case, how to do it (a function of an empty folder), the stable id of the error, and words
+that its message must hold: what is wrong, why, and what to do. `case` adds one:
+
+    @case(13, 'data.missing-file', 'nothing.txt')
+    def a_corpus_of_a_file_that_is_not_there(folder):
+      Corpus(name='c', sources=(Text(str(folder / 'nothing.txt')),)).make(folder, Store(folder))
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from absl.testing import flagsaver
+
+from model.errors import UserError
+
+TOYS = Path(__file__).parent / 'toys'
+EXIT_CODES = {65, 69, 70, 74, 78}
+
+
+class Case(NamedTuple):
+  """One row: `do` is called with an empty folder and must raise a UserError with that id and those words."""
+
+  number: int
+  do: Callable[[Path], object]
+  id: str
+  words: tuple[str, ...]
+
+
+CASES: list[Case] = []
+
+
+def case(number: int, id: str, *words: str) -> Callable:
+  """Adds the decorated function to the table."""
+
+  def add(do: Callable[[Path], object]) -> Callable[[Path], object]:
+    CASES.append(Case(number, do, id, words))
+    return do
+
+  return add
+
+
+def pytest_generate_tests(metafunc):
+  """Gives the one test every row of the table, however far below it the rows stand."""
+  if 'row' in metafunc.fixturenames:
+    metafunc.parametrize('row', CASES, ids=[f'{row.number:02d}-{row.do.__name__}' for row in CASES])
+
+
+def test_bad_input_gets_one_message(row, tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(str(TOYS))
+  with pytest.raises(UserError) as caught:
+    row.do(tmp_path)
+  error = caught.value
+  assert error.id == row.id
+  assert not [word for word in row.words if word not in str(error)], str(error)
+  assert all(part and '\n' not in part.strip() for part in (error.what, error.why, error.do)), str(error)
+  assert error.exit_code in EXIT_CODES and (row.id.split('.')[0] != 'config' or error.exit_code == 78)
+  assert re.fullmatch(r'[a-z]+\.[a-z-]+', error.id)
+
+
+# ---- configuration and flags ---------------------------------------------------------------------------------------
+
+
+def launch(folder: Path, *argv: str) -> None:
+  """`python -m experiments.launch` with an experiment of toys, or with the one that argv names."""
+  from experiments import command
+  from experiments.launch import main
+  file = folder / 'bread.py'
+  file.write_text('from experiments.bakery import get_config\n')
+  with flagsaver.flagsaver():
+    main(command.parse(['launch', f'--config={file}', f'--runs={folder / "runs"}', *argv]))
+
+
+@case(1, 'config.unknown-flag', '--cofnig', 'nearest are --config', '--help')
+def an_unknown_flag(folder):
+  launch(folder, '--cofnig=x.py')
+
+
+@case(1, 'config.unknown-field', '--config.baked.heet', 'nearest are heat', 'use one of heat')
+def an_unknown_field(folder):
+  launch(folder, '--config.baked.heet=200')
+
+
+@case(1, 'config.unknown-field', '--config.minuets', 'nearest are minutes', 'flour', 'rise')
+def an_unknown_field_with_three_that_are_near(folder):
+  launch(folder, '--config.minuets=20')
+
+
+@case(2, 'config.wrong-type', "config.minutes = 'long'", 'an int')
+def a_word_for_a_number(folder):
+  launch(folder, '--config.minutes=long')
+
+
+@case(2, 'config.wrong-type', "config.flour.grain = 'corn'", "'rye', 'wheat'")
+def a_word_that_is_none_of_the_choices(folder):
+  launch(folder, '--config.flour.grain=corn')
+
+
+@case(2, 'config.wrong-type', "config.rule.lr = 'fast'", 'a finite float')
+def a_learning_rate_that_is_a_word(folder):
+  from experiments.overrides import override
+  from train.optimizer import Optimizer
+  override(Optimizer(), {'rule.lr': 'fast'})
+
+
+@case(3, 'config.out-of-range', '--config.baked.heat=900', '0 to 300')
+def a_number_out_of_range(folder):
+  launch(folder, '--config.baked.heat=900')
+
+
+@case(3, 'config.out-of-range', '--config.rule.lr=-1', 'positive')
+def a_learning_rate_below_zero(folder):
+  from experiments.overrides import override
+  from train.optimizer import Optimizer
+  override(Optimizer(), {'rule.lr': '-1'})
+
+
+@case(3, 'config.wrong-type', "config.rule.lr = 'nan'", 'finite')
+def a_learning_rate_that_is_no_number(folder):
+  from experiments.overrides import override
+  from train.optimizer import Optimizer
+  override(Optimizer(), {'rule.lr': 'nan'})
+
+
+@case(3, 'config.not-finite', 'config.rule.lr = inf', 'finite')
+def a_learning_rate_that_is_too_large_for_a_number(folder):
+  from experiments.overrides import override
+  from train.optimizer import Optimizer
+  override(Optimizer(), {'rule.lr': '1e999'})
+
+
+@case(4, 'config.heads', 'width 64 with 7 heads', 'use 8 heads')
+def heads_that_do_not_share_the_width(folder):
+  from model.sizes import heads
+  heads(64, 7)
+
+
+@case(4, 'config.bad-value', '--config.attention.kv_heads=3', 'must divide heads = 2', 'use one of 1, 2')
+def key_heads_that_do_not_divide_the_heads(folder):
+  from experiments.overrides import override
+  from model.sizes import named
+  override(named('tiny'), {'attention.kv_heads': '3'})
+
+
+@case(5, 'mesh.device-count', 'fsdp=3', 'there are 8', 'product is 8')
+def a_mesh_for_another_number_of_devices(folder):
+  from model.sharding import MeshShape
+  MeshShape(fsdp=3).build()
+
+
+@case(5, 'mesh.bad-shape', 'data=0', 'at least 1')
+def a_mesh_with_no_devices_on_an_axis(folder):
+  from model.sharding import MeshShape
+  MeshShape(data=0)
+
+
+@case(7, 'config.devices', '--devices=8', 'add --dry_run')
+def pretended_devices_for_a_real_run(folder):
+  launch(folder, '--devices=8')
+
+
+@case(7, 'config.distributed', 'one of the three is missing', '--distributed')
+def half_of_a_distributed_job(folder):
+  launch(folder, '--coordinator=127.0.0.1:9876')
+
+
+@case(8, 'model.too-long', 'rows of 2048 tokens', '1024 entries', 'at most 1024')
+def rows_longer_than_the_position_table(folder):
+  from model.decoder import check_length
+  from model.sizes import named
+  check_length(named('gpt2_124m'), 2048)
+
+
+@case(9, 'store.not-a-folder', 'is a file', '--runs')
+def an_output_folder_that_is_a_file(folder):
+  (folder / 'runs').touch()
+  launch(folder)
+
+
+@case(9, 'store.not-a-folder', 'is a file', '--runs')
+def an_output_folder_inside_a_file(folder):
+  (folder / 'file').touch()
+  launch(folder, f'--runs={folder / "file" / "runs"}')
+
+
+@case(9, 'store.not-writable', '/proc', '--runs')
+def an_output_folder_that_cannot_be_written(folder):
+  launch(folder, '--runs=/proc/runs')
+
+
+@case(9, 'store.other-run', 'minutes was 77 and is 40', 'another --runs folder')
+def an_output_folder_that_holds_another_run(folder):
+  from experiments.bakery import get_config
+
+  from train.artifact import Store
+  store, mine = Store(folder / 'runs'), get_config()
+  other = replace(mine, minutes=77)
+  store.make(other)
+  store.place(other).rename(store.place(mine))
+  launch(folder)
+
+
+@case(9, 'config.bad-name', "name = '../bread'", 'letters, digits')
+def a_name_that_leads_out_of_the_output_folder(folder):
+  launch(folder, '--config.name=../bread')
+
+
+@case(10, 'config.changed-meaning', 'run.json', 'edited', 'copy it elsewhere')
+def a_resume_with_changed_meaning(folder):
+  launch(folder)
+  [path] = (folder / 'runs').glob('bread-*/run.json')
+  path.write_text(path.read_text().replace('"minutes": 40', '"minutes": 41'))
+  launch(folder, f'--config={path}')
+
+
+@case(10, 'config.unknown-field', 'config.yeast', 'Bread has only', 'use the version of the code')
+def a_run_of_newer_code(folder):
+  launch(folder)
+  [path] = (folder / 'runs').glob('bread-*/run.json')
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'yeast': 3}))
+  launch(folder, f'--config={path}')
+
+
+@case(10, 'data.bad-json', 'run.json:1:10', 'mend the file')
+def a_run_json_that_is_torn(folder):
+  (folder / 'run.json').write_text('{"type": ')
+  launch(folder, f'--config={folder / "run.json"}')
+
+
+@case(10, 'config.unknown-type', "'os.system'", 'kernels, model')
+def a_run_json_that_names_something_else_than_a_config(folder):
+  (folder / 'run.json').write_text('{"type": "os.system", "command": "true"}')
+  launch(folder, f'--config={folder / "run.json"}')
