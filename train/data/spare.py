@@ -1,0 +1,70 @@
+"""Augmentation kept away from the held-out documents: they are not copied, and no copy may land among them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model.errors import ConfigError
+from train.artifact import Store
+from train.data.document import Document, held_out
+from train.data.stage import Batched, Local, Outcome, Stage, added, kept
+
+
+def spared(stage: Stage, modulo: int) -> Stage:
+  """The augmentation, of training documents only. Raises: ConfigError for a stage that is none."""
+  if isinstance(stage, Local):
+    return SparedLocal(stage, modulo)
+  if isinstance(stage, Batched):
+    return SparedBatched(stage, modulo, batch=stage.batch)
+  raise ConfigError('config.no-augmentation', f'augment has {stage.name}', 'it compares documents, and copies none',
+                    'put it among the stages')
+
+
+@dataclass(frozen=True)
+class SparedLocal(Local):
+  """A local augmentation that leaves held-out documents alone."""
+
+  stage: Local
+  modulo: int
+
+  @property
+  def name(self) -> str:
+    return self.stage.name
+
+  def open(self) -> Callable[[Document], Outcome]:
+    augment = self.stage.open()
+
+    def spare(document: Document) -> Outcome:
+      if held_out(document.text, self.modulo):
+        return kept(document)
+      return _outside(document, augment(document), self.modulo)
+    return spare
+
+
+@dataclass(frozen=True)
+class SparedBatched(Batched):
+  """A batched augmentation that is not shown held-out documents."""
+
+  stage: Batched
+  modulo: int
+
+  @property
+  def name(self) -> str:
+    return self.stage.name
+
+  def open(self, store: Store) -> Callable[[list[Document]], list[Outcome]]:
+    augment = self.stage.open(store)
+
+    def spare(documents: list[Document]) -> list[Outcome]:
+      outside = [not held_out(document.text, self.modulo) for document in documents]
+      outcomes = iter(augment([document for document, train in zip(documents, outside) if train]))
+      return [_outside(document, next(outcomes), self.modulo) if train else kept(document)
+              for document, train in zip(documents, outside)]
+    return spare
+
+
+def _outside(document: Document, outcome: Outcome, modulo: int) -> Outcome:
+  """The outcome without the copies whose own text would be held out."""
+  if outcome.effect != 'added':
+    return outcome
+  fit = tuple(one for one in outcome.documents if one is document or not held_out(one.text, modulo))
+  return added(document, fit, outcome.reasons[0].name)
