@@ -23,7 +23,7 @@ from model.linear import normal
 from model.norm import Norm
 from model.rotary import turns
 from model.sharding import is_box, pin
-from model.stack import Stack, is_local
+from model.stack import Stack, is_local, split
 
 Params = Any
 Key = jax.Array
@@ -175,7 +175,20 @@ def embed(config: Decoder, params: Params, tokens_BL: jax.Array, positions_BL: j
 
 def head(config: Decoder, params: Params, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The operands of the last matmul, x[B, L, D] and w[D, V], in the dtype of the matmuls."""
-  w_DV = params['embedding']['table'].T if config.tied else params['head']['weight']
+  w_DV = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
   if config.mup is not None:
     x_BLD = x_BLD * (config.mup.base_width / config.width)
   return x_BLD.astype(config.compute_dtype), w_DV.astype(config.compute_dtype)
+
+
+def laid_out(config: Decoder, params: Params) -> Params:
+  """The same parameters for many small forward passes: layers apart, a head of its own, matrices in the matmuls' dtype.
+
+  It is a second copy. Without it each step of a decoding loop would cut, turn and cast every weight before using it.
+  """
+  def cast(path, leaf):
+    return leaf.astype(config.compute_dtype) if path[-1].key in ('weight', 'up', 'down') else leaf
+
+  head = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
+  ready = {**params, 'head': {'weight': head}, 'layers': split(params['layers'], config.layers)}
+  return jax.tree_util.tree_map_with_path(cast, ready)

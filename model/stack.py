@@ -34,11 +34,6 @@ def split(stacked: Any, layers: int) -> tuple[Any, ...]:
   return tuple(tree.unflatten(part) for part in zip(*parts))
 
 
-def unstack(params: Any, config: Decoder) -> Any:
-  """The parameters with their layers apart: what a decoding loop should hold, or it copies each weight every step."""
-  return {**params, 'layers': split(params['layers'], config.layers)}
-
-
 class Stack:
   """Calls the blocks of a decoder: (layers' parameters, x_BLD, ...) -> x_BLD, the cache's layers, router losses."""
 

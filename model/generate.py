@@ -1,0 +1,194 @@
+"""Text from a model: prompts are read at once, then one token a row at a time, in one compiled program.
+
+Lengths are rounded up to powers of two, so that a few programs serve all prompts. A row's tokens depend on its prompt,
+its number and the key alone: not on the other rows, nor on the rounding.
+
+Letters: B rows, L positions of the prompts, T positions of the answers, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from model.cache import Cache, grow
+from model.config import Learned, demand
+from model.decoder import Model, Params, check_length, laid_out
+from model.errors import DataError
+from model.sampling import Sampling, choose
+
+Reason = Literal['eos', 'stop', 'length']
+Stops = tuple[tuple[int, ...], ...]
+
+SHORTEST = 16     # rounding ends here
+GOING, EOS, STOP = 0, 1, 2
+
+
+class Generated(NamedTuple):
+  """What each row wrote. An end-of-text id or stop sequence ends `tokens`, for it was sampled like the rest."""
+
+  tokens: list[np.ndarray]            # i32 each
+  logps: list[np.ndarray]             # f32 each: log p(token | all before) as the model has it, before any Sampling
+  reasons: list[Reason]
+
+
+class Settings(NamedTuple):
+  """What is fixed while tracing."""
+
+  model: Model
+  sampling: Sampling
+  eos: int | None
+  stop: Stops
+  limit: int | None                   # ids from here on are never sampled: rows of a padded vocabulary
+
+
+@struct.dataclass
+class Progress:
+  """The state of the loop."""
+
+  cache: Cache
+  token_B: jax.Array                  # i32: the last id of each row, written but not yet read
+  tokens_BT: jax.Array                # i32
+  logps_BT: jax.Array                 # f32
+  reason_B: jax.Array                 # i32: GOING, EOS or STOP
+  counts_B: jax.Array                 # i32: how many ids each row has written
+  read_BV: jax.Array | None           # bool: which ids each row has, where a penalty asks for it
+  step: jax.Array                     # i32[]
+
+
+def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new: int, sampling: Sampling,
+             key: jax.Array, eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Generated:
+  """What the model writes after each prompt: at most `max_new` ids, fewer where `eos` or a stop sequence ends it.
+
+  Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
+  """
+  tokens_BL, lengths_B = _prepare(model, prompts, max_new)
+  settings = Settings(model, sampling, eos, stop, limit)
+  slots = rounded(model, tokens_BL.shape[1] + max_new)
+  done = _generate(settings, params, tokens_BL, lengths_B, key, max_new, round_up(max_new), slots)
+  tokens, logps, counts, reasons = jax.device_get((done.tokens_BT, done.logps_BT, done.counts_B, done.reason_B))
+  return Generated([row[:n] for row, n in zip(tokens, counts)], [row[:n] for row, n in zip(logps, counts)],
+                   [('length', 'eos', 'stop')[reason] for reason in reasons])
+
+
+def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sampling: Sampling, key: jax.Array,
+           eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Iterator[int]:
+  """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
+  tokens_BL, lengths_B = _prepare(model, [prompt], max_new)
+  settings = Settings(model, sampling, eos, stop, limit)
+  ready = jax.jit(partial(laid_out, model.config))(params)
+  now = _begin(settings, ready, tokens_BL, lengths_B, key, round_up(max_new), tokens_BL.shape[1])
+  for count in range(1, max_new + 1):
+    token_B, reason_B = jax.device_get((now.token_B, now.reason_B))
+    yield int(token_B[0])
+    if count == max_new or reason_B[0] != GOING:
+      return
+    if len(prompt) + count > now.cache.slots:
+      now = now.replace(cache=grow(now.cache, 2 * now.cache.slots))
+    now = _advance(settings, ready, now, key)
+
+
+def round_up(length: int) -> int:
+  """The next power of two, at least 16."""
+  return max(SHORTEST, 1 << (length - 1).bit_length())
+
+
+def rounded(model: Model, length: int) -> int:
+  """The length rounded up, as far as the model has positions."""
+  positions = model.config.positions
+  return min(round_up(length), positions.length) if isinstance(positions, Learned) else round_up(length)
+
+
+def _prepare(model: Model, prompts: list[list[int]], max_new: int) -> tuple[np.ndarray, np.ndarray]:
+  """Prompts in one array, padded to a rounded length, and their own lengths."""
+  for i, prompt in enumerate(prompts):
+    if not prompt:
+      raise DataError('generate.empty-prompt', f'prompt {i} has no tokens', 'the first token follows from at least one',
+                      "begin it with the tokenizer's bos id")
+    if not 0 <= min(prompt) <= max(prompt) < model.config.vocab:
+      raise DataError('generate.unknown-id', f'prompt {i} has ids from {min(prompt)} to {max(prompt)}',
+                      f'the model knows ids from 0 to {model.config.vocab - 1}',
+                      'use the tokenizer that it was trained with')
+  demand(max_new > 0, 'max_new', max_new, 'it is how many ids to write', 'give at least 1')
+  lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
+  check_length(model.config, int(lengths_B.max()) + max_new)
+  tokens_BL = np.zeros((len(prompts), rounded(model, int(lengths_B.max()))), np.int32)
+  for row, prompt in zip(tokens_BL, prompts):
+    row[:len(prompt)] = prompt
+  return tokens_BL, lengths_B
+
+
+@partial(jax.jit, static_argnames=('settings', 'room', 'slots'))
+def _generate(settings: Settings, params: Params, tokens_BL, lengths_B, key, max_new, room: int,
+              slots: int) -> Progress:
+  """`room` ids can be written and `slots` positions kept: at least `max_new` ids, and all of the prompts with them."""
+  ready = laid_out(settings.model.config, params)
+  start = _read(settings, ready, tokens_BL, lengths_B, key, room, slots)
+
+  def going(now: Progress):
+    return (now.step < max_new) & jnp.any(now.reason_B == GOING)
+
+  return jax.lax.while_loop(going, lambda now: _write(settings, ready, now, key), start)
+
+
+def _read(settings: Settings, params: Params, tokens_BL, lengths_B, key, room: int, slots: int) -> Progress:
+  """The prompts read and the first ids chosen."""
+  batch, length = tokens_BL.shape
+  index_BL = jnp.broadcast_to(jnp.arange(length), (batch, length))
+  segments_BL = (index_BL < lengths_B[:, None]).astype(jnp.int32)
+  hidden = settings.model.hidden(params, tokens_BL, segments_BL, settings.model.cache(batch, slots))
+  x_B1D = jnp.take_along_axis(hidden.x_BLD, (lengths_B - 1)[:, None, None], axis=1)
+  read_BV = None
+  if settings.sampling.repetition_penalty != 1.0:
+    rows = jnp.arange(batch)[:, None]
+    read_BV = jnp.zeros((batch, settings.model.config.vocab), bool).at[rows, tokens_BL].max(segments_BL == 1)
+  none_B = jnp.zeros(batch, jnp.int32)
+  now = Progress(hidden.cache, none_B, jnp.zeros((batch, room), jnp.int32), jnp.zeros((batch, room)), none_B, none_B,
+                 read_BV, jnp.zeros((), jnp.int32))
+  return _choose(settings, params, now, x_B1D, key)
+
+
+def _write(settings: Settings, params: Params, now: Progress, key) -> Progress:
+  """Reads the last ids and chooses the next ones."""
+  segments_B1 = (now.reason_B == GOING)[:, None].astype(jnp.int32)
+  hidden = settings.model.hidden(params, now.token_B[:, None], segments_B1, now.cache)
+  return _choose(settings, params, now.replace(cache=hidden.cache), hidden.x_BLD, key)
+
+
+_begin = partial(jax.jit, static_argnames=('settings', 'room', 'slots'))(_read)
+_advance = partial(jax.jit, static_argnames='settings', donate_argnames='now')(_write)
+
+
+def _choose(settings: Settings, params: Params, now: Progress, x_B1D: jax.Array, key: jax.Array) -> Progress:
+  """Chooses an id for each row that goes on, from what its last position became, and notes it."""
+  logits_BV = settings.model.logits(params, x_B1D)[:, 0]
+  if settings.limit is not None:
+    logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < settings.limit, logits_BV, -jnp.inf)
+  rows = jnp.arange(len(logits_BV))
+  keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), now.step))(rows)
+  token_B = choose(settings.sampling, logits_BV, now.read_BV, keys_B)
+  logp_B = logits_BV[rows, token_B] - jax.nn.logsumexp(logits_BV, -1)
+  going_B = now.reason_B == GOING
+  tokens_BT = jax.lax.dynamic_update_slice(now.tokens_BT, jnp.where(going_B, token_B, 0)[:, None], (0, now.step))
+  logps_BT = jax.lax.dynamic_update_slice(now.logps_BT, jnp.where(going_B, logp_B, 0.0)[:, None], (0, now.step))
+  reason_B = jnp.where(going_B, _reason(settings, tokens_BT, now.step), now.reason_B)
+  read_BV = None if now.read_BV is None else now.read_BV.at[rows, token_B].max(going_B)
+  return Progress(now.cache, token_B, tokens_BT, logps_BT, reason_B, now.counts_B + going_B, read_BV, now.step + 1)
+
+
+def _reason(settings: Settings, tokens_BT: jax.Array, step: jax.Array) -> jax.Array:
+  """Why a row ends with the id that it wrote in this step, i32[B]."""
+  reason_B: Any = jnp.zeros(len(tokens_BT), jnp.int32)
+  for sequence in settings.stop:
+    places = step - len(sequence) + 1 + jnp.arange(len(sequence))
+    written_BN = tokens_BT[:, jnp.maximum(places, 0)]
+    same_B = jnp.all((written_BN == jnp.array(sequence)) & (places >= 0), -1)
+    reason_B = jnp.where(same_B, STOP, reason_B)
+  if settings.eos is not None:
+    last_B = jax.lax.dynamic_slice_in_dim(tokens_BT, step, 1, 1)[:, 0]
+    reason_B = jnp.where(last_B == settings.eos, EOS, reason_B)
+  return reason_B

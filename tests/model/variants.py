@@ -1,0 +1,71 @@
+"""Small decoders that between them turn every switch, and what the tests of this room do with them."""
+
+from functools import cache
+
+import jax
+
+from model.config import (
+  Attention,
+  Compute,
+  Decoder,
+  Gated,
+  LayerNorm,
+  Learned,
+  Linear,
+  Llama3,
+  MoE,
+  MuP,
+  NoPositions,
+  Plain,
+  RMSNorm,
+  Rotary,
+  Window,
+  YaRN,
+)
+from model.decoder import Model, build
+from model.sharding import unbox
+
+HEADS = Attention(heads=4, kv_heads=2, head_size=8)
+
+
+def small(**changes) -> Decoder:
+  """Llama's form: D=16, N=2, V=64."""
+  fields = {'vocab': 64, 'width': 16, 'layers': 2, 'attention': HEADS, 'mlp': Gated(24)}
+  return Decoder(**(fields | changes))
+
+
+VARIANTS: dict[str, Decoder] = {
+  'llama': small(),
+  'untied': small(tied=False),
+  'gpt2': small(attention=Attention(2, 2, 8, qkv_bias=True, out_bias=True), mlp=Plain(32, bias=True), norm=LayerNorm(),
+                positions=Learned(32)),
+  'gemma2': small(attention=Attention(4, 2, 8, softcap=5.0, scale=0.3, window=Window(4, ('local', 'global'))), layers=3,
+                  mlp=Gated(24, 'gelu_tanh'), norm=RMSNorm(1e-6, offset=1.0), placement='sandwich', embedding_scale=4.0,
+                  softcap=3.0),
+  'gemma3': small(attention=Attention(4, 1, 8, qk_norm=RMSNorm(), window=Window(3, ('local', 'local', 'global'))), layers=4,
+                  positions=Rotary(1e6, local_theta=1e4, scaling=Linear(8.0))),
+  'qwen': small(attention=Attention(4, 2, 8, qkv_bias=True, qk_norm=RMSNorm())),
+  'mixtral': small(mlp=MoE(4, 2, Gated(24)), attention=Attention(4, 2, 8, window=Window(5))),
+  'olmoe': small(mlp=MoE(4, 2, Plain(24, 'relu2'), renormalise=False), placement='output'),
+  'llama3': small(positions=Rotary(5e5, scaling=Llama3(8.0, original=16))),
+  'yarn': small(positions=Rotary(scaling=YaRN(4.0, original=8), fraction=0.5)),
+  'no positions': small(positions=NoPositions()),
+  'post': small(placement='post', norm=LayerNorm(bias=False), mlp=Plain(32, 'gelu')),
+  'mup': small(mup=MuP(base_width=8, base_head_size=4)),
+  'bfloat16': small(compute_dtype='bfloat16', stream_dtype='bfloat16'),
+}
+
+EXACT = {name: config for name, config in VARIANTS.items() if name != 'bfloat16'}
+
+
+@cache
+def made(config: Decoder, compute: Compute = Compute()) -> tuple[Model, dict]:  # noqa: B008
+  """The model and its parameters, with a louder embedding: at the start the tokens say little."""
+  model = build(config, compute)
+  params = unbox(jax.jit(model.init)(jax.random.key(0)))
+  return model, jax.tree_util.tree_map_with_path(lambda path, x: 20 * x if path[0].key == 'embedding' else x, params)
+
+
+def tokens(batch: int = 2, length: int = 12, seed: int = 1) -> jax.Array:
+  """i32[batch, length] below 64."""
+  return jax.random.randint(jax.random.key(seed), (batch, length), 0, 64)
