@@ -16,7 +16,7 @@ from absl import app, flags
 from model.errors import ConfigError, UserError
 
 Overrides = Mapping[str, str]
-Main = Callable[[Overrides], int | None]
+Main = Callable[[Overrides], int]
 
 CONFIG = flags.DEFINE_string('config', '', 'The experiment: a .py with get_config(), or a run.json. '
                              '--config.FIELD=VALUE changes a field.')
@@ -60,6 +60,13 @@ def parse(argv: Sequence[str]) -> Overrides:
   return overrides
 
 
+def no_overrides(overrides: Overrides) -> None:
+  """Raises: ConfigError for a program that takes a run as it is, and got settings to change."""
+  for path in overrides:
+    raise ConfigError('config.no-overrides', f'--config.{path}', 'this program takes the run as it was made',
+                      'change settings with experiments.launch')
+
+
 def _unknown_flag(name: str) -> ConfigError:
   """Names the three nearest flags of this program; a misspelt `--cofnig.a.b` is nearest to `--config.a.b`."""
   known = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.modules['__main__'].__name__)]
@@ -77,15 +84,16 @@ def _parse_or_leave(argv: Sequence[str]) -> Overrides:
     sys.exit(told(error))
   except SystemExit:
     sys.exit(0)                     # --help: absl leaves with 1
-  if flags.FLAGS['verbosity'].using_default_value:
-    flags.FLAGS.verbosity = -1      # absl's default shows what the libraries log for their own makers
+  verbosity = flags.FLAGS['verbosity']
+  if verbosity.using_default_value:     # absl would show all that libraries log for their own makers
+    verbosity.value, verbosity.using_default_value = -1, False
   return overrides
 
 
 def guarded(main: Main, overrides: Overrides) -> int:
   """The exit code of `main`. What a person can mend is told in one message, a bug keeps its traceback."""
   try:
-    return main(overrides) or 0
+    return main(overrides)
   except UserError as error:
     return _leave(told(error))
   except KeyboardInterrupt:

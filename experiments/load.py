@@ -5,10 +5,10 @@ Python is run only from the path that was given, never from a name inside a conf
 
 import difflib
 import importlib
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,11 +52,11 @@ def load_module(path: str) -> ModuleType:
   inside = file.relative_to(ROOT).with_suffix('').parts if file.is_relative_to(ROOT) else ()
   if inside[:1] == ('experiments',) and all(part.isidentifier() for part in inside):
     return located(file, lambda: importlib.import_module('.'.join(inside)))
-  spec = importlib.util.spec_from_file_location('experiment_file', file)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[spec.name] = module
-  located(file, lambda: spec.loader.exec_module(module))
+  loader = SourceFileLoader('experiment_file', str(file))
+  module = ModuleType(loader.name)
+  module.__file__ = str(file)
+  sys.modules[loader.name] = module
+  located(file, lambda: loader.exec_module(module))
   return module
 
 
@@ -103,6 +103,23 @@ def load_json(path: Path) -> Any:
                       f'edited, or the code changed since commit {commit}',
                       'copy it elsewhere to launch it as something new, or use the code of that commit')
   return config
+
+
+def load_run(path: str) -> tuple[Any, Path]:
+  """The `train.run.Run` that a folder holds, and the folder.
+
+  Raises: ConfigError where there is no run in it.
+  """
+  from train.run import Run  # all of training, which not every command needs
+  folder = Path(path).resolve()
+  if not path or not (folder / 'run.json').is_file():
+    raise ConfigError('config.no-run', f'--run={path}', 'there is no run.json in it',
+                      'give the folder of a run, such as runs/NAME-1f3a9c42d0; experiments.launch says it')
+  run = load_json(folder / 'run.json')
+  if not isinstance(run, Run):
+    raise ConfigError('config.no-run', f'--run={path}', f'it holds a {type(run).__name__}, which is no training',
+                      'give the folder of a run')
+  return run, folder
 
 
 def _nearest(path: str) -> str:

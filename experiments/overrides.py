@@ -18,7 +18,8 @@ from typing import Any
 from model.errors import ConfigError
 from train.typed import build, classes, element, fits, hints, require, spell
 
-Tree = dict[str | None, Any]      # by the names of fields, down to the new values, which stand under None
+Tree = dict[str, Any]             # by the names of fields, down to the new values, which stand under OWN
+OWN = '='                         # no name has this character
 WORDS: dict[str, Any] = {'true': True, 'false': False, 'none': None}
 
 
@@ -32,15 +33,15 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     node = tree
     for name in path.split('.'):
       node = node.setdefault(name, {})
-    node[None] = value
+    node[OWN] = value
   return _apply(config, Any, tree, 'config')
 
 
 def _apply(value: Any, hint: Any, tree: Tree, path: str) -> Any:
   """`value`, which stands where `hint` is, with the changes of the tree: its own first, then those of its fields."""
-  if None in tree:
-    value = require(read(tree[None], hint, path) if isinstance(tree[None], str) else tree[None], hint, path)
-  inner = {name: node for name, node in tree.items() if name is not None}
+  if OWN in tree:
+    value = require(read(tree[OWN], hint, path) if isinstance(tree[OWN], str) else tree[OWN], hint, path)
+  inner = {name: node for name, node in tree.items() if name != OWN}
   if not inner:
     return value
   if isinstance(value, tuple):
@@ -70,8 +71,8 @@ def _apply_tuple(value: tuple, hint: Any, tree: Tree, path: str) -> tuple:
 
 def _flags(tree: Tree, path: str) -> str:
   """The flags that a subtree was made of, to be shown when what they make together is refused."""
-  found = [f'--{path}={tree[None]}'] if None in tree else []
-  return ' '.join(found + [_flags(node, f'{path}.{name}') for name, node in tree.items() if name is not None])
+  found = [f'--{path}={tree[OWN]}'] if OWN in tree else []
+  return ' '.join(found + [_flags(node, f'{path}.{name}') for name, node in tree.items() if name != OWN])
 
 
 def unknown(what: str, name: str, known: list[str], why: str) -> ConfigError:

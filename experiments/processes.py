@@ -40,20 +40,22 @@ def join() -> Place:
 
   Raises: ConfigError for flags that do not go together, PeerError where the others do not come.
   """
-  manual = (COORDINATOR.value, PROCESSES.value, PROCESS.value)
-  if not DISTRIBUTED.value and manual == (None, None, None):
+  coordinator, count, number = COORDINATOR.value, PROCESSES.value, PROCESS.value
+  given = [value is not None for value in (coordinator, count, number)]
+  if not DISTRIBUTED.value and not any(given):
     return Place()
-  if any(value is None for value in manual) and any(value is not None for value in manual):
+  if any(given) and not all(given):
     raise ConfigError('config.distributed', '--coordinator, --processes, --process', 'one of the three is missing',
                       'give all three, or --distributed alone on a cluster that knows them')
-  if PROCESS.value is not None and PROCESS.value >= PROCESSES.value:
-    raise ConfigError('config.distributed', f'--process={PROCESS.value}', f'there are {PROCESSES.value}, from 0 on',
-                      f'give 0 to {PROCESSES.value - 1}')
+  if count is not None and number is not None and number >= count:
+    raise ConfigError('config.distributed', f'--process={number}', f'there are {count}, from 0 on',
+                      f'give 0 to {count - 1}')
   try:
-    jax.distributed.initialize(*manual, initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT,
-                               shutdown_timeout_seconds=SHUTDOWN, coordinator_bind_address=_bind(COORDINATOR.value))
+    jax.distributed.initialize(coordinator, count, number, coordinator_bind_address=_bind(coordinator),
+                               initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT,
+                               shutdown_timeout_seconds=SHUTDOWN)
   except (RuntimeError, ValueError) as error:
-    raise PeerError('distributed.no-start', f'--coordinator={COORDINATOR.value}', str(error).splitlines()[0],
+    raise PeerError('distributed.no-start', f'--coordinator={coordinator}', str(error).splitlines()[0],
                     f'start all processes within {START} seconds, on a free port of process 0') from error
   return Place(jax.process_index(), jax.process_count())
 
@@ -92,7 +94,7 @@ def cache_compilations() -> None:
 
   `JAX_COMPILATION_CACHE_DIR` says another place, `JAX_ENABLE_COMPILATION_CACHE=0` none.
   """
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'athanor' / 'jax'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

@@ -10,22 +10,28 @@ fields made with `how(...)` say only how it is computed (mesh, parts, kernels, h
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import logging
 import re
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from model.errors import ConfigError, DataError, UserError
+from model.errors import ConfigError, DataError, StorageError, UserError
 from train.canonical import decode, encode, how
 from train.files import append_json, read_json, write_json
 from train.lives import begin, crashed
+from train.lock import Lock
 
 __all__ = ['Artifact', 'Store', 'append_json', 'decode', 'digest', 'encode', 'how', 'lineage', 'parents', 'read_json',
            'write_json']
+
+log = logging.getLogger(__name__)
 
 MADE = 'made.json'
 NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,127}')
@@ -104,8 +110,8 @@ class Store:
     Raises: ConfigError for a name that could lead elsewhere.
     """
     if not isinstance(artifact.name, str) or not NAME.fullmatch(artifact.name) or '..' in artifact.name:
-      raise ConfigError('config.bad-name', f'name = {artifact.name!r}', 'a name becomes a folder: letters, digits, dot, '
-                        'dash and underscore, 1 to 128 of them, the first a letter or digit', 'choose such a name')
+      raise ConfigError('config.bad-name', f'name = {artifact.name!r}', 'it becomes a folder: letters, digits, dots, '
+                        'dashes and underscores, 1 to 128, the first a letter or digit', 'choose such a name')
     return Path(root or self.root) / f'{artifact.name}-{digest(artifact)[:10]}'
 
   def folder(self, artifact: Artifact) -> Path:
@@ -130,26 +136,56 @@ class Store:
     """Makes whatever of the lineage is missing, parents first, and gives the artifact's folder."""
     for thing in lineage(artifact):
       if not self.made(thing):
-        self._make(thing)
+        self.make_again(thing)
     return self.folder(artifact)
 
-  def _make(self, thing: Artifact) -> None:
+  def make_again(self, thing: Artifact) -> None:
+    """Makes one thing under the root, or goes on where it was cut off, whatever other roots hold. Its parents exist."""
     folder = self.place(thing)
-    if self.process == 0:
-      begin(folder, encode(thing), digest(thing))
-    else:
+    if self.process > 0:
       _wait(folder / ('run.json' if thing.together else MADE))
-    if self.process == 0 or thing.together:
-      try:
-        thing.make(folder, self)
-      except UserError:
-        raise
-      except Exception as error:
-        crashed(folder)
-        error.add_note(f'written down in {folder / "crash.json"}')
-        raise
-    if self.process == 0:
+      if thing.together:
+        _live(thing, folder, self)
+    elif thing.together:
+      with Lock(folder):                  # given back at once: what is made together takes it for itself
+        begin(folder, encode(thing), digest(thing))
+      _live(thing, folder, self)
       write_json(folder / MADE, {'digest': digest(thing), 'name': thing.name})
+    else:
+      with turn(folder):
+        if not _whole(folder, thing):     # another launch may have made it meanwhile
+          begin(folder, encode(thing), digest(thing))
+          _live(thing, folder, self)
+          write_json(folder / MADE, {'digest': digest(thing), 'name': thing.name})
+
+
+def _live(thing: Artifact, folder: Path, store: Store) -> None:
+  """Makes the thing; a bug is written down in its folder."""
+  try:
+    thing.make(folder, store)
+  except UserError:
+    raise
+  except Exception as error:
+    crashed(folder)
+    error.add_note(f'written down in {folder / "crash.json"}')
+    raise
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+  """Holds the folder while the block runs; waits for it while another launch makes the same thing."""
+  with ExitStack() as stack:
+    for attempt in itertools.count():
+      try:
+        stack.enter_context(Lock(folder))
+        break
+      except StorageError as error:
+        if error.id != 'store.locked':
+          raise
+        if attempt == 0:
+          log.warning('waiting for %s: %s', folder, error.why)
+        time.sleep(0.5)
+    yield
 
 
 def _whole(folder: Path, thing: Artifact) -> bool:

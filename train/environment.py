@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'sentencepiece')
+SETTINGS = ('jax_enable_x64', 'jax_default_prng_impl', 'jax_default_matmul_precision', 'jax_threefry_partitionable')
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,8 +34,8 @@ def devices() -> dict[str, Any]:
   """What computes: `{'backend': 'cpu', 'kind': 'cpu', 'count': 8, 'processes': 1}`. Starts the devices."""
   import jax
   return {'backend': jax.default_backend(), 'kind': jax.devices()[0].device_kind, 'count': jax.device_count(),
-          'processes': jax.process_count(), 'x64': jax.config.jax_enable_x64,
-          'prng': jax.config.jax_default_prng_impl, 'matmul': jax.config.jax_default_matmul_precision}
+          'processes': jax.process_count(),
+          'settings': {name: getattr(jax.config, name) for name in SETTINGS}}
 
 
 @functools.cache

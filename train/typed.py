@@ -5,7 +5,6 @@ here before anything is built from them.
 """
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -14,7 +13,6 @@ from typing import Any, Literal, Union
 from model.errors import ConfigError, UserError
 
 
-@functools.cache
 def hints(cls: type) -> dict[str, Any]:
   """The annotation of every field that a config of this class is given: `{'lr': float, ...}`."""
   known = typing.get_type_hints(cls)
@@ -78,7 +76,9 @@ def classes(hint: Any) -> dict[str, type]:
   found: dict[str, type] = {}
   for each in alternatives(hint):
     if isinstance(each, type) and each is not Any and not getattr(each, '_is_protocol', False):
-      family = [each, *(sub for child in each.__subclasses__() for sub in classes(child).values())]
+      family: list[type] = [each]
+      children: list[type] = each.__subclasses__()
+      family += [cls for child in children for cls in classes(child).values()]
       found |= {cls.__name__: cls for cls in family if dataclasses.is_dataclass(cls)}
   return found
 
@@ -96,7 +96,7 @@ def _spell(hint: Any) -> str:
     many = len(args) == 2 and args[1] is Ellipsis
     return f'a tuple of {spell(args[0])}' if many else f'a tuple ({", ".join(spell(arg) for arg in args)})'
   plain = {float: 'a finite float', int: 'an int', bool: 'True or False', str: 'a str', type(None): 'None'}
-  return plain.get(hint) or getattr(hint, '__name__', str(hint))
+  return plain.get(hint) or str(getattr(hint, '__name__', hint))
 
 
 def check(value: Any, path: str = 'config') -> None:

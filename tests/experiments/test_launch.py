@@ -181,6 +181,14 @@ def test_launching_imports_nothing_heavy_before_it_is_needed(bread):
   assert done.stdout.strip() == '[]'
 
 
+def test_two_launches_at_once_make_it_once(bread, tmp_path):
+  jobs = [shell(f'--config={bread}', f'--runs={tmp_path / "runs"}') for _ in range(2)]
+  said = [job.communicate(timeout=120)[1] for job in jobs]
+  assert [job.returncode for job in jobs] == [0, 0], said
+  for folder in (tmp_path / 'runs').iterdir():
+    assert len((folder / 'lives.jsonl').read_text().splitlines()) == 1
+
+
 def free_port() -> int:
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))

@@ -1,0 +1,123 @@
+"""Runs a training again from its run.json, in a fresh folder, and compares every step's loss to the bit.
+
+  python -m experiments.reproduce --run=runs/chat-1f3a9c42d0
+  python -m experiments.reproduce --run=runs/chat-1f3a9c42d0 --steps=100
+  python -m experiments.reproduce --run=runs/chat-1f3a9c42d0 --from_scratch --to=/tmp/again
+
+What the run came from (corpus, tokens, parent runs) is read where it lies, and never written; --from_scratch makes
+all of it again too. The same bits are promised for the same code, packages, kind of processor and mesh; what differs
+is said.
+
+Exit codes: 0 equal to the bit, 1 a step differs (the first is shown with both values), else as experiments.launch.
+"""
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from absl import flags
+
+from experiments import command
+from experiments.load import load_run
+from experiments.processes import cache_compilations
+from model.errors import ConfigError, DataError, UserError
+from train.artifact import Artifact, Store, lineage
+from train.ledger import LEDGER, Comparison, compare
+from train.lives import tell
+
+flags.declare_key_flag('run')
+STEPS = flags.DEFINE_integer('steps', None, 'Run so many steps only. Default: all.', lower_bound=1)
+TO = flags.DEFINE_string('to', '', 'The folder to work in. Default: a temporary one, which is kept if bits differ.')
+FROM_SCRATCH = flags.DEFINE_bool('from_scratch', False, 'Make again what the run came from, too.')
+
+DIFFERS = 1
+
+
+def main(overrides: command.Overrides) -> int:
+  """Exit code 0 if both trainings are equal to the bit, 1 if not."""
+  command.no_overrides(overrides)
+  run, folder = load_run(command.RUN.value)
+  to = fresh(TO.value, folder)
+  cache_compilations()
+  store = Store(to, others=() if FROM_SCRATCH.value else (folder.parent,))
+  again = repeat(run, store, STEPS.value)
+  verdict = compare(folder / LEDGER, again / LEDGER)
+  print(told(verdict))
+  if verdict.equal and not TO.value:
+    shutil.rmtree(to)
+  else:
+    print(f'the second training is in {again}')
+  return 0 if verdict.equal else DIFFERS
+
+
+def fresh(to: str, folder: Path) -> Path:
+  """The root to work in: the one that was named, or a temporary one.
+
+  Raises: ConfigError where the run itself lies there.
+  """
+  if not to:
+    return Path(tempfile.mkdtemp(prefix='reproduce-'))
+  if Path(to).resolve() == folder.parent:
+    raise ConfigError('config.same-folder', f'--to={to}', 'the run lies there', 'name another folder')
+  return Path(to)
+
+
+def repeat(run: Artifact, store: Store, steps: int | None) -> Path:
+  """The folder of a second training of `run` under the store's root, done for at least `steps` steps or to its end."""
+  for parent in lineage(run)[:-1]:
+    store.make(parent)
+  folder = store.place(run)
+  try:
+    with asked_to_leave(folder / LEDGER, steps):
+      store.make_again(run)
+  except UserError as error:
+    if error.id != 'run.preempted':
+      raise
+  return folder
+
+
+@contextmanager
+def asked_to_leave(ledger: Path, steps: int | None) -> Iterator[None]:
+  """Sends the training in the block a SIGTERM, as a scheduler would, once its ledger has so many steps."""
+  done = threading.Event()
+
+  def watch():
+    while not done.wait(0.05):
+      if ledger.exists() and ledger.read_bytes().count(b'"step"') >= (steps or 0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+  before = signal.signal(signal.SIGTERM, lambda *_: None)      # should it come just after the last step
+  watcher = threading.Thread(target=watch, daemon=True)
+  if steps is not None:
+    watcher.start()
+  try:
+    yield
+  finally:
+    done.set()
+    if steps is not None:
+      watcher.join()
+    signal.signal(signal.SIGTERM, before)
+
+
+def told(verdict: Comparison) -> str:
+  """The comparison in words.
+
+  Raises: DataError where there is nothing to compare.
+  """
+  if verdict.steps == 0:
+    raise DataError('run.nothing-in-common', 'the two ledgers', 'no step is in both', 'let the first run do some steps')
+  changed = f'\nbits need not agree, for the circumstances differ: {tell(verdict.changed)}' if verdict.changed else ''
+  if verdict.equal:
+    return f'equal to the bit: {verdict.steps} steps' + (f' (although {tell(verdict.changed)})' if changed else '')
+  return (f'step {verdict.first} is the first of {verdict.steps} that differs: {verdict.told}\n'
+          f'the largest difference between two losses of one step is {verdict.largest:.3g}{changed}')
+
+
+if __name__ == '__main__':
+  command.run(main)

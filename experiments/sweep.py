@@ -1,0 +1,125 @@
+"""Makes every trial of an experiment file's sweep, prints a table, and draws it.
+
+  python -m experiments.sweep --config=experiments/sweeps/scaling.py
+  python -m experiments.sweep --config=experiments/sweeps/mup.py --config.steps=50 --runs=/tmp/runs
+  python -m experiments.sweep --config=FILE --x=optimizer.rule.lr --y=heldout_loss --by=model.width
+
+FILE has get_config(), as for experiments.launch, and sweep(), which gives the trials: dicts from the dotted path of a
+field to its value, most easily written with experiments.grid. A trial is an artifact like any other: one that is made
+is not made again, one that was cut off goes on, so the same command resumes a sweep. A trial whose numbers stop being
+finite is shown as diverged, and the others go on. With draw(trials, folder) the file makes its own picture.
+
+Written to RUNS/NAME-sweep-DIGEST/: sweep.json, sweep.svg and sweep.png.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from experiments import command
+from experiments.grid import Changes, Trials
+from experiments.load import call, load_module, whole
+from experiments.overrides import override
+from experiments.processes import cache_compilations
+from experiments.trials import Trial, changed, word, words
+from model.errors import ConfigError, NumericsError
+from train.artifact import Artifact, Store, digest, encode, write_json
+from train.lives import writable
+
+flags.declare_key_flag('config')
+flags.declare_key_flag('runs')
+X = flags.DEFINE_string('x', '', 'The field on the x axis. Default: the one with most values.')
+Y = flags.DEFINE_string('y', 'heldout_loss', 'The metric on the y axis: a name in the last lines of metrics.jsonl.')
+BY = flags.DEFINE_string('by', '', 'A field with a curve for each of its values. Default: all that are not the x axis.')
+
+
+def main(overrides: command.Overrides) -> int:
+  """Exit code 0 when every trial is made or has diverged."""
+  module = load_module(command.CONFIG.value)
+  base = override(call(module, 'get_config'), overrides)
+  store = Store(Path(command.RUNS.value))
+  cache_compilations()
+  things = configs(base, call(module, 'sweep'), command.CONFIG.value)
+  writable(store.root)
+  trials = run(things, store)
+  folder = store.root / f'{base.name}-sweep-{digest([digest(thing) for _, thing in things])[:10]}'
+  writable(folder)
+  write_json(folder / 'sweep.json', [written(trial) for trial in trials])
+  Console().print(table(trials, Y.value))
+  draw(module, trials, folder)
+  print(f'table and picture: {folder}')
+  return 0
+
+
+def configs(base: Artifact, trials: Trials, path: str) -> list[tuple[Changes, Artifact]]:
+  """Every trial's config, checked: a mistake in the last one is told before the first one runs.
+
+  Raises: ConfigError where a trial does not fit the config, or two are the same.
+  """
+  found = [(changes, whole(override(base, changes), path)) for changes in trials]
+  if len({digest(thing) for _, thing in found}) < max(len(found), 1):
+    raise ConfigError('sweep.same-twice', path, 'its sweep is empty, or two of its trials are the same experiment',
+                      'let every trial change something that matters')
+  return found
+
+
+def run(things: Sequence[tuple[Changes, Artifact]], store: Store) -> list[Trial]:
+  """Makes what is missing, one trial after the other."""
+  trials = []
+  for number, (changes, thing) in enumerate(things, 1):
+    print(f'trial {number} of {len(things)}: {words(changes)}', flush=True)
+    try:
+      folder = store.make(thing)
+      trials.append(Trial(changes, thing, folder, last_metrics(folder)))
+    except NumericsError as error:
+      print(error)
+      trials.append(Trial(changes, thing, store.place(thing), None))
+  return trials
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+  """The last value of every name in the folder's metrics.jsonl; {} where there is none."""
+  path = folder / 'metrics.jsonl'
+  lines = path.read_text().splitlines() if path.exists() else []
+  return {name: value for line in lines for name, value in json.loads(line).items()}
+
+
+def written(trial: Trial) -> dict[str, Any]:
+  """The trial as JSON."""
+  return {'changes': encode(dict(trial.changes)), 'folder': trial.folder.name, 'digest': digest(trial.thing),
+          'metrics': trial.metrics}
+
+
+def table(trials: Sequence[Trial], metric: str) -> Table:
+  """A row a trial: what was changed, the metric, and where it lies; the best is marked."""
+  result = Table(box=None, pad_edge=False, header_style='bold')
+  for name in (*changed(trials), metric, 'folder'):
+    result.add_column(name, overflow='fold', justify='left' if name == 'folder' else 'right')
+  values = [trial.metrics.get(metric) for trial in trials if trial.metrics]
+  best = min((value for value in values if value is not None), default=None)
+  for trial in trials:
+    value = None if trial.metrics is None else trial.metrics.get(metric)
+    told = 'diverged' if trial.metrics is None else '-' if value is None else f'{value:.4f}'
+    cells = [word(trial.changes[path]) if path in trial.changes else '' for path in changed(trials)]
+    result.add_row(*cells, f'[bold green]{told}[/]' if value == best and value is not None else told, trial.folder.name)
+  return result
+
+
+def draw(module: ModuleType, trials: Sequence[Trial], folder: Path) -> None:
+  """The file's own picture, where it has draw(); else the metric over one field."""
+  own = vars(module).get('draw')
+  if own is not None:
+    own(trials, folder)
+    return
+  from experiments.pictures import curves  # matplotlib, which only a finished sweep needs
+  curves(trials, folder, X.value or changed(trials)[0], Y.value, BY.value)
+
+
+if __name__ == '__main__':
+  command.run(main)
