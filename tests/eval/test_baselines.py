@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from train.eval.baselines import Ngrams, gzip_bits_per_byte, take
+from train.eval.baselines import Ngrams, gzip_bits_per_byte
 
 TRAIN = [b'abracadabra abracadabra', b'the cat sat on the mat', b'a', bytes([0, 0, 255, 255, 0, 0, 254])]
 HELD = [b'the abra cat sat', b'', b'zzz', bytes([0, 0, 0, 255]), b'a']
@@ -61,8 +61,3 @@ def test_more_context_helps_on_text_of_the_same_kind():
 def test_gzip_is_one_stream_over_all_documents():
   assert gzip_bits_per_byte(HELD) == 8 * len(gzip.compress(b''.join(HELD), 9)) / len(b''.join(HELD))
   assert gzip_bits_per_byte([b'same words again '] * 100) < 0.5 < gzip_bits_per_byte([b'same words again '])
-
-
-def test_take_gives_whole_documents_until_the_limit_is_reached():
-  assert list(take(['ab', '', 'é', 'cd'], 3)) == [b'ab', 'é'.encode()]
-  assert list(take(['ab', 'cd'], 100)) == [b'ab', b'cd']

@@ -5,7 +5,7 @@ from the held-out text alone; the n-grams learn from the training split, as the 
 """
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +13,6 @@ import numpy as np
 SYMBOL_BITS = 9               # a byte, or the end of the document
 END = 256                     # sorts after every byte
 LONGEST = 64 // SYMBOL_BITS   # symbols that fit in one uint64: 7
-
-
-def take(texts: Iterable[str], most: int) -> Iterator[bytes]:
-  """Whole documents as UTF-8, empty ones left out, until `most` bytes are reached: the same for every contestant."""
-  taken = 0
-  for text in texts:
-    if taken >= most:
-      return
-    if text:
-      yield text.encode()
-      taken += len(text.encode())
 
 
 def gzip_bits_per_byte(documents: Iterable[bytes]) -> float:

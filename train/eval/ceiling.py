@@ -32,16 +32,20 @@ class Peak:
   origin: str
 
 
-def peak(dtype: str = 'bfloat16', devices: list[jax.Device] | None = None) -> Peak:
-  """The datasheet's bf16 peak where the device is known; else the best matrix product measured on this machine."""
+def peak(dtype: str = 'float32', devices: list[jax.Device] | None = None) -> Peak:
+  """The datasheet's bfloat16 peak where the device is known; else of products of `dtype` matrices measured here."""
   devices = jax.devices() if devices is None else devices
   kind = devices[0].device_kind
-  for name, flops in DATASHEET.items():
-    if name.lower() in kind.lower():
-      return Peak(flops * len(devices), f'datasheet, bfloat16: {len(devices)} x {kind} at {flops / 1e12:,.0f} TFLOP/s')
-  measured = matmul_ceiling(dtype)
-  share = 1 if devices[0].platform == 'cpu' else len(devices)      # pretended CPU devices share the same cores
-  return Peak(measured * share, f'measured here: a {dtype} matrix product at {measured / 1e9:,.0f} GFLOP/s on {kind}')
+  known = on_datasheet(kind)
+  if known:
+    return Peak(known * len(devices), f'the datasheet of {len(devices)} x {kind} for dense bfloat16')
+  chips = 1 if devices[0].platform == 'cpu' else len(devices)      # pretended CPU devices share the same cores
+  return Peak(matmul_ceiling(dtype) * chips, f'the best product of {dtype} matrices measured on this {kind}')
+
+
+def on_datasheet(kind: str) -> float | None:
+  """FLOP/s of one device of that kind, or None for one that is not in the table."""
+  return next((flops for name, flops in DATASHEET.items() if name.lower() in kind.lower()), None)
 
 
 def matmul_ceiling(dtype: str = 'float32', size: int | None = None, seconds: float = 0.4) -> float:

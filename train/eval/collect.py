@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from model.config import Decoder
-from model.count import parameters
+from model.count import flops_per_token, parameters
 from train.artifact import Artifact, Store, digest, encode, lineage
 from train.files import read_json
 from train.lives import last_life, now
@@ -35,11 +35,18 @@ ABSENT = {
 Line = dict[str, Any]
 
 
+class Lengthy(Protocol):
+  """Rows of so many tokens."""
+
+  length: int
+
+
 class Trainable(Protocol):
-  """What this file asks of a run: an artifact with a model and a number of steps."""
+  """What this file asks of a run: that it is an artifact, and has these fields."""
 
   name: str
   model: Decoder
+  rows: Lengthy
   steps: int
 
 
@@ -107,6 +114,7 @@ def headline(run: Trainable, lines: Sequence[Line]) -> dict[str, Any]:
   held = [line for line in lines if 'heldout_loss' in line]
   begins = [0, *(line['step'] for line in steps[:-1])]
   usual = steps[1:] or steps              # the first step also compiles
+  rate, mfu = (median(line[name] for line in usual) if steps else None for name in ('tokens_per_s', 'mfu'))
   return {
     'steps': run.steps, 'step': steps[-1]['step'] if steps else 0,
     'parameters': parameters(run.model), 'vocabulary': run.model.vocab,
@@ -114,8 +122,8 @@ def headline(run: Trainable, lines: Sequence[Line]) -> dict[str, Any]:
     'heldout_loss': held[-1]['heldout_loss'] if held else None,
     'train_seconds': sum((line['step'] - begin) * line['seconds'] for line, begin in zip(steps, begins)) or None,
     'train_tokens': round(steps[-1]['step'] * steps[-1]['tokens_per_s'] * steps[-1]['seconds']) if steps else None,
-    'tokens_per_s': median(line['tokens_per_s'] for line in usual) if steps else None,
-    'mfu': median(line['mfu'] for line in usual) if steps else None,
+    'tokens_per_s': rate, 'mfu': mfu,
+    'peak_flops': rate * flops_per_token(run.model, run.rows.length) / mfu if mfu else None,    # what it is a share of
   }
 
 

@@ -13,8 +13,8 @@ LOOP_RULE = (f'the same phrase of 1 to {LONGEST_PHRASE} tokens at least {REPEATS
 
 @dataclass(frozen=True)
 class Output:
-  """One generated answer: its token ids without the end token, its text, the log-probability of each id, and why it
-  ended: 'eos', 'stop' or 'length'."""
+  """One generated answer: its token ids, its text, the log-probability of each id, and why it ended: 'eos', 'stop' or
+  'length'."""
 
   ids: Sequence[int]
   text: str

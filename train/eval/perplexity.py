@@ -4,8 +4,9 @@ Sums are kept, never means of means: the perplexity of a set is exp(sum of nll /
 does not depend on how it was cut into batches. Letters: B rows, L positions of a row.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -13,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.decoder import Model
-from model.errors import ConfigError
 from model.tokenizer import Tokenizer
 from train.data.document import Document
+from train.eval.windows import Windows, batches
 from train.objectives import shift
-from train.types import Params
+from train.types import Batch, Objective, Params
 
 
 @dataclass(frozen=True)
@@ -47,81 +48,46 @@ class Score:
     return self.nll / math.log(2) / self.bytes if self.bytes else math.nan
 
 
-TokenNll = Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+class Scorer:
+  """Scores the same rows again and again while a model learns, by the very loss that it is trained with.
+
+  `rows` are columns of N rows; they are taken `batch` at a time, the last lot filled with rows that weigh nothing, and
+  their nll is added up over all. `bytes_of` i32[V] says how many bytes an id stands for.
+  """
+
+  def __init__(self, model: Model, objective: Objective, rows: dict[str, np.ndarray], batch: int, bytes_of: np.ndarray):
+    loss_fn = objective(model)
+    self.nll = jax.jit(lambda params, batch: loss_fn(params, {}, batch, jax.random.key(0)).metrics['nll'])
+    singly = ({name: column[i] for name, column in rows.items()} for i in range(len(rows['tokens'])))
+    self.batches = list(batches(singly, batch))
+    self.bytes = sum(scored_bytes(each, bytes_of) for each in self.batches)
+
+  def __call__(self, params: Params) -> Score:
+    """The score of all rows."""
+    parts = jax.device_get([self.nll(params, each) for each in self.batches])
+    return Score(sum(float(part.total) for part in parts), round(sum(float(part.weight) for part in parts)), self.bytes)
 
 
-def token_nll(model: Model) -> TokenNll:
-  """A jitted function of (params, batch): nats of each target and whether it counts, both f32[B, L]."""
+def scored_bytes(batch: dict[str, np.ndarray], bytes_of: np.ndarray) -> int:
+  """How many bytes the targets that count stand for."""
+  if 'targets' in batch:
+    return int(bytes_of[batch['targets']][batch['mask'] > 0].sum())
+  row = jax.device_get(shift(batch))
+  return int(bytes_of[row.targets_BL][row.weights_BL > 0].sum())
+
+
+@functools.lru_cache(maxsize=4)
+def token_nll(model: Model) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
+  """A jitted function of (params, batch): nats of each target, and 1 where it counts, both f32[B, L]."""
 
   @jax.jit
-  def judge(params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+  def judge(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
     row = shift(batch)
     hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
     nll_BL = -model.logp(params, hidden.x_BLD, row.targets_BL)
-    return jnp.where(row.weights_BL > 0, nll_BL * row.weights_BL, 0.0), row.weights_BL
+    return jnp.where(row.weights_BL > 0, nll_BL, 0.0), row.weights_BL
 
   return judge
-
-
-@dataclass(frozen=True)
-class Windows:
-  """Documents cut for a model that reads `length` tokens at once.
-
-  A document's first window scores all its targets; each further one moves on by `stride` and scores only the targets
-  that none before it did: every token is scored once, with at least `length - stride` tokens before it where there are
-  any. Windows are laid into rows one after another, as segments, while they fit.
-  """
-
-  length: int
-  stride: int
-
-  def __post_init__(self):
-    if not 1 <= self.stride <= self.length:
-      raise ConfigError('config.out-of-range', f'stride = {self.stride}',
-                        'windows that move on by more than their length leave tokens out', f'give 1 to {self.length}')
-
-  def rows(self, documents: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """Rows of `length + 1`: tokens, segments (0: padding), mask f32 (1: scored), document (its index; -1: padding)."""
-    row, used = self._empty(), 0
-    for index, ids in enumerate(documents):
-      for begin, end, scored in self._cuts(len(ids)):
-        if used + end - begin > self.length + 1:
-          yield row
-          row, used = self._empty(), 0
-        place = slice(used, used + end - begin)
-        row['tokens'][place] = ids[begin:end]
-        row['segments'][place] = row['segments'].max() + 1
-        row['mask'][used + scored - begin:place.stop] = 1.0
-        row['document'][place] = index
-        used = place.stop
-    if used:
-      yield row
-
-  def _cuts(self, size: int) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, first scored target) of each window of a document of `size` tokens."""
-    begin, scored = 0, 1
-    while scored < size:
-      end = min(begin + self.length + 1, size)
-      yield begin, end, scored
-      begin, scored = begin + self.stride, end
-
-  def _empty(self) -> dict[str, np.ndarray]:
-    zeros = np.zeros(self.length + 1, np.int32)
-    return {'tokens': zeros.copy(), 'segments': zeros.copy(), 'mask': zeros.astype(np.float32), 'document': zeros - 1}
-
-
-def batches(rows: Iterable[dict[str, np.ndarray]], size: int) -> Iterator[dict[str, np.ndarray]]:
-  """Batches of exactly `size` rows, so that one program serves them all; the last is filled with rows of padding."""
-  held: list[dict[str, np.ndarray]] = []
-  for row in rows:
-    held.append(row)
-    if len(held) == size:
-      yield {name: np.stack([each[name] for each in held]) for name in row}
-      held = []
-  if held:
-    nothing = {name: np.full_like(value, -1 if name == 'document' else 0) for name, value in held[0].items()}
-    held += [nothing] * (size - len(held))
-    yield {name: np.stack([each[name] for each in held]) for name in nothing}
 
 
 def score_documents(model: Model, params: Params, tokenizer: Tokenizer, documents: Sequence[Document], *,

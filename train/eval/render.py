@@ -10,6 +10,7 @@ import jinja2
 from train.eval import show
 from train.eval.plots import SEA, Curve, Level, plot
 from train.eval.show import NONE, Grid, duration, fixed, milliseconds, number, percent, scaled
+from train.files import write_json
 
 SECTIONS = {'training': 'Training', 'samples': 'Samples', 'latency': 'Response time', 'failures': 'Errors',
             'heldout': 'Unseen text', 'vocabulary': 'Tokenizer', 'corpus': 'Corpus', 'lineage': 'Lineage',
@@ -146,9 +147,9 @@ def _curve(name: str, columns: dict[str, list], column: str, *args: str, **kwarg
 
 def latency(report: dict[str, Any]) -> Grid | None:
   """A row a setting: percentiles of the time to the first token and of each further one."""
-  head = ['at a time', 'prompt', 'new tokens', 'answers', 'first token p50', 'p95', 'p99',
+  head = ['at a time', 'prompt', 'new tokens', 'requests', 'first token p50', 'p95', 'p99',
           'next token p50', 'p95', 'p99', 'tokens/s']
-  rows = [[row['concurrency'], row['prompt_tokens'], row['new_tokens'], row['answers'],
+  rows = [[row['concurrency'], row['prompt_tokens'], row['new_tokens'], row['requests'],
            *(milliseconds(row[f'{part}_token_{p}']) for part in ('first', 'next') for p in ('p50', 'p95', 'p99')),
            row['tokens_per_s']] for row in report['latency']]
   return Grid.of(head, rows) if rows else None
@@ -177,3 +178,12 @@ def corpus(table: dict[str, Any], name: str) -> Grid:
   rows += [['written', f'{row["split"]} of {row["source"]}', row['documents'], None, row['bytes'], '']
            for row in table['written']]
   return Grid.of(head, rows, name)
+
+
+def write(report: dict[str, Any], folder: Path) -> Path:
+  """Writes report.json and report.html, and gives the path of the page."""
+  write_json(folder / 'report.json', report)
+  page = folder / 'report.html'
+  temporary = page.with_suffix('.tmp')
+  temporary.write_text(render(report), encoding='utf-8')
+  return temporary.replace(page)

@@ -1,0 +1,92 @@
+"""A report on a finished run, as an artifact: what it noted while training, and what is measured on it now.
+
+    report.json   flat numbers and tables, the same names for every run      report.html   the page to look at
+"""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import ConfigError
+from train.artifact import Artifact, Store, digest, how, parents
+from train.data.document import Document, Split
+from train.data.tokens import Tokens
+from train.environment import devices
+from train.eval import measure
+from train.eval.baselines import LONGEST
+from train.eval.ceiling import on_datasheet
+from train.eval.collect import collect, explain
+from train.eval.latency import Timing
+from train.eval.measure import Answering, merged, within
+from train.eval.render import write
+from train.eval.windows import Windows
+from train.run import Run, load
+
+BOTH_SIDES = 'this model reads from both sides: it gives a text no probability as a whole, and cannot go on with one'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Artifact):
+  """What there is to say of a run. Held-out documents are taken whole, until `heldout_bytes` are reached."""
+
+  run: Run
+  heldout_bytes: int = 4_000_000
+  overlap: float = 0.5                    # share of a window that is only read, so that no token lacks context
+  orders: tuple[int, ...] = (5, 7)        # of the n-grams
+  ngram_bytes: int = 64_000_000           # of training text that they count
+  answering: Answering = Answering()
+  timing: Timing = Timing()
+  batch: int = how(16)                    # rows and answers at a time
+
+  def __post_init__(self):
+    if not 0 <= self.overlap < 1:
+      raise ConfigError('config.out-of-range', f'overlap = {self.overlap}', 'it is a share of a window, but not all',
+                        'use 0 or more and less than 1')
+    if not self.orders or not 1 <= min(self.orders) <= max(self.orders) <= LONGEST:
+      raise ConfigError('config.out-of-range', f'orders = {self.orders}', f'n-grams have 1 to {LONGEST} bytes',
+                        'use for example (5, 7)')
+
+  def make(self, folder: Path, store: Store) -> None:
+    write(self.measured(store), folder)
+
+  def measured(self, store: Store) -> dict[str, Any]:
+    """The report: what the folders tell, and all that can be measured on such a model."""
+    report = collect(self.run, store) | {'command': shlex.join(['python', *sys.orig_argv[1:]])}
+    report = merged(report, machine(report))
+    held = list(within(documents(self.run, store, 'heldout'), self.heldout_bytes))
+    if not held:
+      return explain(report, **dict.fromkeys(('heldout', 'baselines', 'latency', 'failures'), 'no text is held out'))
+    train = within(documents(self.run, store, 'train'), self.ngram_bytes)
+    report = merged(report, measure.baselines(train, held, self.orders))
+    if not self.run.model.causal:
+      return explain(report, **dict.fromkeys(('heldout', 'latency', 'failures'), BOTH_SIDES))
+    for part in self.parts(store, held):
+      report = merged(report, part)
+    return explain(report | {'samples': report['samples'] + report.pop('answers')})
+
+  def parts(self, store: Store, held: list[Document]) -> Iterator[measure.Part]:
+    """What is measured with the trained model."""
+    _, model, params, tokenizer = load(self.run, store)
+    length = self.run.rows.length
+    windows = Windows(length, max(1, round(length * (1 - self.overlap))))
+    yield measure.heldout(model, params, tokenizer, held, windows, self.batch)
+    yield measure.answers(model, params, tokenizer, held, self.answering, self.batch)
+    yield measure.waits(model, params, tokenizer, held, self.timing, self.answering.sampling)
+
+
+def documents(run: Run, store: Store, split: Split) -> Iterator[Document]:
+  """The documents of that split of every corpus that the run's rows are made of."""
+  corpora = {digest(tokens.corpus): tokens.corpus for tokens in parents(run.rows) if isinstance(tokens, Tokens)}
+  for corpus in corpora.values():
+    yield from corpus.documents(store.find(corpus), split)
+
+
+def machine(report: dict[str, Any]) -> measure.Part:
+  """The devices that are here, and what the run's MFU is a share of."""
+  here = devices()
+  known = on_datasheet(here['kind']) is not None
+  origin = f'the datasheet of {here["kind"]}' if known else 'matrix products, measured when the run began'
+  return {'environment': (report['environment'] or {}) | {'measured on': here}, 'notes': {'peak': origin}}
