@@ -71,6 +71,7 @@ class SentencePiece:
     self._model = _parse(path, data)
     self.size = self._model.get_piece_size()
     self.pieces = [self._model.id_to_piece(i) for i in range(self.size)]
+    self.is_byte = np.array([self._model.is_byte(i) for i in range(self.size)])
     self.table = [self._bytes(i) for i in range(self.size)]
     self.bytes_of = np.array([len(each) for each in self.table], np.int32)
     self.controls = {piece: i for i, piece in enumerate(self.pieces) if not self.table[i]}
@@ -116,10 +117,10 @@ class SentencePiece:
     if self._model.is_control(i) or self._model.is_unknown(i):
       return b''
     piece = self.pieces[i]
-    return bytes([int(piece[1:-1], 16)]) if self._model.is_byte(i) else piece.replace(SPACE, ' ').encode()
+    return bytes([int(piece[1:-1], 16)]) if self.is_byte[i] else piece.replace(SPACE, ' ').encode()
 
   def _texts(self) -> Iterator[str]:
-    return (self.table[i].decode() for i in range(self.size) if self.table[i] and not self._model.is_byte(i))
+    return (self.table[i].decode() for i in range(self.size) if self.table[i] and not self.is_byte[i])
 
   def _needed(self, name: str) -> int:
     found = getattr(self._model, f'{name}_id')()

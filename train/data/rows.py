@@ -1,0 +1,85 @@
+"""What a run reads: tokens laid into rows of `length + 1`, in an order of their own for every epoch."""
+
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+
+from model.errors import ConfigError, DataError
+from model.tokenizer import MASK
+from train.artifact import Store
+from train.data.document import Split
+from train.data.heldout import Heldout, Windows
+from train.data.masking import Corrupt, Masking
+from train.data.mixture import Mixture, Schedule, Share
+from train.data.pack import Stream, Whole
+from train.data.pipeline import Batches, Placement
+from train.data.token_files import TokenSplit
+from train.data.tokens import Tokens
+from train.data.visits import Visits
+from train.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Rows:
+  """Rows of tokens or of a mixture, for the next token or, with `masking`, for hidden ones.
+
+  The order depends on the seed alone: batch s is the same on any number of processes and devices.
+  """
+
+  tokens: Tokens | Mixture
+  length: int
+  packing: Stream | Whole = Stream()
+  masking: Masking | None = None
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.length < 1:
+      raise ConfigError('config.out-of-range', f'rows.length = {self.length}', 'it counts tokens', 'use 1 or more')
+
+  @property
+  def vocabulary(self) -> Vocabulary:
+    return self.tokens.vocabulary
+
+  def visits(self, store: Store) -> Visits:
+    """The order of all rows.
+
+    Raises: DataError if tokens are not as they were made, or a source of the mixture holds nothing.
+    """
+    opened = self._open(store, 'train')
+    schedule = Schedule(tuple(share.weight for share in self._shares()))
+    return Visits(opened, schedule, self.packing, self.length, self.seed)
+
+  def source(self, store: Store, *, batch: int, mesh: Mesh) -> Batches:
+    """Batches of so many rows on the mesh, of which this process makes those that its devices hold."""
+    placement = Placement(mesh, batch)
+    visits = self.visits(store)
+    return Batches(visits, batch, rows=placement.rows, place=placement, stages=self.stages(visits.parts[0].tokens))
+
+  def heldout(self, store: Store, rows: int | None = None, stride: int | None = None) -> Heldout:
+    """Rows of the held-out documents, which score each token once; if `rows` says so, only that many, evenly spread."""
+    opened = self._open(store, 'heldout')
+    windows = [Windows(tokens, source, self.length, stride or self.length) for tokens, source in opened]
+    return Heldout(windows, rows, self.stages(opened[0][0]))
+
+  def _shares(self) -> tuple[Share, ...]:
+    shares = self.tokens.shares if isinstance(self.tokens, Mixture) else (Share(self.tokens, 1.0),)
+    return tuple(share for share in shares if share.weight > 0)
+
+  def _open(self, store: Store, split: Split) -> list[tuple[TokenSplit, str | None]]:
+    """The tokens of each share, each file read once, and all in the ids of one tokenizer."""
+    shares = self._shares()
+    opened = {tokens: tokens.open(store, split) for tokens in dict.fromkeys(share.tokens for share in shares)}
+    first, *others = opened.values()
+    for other in others:
+      if other.manifest['tokenizer'] != first.manifest['tokenizer']:
+        raise DataError('mixture.tokenizers', f'{first.folder.name} and {other.folder.name}',
+                        'the same id stands for different text in them', 'make them with one vocabulary')
+    return [(opened[share.tokens], share.source) for share in shares]
+
+  def stages(self, tokens: TokenSplit) -> list[Corrupt]:
+    if self.masking is None:
+      return []
+    if MASK not in tokens.manifest['controls']:
+      raise DataError('tokenizer.no-mask', f'{self.vocabulary.name}: it has no {MASK}',
+                      'it takes the place of hidden tokens', 'train a vocabulary, or set masking to None')
+    return [Corrupt(self.masking, self.seed, tokens.bytes_of, tokens.manifest['controls'][MASK])]
