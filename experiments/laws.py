@@ -16,6 +16,11 @@ class PowerLaw(NamedTuple):
   exponent: float
   spread: float
 
+  @property
+  def unit(self) -> float:
+    """The compute at which the loss is 1 above its floor: loss = floor + (unit / compute) ** exponent."""
+    return float(np.exp(min(np.log(self.scale) / self.exponent, 700.0)))
+
   def __call__(self, compute):
     return self.floor + self.scale * np.asarray(compute, np.float64) ** -self.exponent
 

@@ -67,6 +67,8 @@ def curves(trials: Sequence[Trial], folder: Path, x: str, y: str, by: str = '') 
     rates(axes, [Line(name, *zip(*sorted(points))) for name, points in groups.items()])
     axes.set_xlabel(x)
     axes.set_ylabel(y)
+    if len(groups) > 1:
+      beside(axes)
 
 
 def metric(trial: Trial, name: str) -> float:
@@ -84,10 +86,27 @@ def rates(axes: Axes, lines: Sequence[Line]) -> None:
       axes.plot(x[np.nanargmin(y)], np.nanmin(y), 'o', color=colour, markersize=7)
     gone = x[~np.isfinite(y)]
     axes.plot(gone, np.full(len(gone), 0.98), 'x', color=colour, transform=axes.get_xaxis_transform())
-  if min(min(line.x) for line in lines) > 0:
+  values = sorted({x for line in lines for x in line.x})
+  if values[0] > 0:
     axes.set_xscale('log')
-  if len(lines) > 1:
-    axes.legend(labelcolor=INK)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    shown = values[::1 + len(values) // 9]
+    axes.set_xticks(shown, [f'{x:g}' for x in shown])
+  axes.margins(y=0.1)
+
+
+def beside(axes: Axes) -> None:
+  """The names of the curves, to the right of the axes, where none of them runs."""
+  axes.legend(labelcolor=INK, loc='upper left', bbox_to_anchor=(1.0, 1.0))
+
+
+def round_values(low: float, high: float) -> list[float]:
+  """Between three and eight round numbers in the range, for an axis."""
+  for step in (0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0):
+    values = [float(x) for x in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
+    if len(values) <= 8:
+      return values
+  return []
 
 
 def scaling(folder: Path, compute: Sequence[float], loss: Sequence[float], names: Sequence[str], law: PowerLaw) -> None:
@@ -102,8 +121,9 @@ def scaling(folder: Path, compute: Sequence[float], loss: Sequence[float], names
     axes.set_xscale('log')
     axes.set_yscale('log')
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_yticks(np.round(np.geomspace(min(*loss, max(law.floor, min(loss) / 2)), max(loss), 6), 2))
+    axes.set_yticks(round_values(*axes.get_ylim()))
     axes.yaxis.set_major_formatter('{x:g}')
-    axes.set_xlabel('training compute, FLOPs')
-    axes.set_ylabel('held-out loss, nats a token')
-    axes.set_title(f'loss = {law.floor:.3g} + {law.scale:.3g} compute^-{law.exponent:.3g}   (within {law.spread:.1%})')
+    axes.set_xlabel('training compute C, FLOPs')
+    axes.set_ylabel('held-out loss L, nats a token')
+    formula = rf'$L = {law.floor:.3g} + ({law.unit:.2g}\,/\,C)^{{{law.exponent:.3g}}}$'
+    axes.set_title(f'{formula}   (within {law.spread:.1%})')

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from model.errors import ConfigError
-from train.artifact import Artifact, Store, how, write_json
+from model.errors import ConfigError, NumericsError
+from train.artifact import Artifact, Store, append_json, how, write_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Flour(Artifact):
 
 @dataclass(frozen=True, kw_only=True)
 class Bread(Artifact):
-  """A child of flour; `minutes` at 0 is a bug, at 1 is cut off before it is done."""
+  """A child of flour; `minutes` at 0 is a bug, at 1 it is cut off, and above a `rise` of 9 it diverges."""
 
   flour: Flour
   minutes: int = 40
@@ -58,7 +58,11 @@ class Bread(Artifact):
       raise RuntimeError('an empty oven')
     if self.minutes == 1:
       raise KeyboardInterrupt
+    if self.rise > 9:
+      raise NumericsError('numerics.not-finite', 'the dough', 'it rose without end', 'lower the rise')
     write_json(folder / 'bread.json', [grain, self.minutes])
+    append_json(folder / 'metrics.jsonl', {'step': 1, 'loss': 9.0, 'heldout_loss': 8.0})
+    append_json(folder / 'metrics.jsonl', {'step': 2, 'heldout_loss': abs(self.rise - 2) + abs(self.minutes - 40) / 10})
 
   def remains(self, folder: Path) -> str:
     return 'as dough' if (folder / 'dough').exists() else 'with nothing done'

@@ -1,0 +1,98 @@
+"""Every experiment file loads, traces and shards on eight pretended devices, and is still the experiment that it was.
+
+A digest that changes here means that a file, or a default that it relies on, now says something else: what was made
+of it before will be made anew. Where that is meant, write the digests again and commit them:
+
+    UPDATE_DIGESTS=1 python -m pytest tests/experiments/test_files.py
+"""
+
+import json
+import os
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.load import call, load, load_module
+from experiments.overrides import override
+from model.errors import ConfigError
+from model.sharding import AXES, MeshShape
+from train.artifact import decode, digest, encode, lineage
+from train.price import price
+from train.run import Run
+
+ROOT = Path(__file__).parents[2]
+DIGESTS = Path(__file__).with_name('digests.json')
+FILES = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('experiments/*/*.py'))
+         if 'def get_config(' in path.read_text()]
+SWEEPS = [path for path in FILES if 'def sweep(' in (ROOT / path).read_text()]
+
+
+def small(shape: MeshShape) -> MeshShape:
+  """A mesh of eight devices that cuts along the same axes: 2 along each but the largest."""
+  cut = [axis for axis, size in zip(AXES, astuple(shape)) if size != 1]
+  sizes = dict.fromkeys(cut[1:], 2)
+  return MeshShape(**(dict.fromkeys(AXES, 1) | sizes | {cut[0] if cut else 'data': 8 // 2 ** len(sizes)}))
+
+
+def batch_of(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
+  """The columns that the run's objective reads."""
+  masked = run.rows.masking is not None
+  shape = (run.batch, run.rows.length + (0 if masked else 1))
+  ids, weights = (jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.float32))
+  return {'tokens': ids, 'segments': ids} | ({'targets': ids, 'mask': weights} if masked else {})
+
+
+def traced(run: Run) -> None:
+  """Traces a step of the run on eight devices: its state keeps its shapes, and parameters are cut as its mesh says."""
+  try:
+    built = run.build()
+  except ConfigError as error:
+    assert error.id == 'mesh.device-count', error
+    built = replace(run, mesh=small(run.mesh)).build()
+  with jax.set_mesh(built.mesh):
+    state, metrics = jax.eval_shape(built.step, built.abstract, {}, batch_of(run))
+  shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, built.abstract)]
+  assert shapes[0] == shapes[1] and metrics['loss'].total.shape == ()
+  assert 'FLOPs' in price(built, run.batch, run.rows.length, run.steps)['compute']
+  leaves = jax.tree.leaves(built.abstract.params)
+  cut = [leaf for leaf in leaves if leaf.sharding.shard_shape(leaf.shape) != leaf.shape]
+  if built.mesh.shape['fsdp'] > 1 or built.mesh.shape['tensor'] > 1:
+    assert sum(leaf.size for leaf in cut) > 0.9 * sum(leaf.size for leaf in leaves)
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_loads_and_comes_back_from_json(path):
+  config = load(str(ROOT / path))
+  assert decode(json.loads(json.dumps(encode(config)))) == config
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_traces_and_shards_on_eight_devices(path):
+  runs = [thing for thing in lineage(load(str(ROOT / path))) if isinstance(thing, Run)]
+  assert runs, f'{path} trains nothing'
+  for run in runs:
+    traced(run)
+
+
+@pytest.mark.parametrize('path', SWEEPS)
+def test_every_trial_of_a_sweep_is_an_experiment_of_its_own(path):
+  module = load_module(str(ROOT / path))
+  base, trials = call(module, 'get_config'), call(module, 'sweep')
+  things = [override(base, changes) for changes in trials]
+  assert len({digest(thing) for thing in things}) == len(trials) > 1
+
+
+def test_says_what_it_is_how_to_run_it_and_on_what():
+  for path in FILES:
+    head = (load_module(str(ROOT / path)).__doc__ or '').lower()
+    assert f'--config={path}' in head, f'{path}: its docstring lacks the command'
+
+
+def test_digests_are_what_they_were():
+  found = {path: digest(load(str(ROOT / path))) for path in FILES}
+  if os.environ.get('UPDATE_DIGESTS'):
+    DIGESTS.write_text(json.dumps(found, indent=1) + '\n')
+  assert found == json.loads(DIGESTS.read_text()), 'an experiment changed; if that is meant: see the top of this file'
