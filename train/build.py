@@ -16,7 +16,7 @@ from model.decoder import Model
 from model.errors import ConfigError
 from model.kinds import kinds, muon_dimensions
 from model.mup import lr_multipliers
-from model.sharding import BATCH_AXES, MeshShape, shardings, unbox
+from model.sharding import RULES, MeshShape, shardings, unbox
 from train.optimizer import Optimizer, Parts
 from train.step import accumulate, born, gradient, make_step
 from train.types import Key, Objective, State, StepFn
@@ -32,14 +32,16 @@ class Built(NamedTuple):
   abstract: State                      # shapes, dtypes and shardings of every leaf
 
 
-def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int, *, batch: int, parts: int = 1,
-          compute: Compute = Compute(), mesh: MeshShape = MeshShape(), devices: Any = None) -> Built:
+def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int, *, batch: int, length: int,
+          parts: int = 1, compute: Compute = Compute(), mesh: MeshShape = MeshShape(),
+          devices: Any = None) -> Built:
   """What a training of `model` is made of, on a mesh over `devices` (default: all).
 
-  Raises: ConfigError where the batch does not divide into parts and data-parallel devices.
+  Raises: ConfigError where the batch does not divide into parts and data-parallel devices, or a row is too long.
   """
   grid = mesh.build(devices)
   _check_batch(batch, parts, grid)
+  decoder.check_length(model, length)
   with jax.set_mesh(grid):
     net = decoder.build(model, compute)
     boxed = jax.eval_shape(net.init, jax.random.key(0))
@@ -55,7 +57,7 @@ def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int
 
 def _check_batch(batch: int, parts: int, mesh: Mesh) -> None:
   copies = 1
-  for axis in BATCH_AXES:
+  for axis in RULES['batch']:
     copies *= mesh.shape[axis]
   unit = copies * parts
   if batch % unit:

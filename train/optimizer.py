@@ -23,7 +23,7 @@ class Parts(NamedTuple):
   """What the optimizer must know of each parameter; every field is a tree shaped like the parameters."""
 
   kinds: Any         # 'matrix' | 'embedding' | 'head' | 'vector'
-  muon: Any          # optax.contrib.MuonDimensionNumbers of a matrix, None of any other kind
+  matrices: Any      # optax.contrib.MuonDimensionNumbers of a matrix, None of any other kind
   rates: Any         # float: multiplies the learning rate (muP)
 
 
@@ -90,7 +90,7 @@ class Muon:
     _positive(self, 'lr')
 
   def __call__(self, parts: Parts) -> optax.GradientTransformation:
-    dims = _masked(parts.muon, parts.kinds)
+    dims = _dimensions(parts)
     matrices = optax.chain(
         contrib.scale_by_muon(ns_steps=self.rounds, beta=self.beta, weight_dimension_numbers=lambda _: dims),
         optax.stateless(lambda updates, params: jax.tree.map(_even, updates, dims)),
@@ -99,19 +99,15 @@ class Muon:
     return optax.partition({'matrix': matrices, 'other': self.others(parts)}, labels)
 
 
-def _even(update, dims) -> jax.Array:
+def _even(update: jax.Array, dims: contrib.MuonDimensionNumbers) -> jax.Array:
   """An orthogonalised m x n matrix has a root mean square of 1/sqrt(max(m, n)); here it gets 0.2."""
-  size = max(math.prod(update.shape[axis] for axis in _axes(axes)) for axes in dims)
+  size = max(math.prod(update.shape[axis] for axis in axes) for axes in dims)
   return update * 0.2 * math.sqrt(size)
 
 
-def _axes(axes) -> tuple[int, ...]:
-  return (axes,) if isinstance(axes, int) else tuple(axes)
-
-
-def _masked(dims, kinds):
-  """The dimension numbers in the form that `optax.partition` shows a member: a MaskedNode where a leaf is not its own."""
-  return jax.tree.map(lambda kind, dim: dim if kind == 'matrix' else optax.MaskedNode(), kinds, dims,
+def _dimensions(parts: Parts):
+  """The dimension numbers in the form that `optax.partition` shows a member: a MaskedNode for leaves not its own."""
+  return jax.tree.map(lambda kind, dims: optax.MaskedNode() if dims is None else dims, parts.kinds, parts.matrices,
                       is_leaf=lambda leaf: leaf is None)
 
 
@@ -120,10 +116,13 @@ def _decay(rate: float, kinds: tuple[str, ...], parts: Parts) -> optax.GradientT
   decayed = jax.tree.map(lambda kind: kind in kinds, parts.kinds)
 
   def mask(params):
-    hidden = lambda leaf: isinstance(leaf, optax.MaskedNode)
-    return jax.tree.map(lambda leaf, yes: leaf if hidden(leaf) else yes, params, decayed, is_leaf=hidden)
+    return jax.tree.map(lambda leaf, yes: leaf if _hidden(leaf) else yes, params, decayed, is_leaf=_hidden)
 
   return optax.add_decayed_weights(rate, mask)
+
+
+def _hidden(leaf) -> bool:
+  return isinstance(leaf, optax.MaskedNode)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from train.schedule import Constant
 
 PARAMS = {'w': jnp.ones((3, 8, 12)), 'norm': jnp.ones((8,)), 'table': jnp.ones((16, 8)), 'head': jnp.ones((8, 16))}
 PARTS = Parts(kinds={'w': 'matrix', 'norm': 'vector', 'table': 'embedding', 'head': 'head'},
-              muon={'w': MuonDimensionNumbers(1, 2), 'norm': None, 'table': None, 'head': None},
+              matrices={'w': MuonDimensionNumbers((1,), (2,)), 'norm': None, 'table': None, 'head': None},
               rates=jax.tree.map(lambda _: 1.0, PARAMS))
 
 

@@ -1,0 +1,114 @@
+"""A run: a model, what it reads, what is wanted of it, by which rule it learns, and for how long.
+
+    experiment file -> Run -> mesh -> state -> source -> step -> hooks -> checkpoints and run.json
+
+Its folder holds, beside what every artifact has (`train.artifact`):
+
+    ledger.jsonl      each step's loss to the last bit          checkpoints/   the state and the source's position
+    metrics.jsonl     what people look at, every few steps      tensorboard/   the same, for TensorBoard
+    samples.jsonl     what the model says while it learns       nonfinite.jsonl    steps that were skipped, if any
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+from model.config import Compute, Decoder
+from model.errors import ConfigError
+from model.sharding import MeshShape
+from train.artifact import Artifact, Store, how
+from train.build import Built, build
+from train.data.rows import Rows
+from train.objectives import MaskedLM, NextToken
+from train.optimizer import Optimizer
+from train.price import price
+from train.saving.shelf import look
+
+
+@dataclass(frozen=True)
+class Watch:
+  """How a run is watched. Counts are steps, and 0 is never."""
+
+  metrics: int = 10
+  heldout: int = 200
+  heldout_rows: int = 64               # the same rows every time; the report scores all that is held out
+  samples: int = 0
+  prompts: tuple[str, ...] = ('',)
+  sample_tokens: int = 64
+  profile: tuple[int, int] | None = None      # a trace from after the first of these steps to after the second
+  skips: int = 5                       # so many steps in a row may fail to be finite
+
+  def __post_init__(self):
+    _count(self, 'metrics', least=1)
+    _count(self, 'heldout', 'heldout_rows', 'samples', 'skips', least=0)
+    _count(self, 'sample_tokens', least=1)
+
+
+@dataclass(frozen=True)
+class Saving:
+  """How often the state is saved (0: at the end alone), and how many of the latest saves are kept."""
+
+  every: int = 200
+  keep: int = 2
+
+  def __post_init__(self):
+    _count(self, 'every', least=0)
+    _count(self, 'keep', least=1)
+
+
+def _count(thing: Any, *names: str, least: int) -> None:
+  for name in names:
+    if getattr(thing, name) < least:
+      raise ConfigError('config.out-of-range', f'{name} = {getattr(thing, name)}', f'it must be at least {least}',
+                        f'use {least} or more')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Artifact):
+  """One training. `batch` counts rows of the global batch. With `restore`, it starts from another run's parameters."""
+
+  model: Decoder
+  rows: Rows
+  batch: int
+  steps: int
+  objective: NextToken | MaskedLM = NextToken()
+  optimizer: Optimizer = Optimizer()
+  seed: int = 0
+  restore: Optional['Run'] = None
+  mesh: MeshShape = how(MeshShape())
+  parts: int = how(1)                  # the batch is taken in so many parts, one after another: smaller temporaries
+  compute: Compute = how(Compute())
+  watch: Watch = how(Watch())
+  saving: Saving = how(Saving())
+
+  together: ClassVar[bool] = True
+
+  def __post_init__(self):
+    _count(self, 'batch', 'steps', 'parts', least=1)
+    if self.rows.vocabulary.size > self.model.vocab:
+      raise ConfigError('config.vocab', f'model.vocab = {self.model.vocab}',
+                        f'the vocabulary {self.rows.vocabulary.name} has {self.rows.vocabulary.size} ids',
+                        f'set model.vocab to {self.rows.vocabulary.size} or more')
+    if isinstance(self.objective, MaskedLM) != (self.rows.masking is not None):
+      raise ConfigError('config.masking', f'objective = {type(self.objective).__name__}, rows.masking = {self.rows.masking}',
+                        'masked rows and the masked objective belong together', 'set both or neither')
+
+  def build(self, devices: Any = None) -> Built:
+    """Its pure functions and the layout of its state, from shapes alone: reads no data and compiles nothing."""
+    return build(self.model, self.objective, self.optimizer, self.steps, batch=self.batch, length=self.rows.length,
+                 parts=self.parts, compute=self.compute, mesh=self.mesh, devices=devices)
+
+  def price(self) -> dict[str, str]:
+    """What it will cost, in words."""
+    return price(self.build(), self.batch, self.rows.length, self.steps)
+
+  def remains(self, folder: Path) -> str:
+    """How far it came."""
+    return f'at step {max(look(folder / "checkpoints").seals, default=0)} of {self.steps}'
+
+  def make(self, folder: Path, store: Store) -> None:
+    """Trains what is left of it. Raises: UserErrors of all kinds; `train.hooks.Preempted` once it saved and left."""
+    from train.training import Training  # the configs of runs are read without what only training needs
+    with ExitStack() as stack:
+      Training(self, folder, store, stack).go()

@@ -1,0 +1,153 @@
+"""One life of a run: from its last save, or from nothing, to its last step.
+
+This is where the parts meet. Each is built from the run's fields; none knows of the others.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from model.count import flops_per_token
+from model.generate import generate
+from model.sampling import Sampling
+from train.artifact import Store
+from train.build import start
+from train.checkpoint import Checkpoints
+from train.environment import devices, environment
+from train.eval.ceiling import peak
+from train.eval.perplexity import Scorer
+from train.hooks import Every, LeaveWhenAsked, Profile, Samples
+from train.ledger import Ledger
+from train.lock import Lock
+from train.loop import run as loop
+from train.preemption import Preemption
+from train.record import Consumer, Guard, MetricsLog, Pace, Progress, Record, Recorder
+from train.trained import load, params_of
+from train.types import Hook, State
+
+if TYPE_CHECKING:
+  from train.run import Run
+
+WITNESSED = ('loss', 'grad_norm')      # what the ledger keeps of each step
+
+
+class Training:
+  """Holds what one life needs; `stack` closes it all, also when the run ends badly."""
+
+  def __init__(self, run: 'Run', folder: Path, store: Store, stack: ExitStack):
+    self.run, self.folder, self.store, self.stack = run, folder, store, stack
+    self.first = jax.process_index() == 0
+    stack.enter_context(Lock(folder))
+    self.built = run.build()
+    stack.enter_context(jax.set_mesh(self.built.mesh))
+    self.tokenizer = run.rows.vocabulary.load(store)
+    self.source = run.rows.source(store, batch=run.batch, mesh=self.built.mesh)
+    stack.callback(self.source.close)
+    self.saves = stack.enter_context(Checkpoints(folder / 'checkpoints', keep=run.saving.keep))
+    self.preemption = stack.enter_context(Preemption())
+
+  def go(self) -> None:
+    """Trains and saves what is left."""
+    state = self.restored()
+    hooks = self.hooks(int(state.step))
+    loop(state, {}, jax.jit(self.built.step, donate_argnums=0), self.source, self.run.steps, hooks)
+    self.saves.wait()
+
+  def restored(self) -> State:
+    """The state to go on from: the newest verified save, else the parent's parameters, else new ones."""
+    saved = self.saves.restore(self.built.abstract)
+    if saved is not None:
+      state, host = saved
+      self.source.load(host['source'])
+      return state
+    return start(self.built, self.run.seed, load(self.run.restore, self.store).params if self.run.restore else None)
+
+  def hooks(self, begin: int) -> list[Hook]:
+    """In order: what is written down of each step, held-out loss, samples, saves, leaving when told to, a profile."""
+    watch, last = self.run.watch, self.run.steps
+    recorder = Recorder(self.consumers(begin))
+    self.stack.callback(recorder.flush)
+    hooks: list[Hook] = [recorder, lambda *_: self.saves.check()]
+    if watch.heldout:
+      hooks.append(Every(watch.heldout, last, recorder, self.heldout()))
+    if watch.samples and self.first:
+      samples = Samples(self.folder / 'samples.jsonl', watch.prompts, self.answer)
+      hooks.append(Every(watch.samples, last, recorder, samples))
+    hooks += [Every(self.run.saving.every, last, recorder, self.save),
+              LeaveWhenAsked(self.preemption.asked, recorder, self.leave)]
+    if watch.profile and self.first:
+      hooks.append(Profile(self.folder, *watch.profile))
+    return hooks
+
+  def consumers(self, begin: int) -> list[Consumer]:
+    """Who gets each step's numbers. Only the first process writes; all stop where numbers are no numbers."""
+    guard = Guard(self.folder, self.run.watch.skips, self.records)
+    if not self.first:
+      return [guard]
+    ledger = self.stack.enter_context(Ledger(self.folder, self.circumstances()))
+    pace = self.pace()
+    self.metrics = MetricsLog(self.folder, self.run.watch.metrics, pace, self.rate)
+    self.progress = Progress(self.run.steps, begin, pace)
+    self.stack.callback(self.metrics.close)
+    self.stack.callback(self.progress.close)
+
+    def witness(record: Record) -> None:
+      ledger.write(record.step, {name: float(record.values[name]) for name in WITNESSED})
+
+    return [witness, guard, self.metrics, self.progress]
+
+  def circumstances(self) -> dict[str, Any]:
+    """What the bits of a step depend on beside the run itself."""
+    return environment() | devices() | {'mesh': dict(self.built.mesh.shape), 'parts': self.run.parts,
+                                        'compute': repr(self.run.compute)}
+
+  def pace(self) -> Pace:
+    """What a step costs, and what the machine could do."""
+    flops = flops_per_token(self.run.model, self.run.rows.length)
+    return Pace(self.run.batch * self.run.rows.length, flops, peak(self.run.model.compute_dtype).flops)
+
+  def rate(self, step: int) -> float:
+    """The learning rate of the rule's matrices at a step."""
+    optimizer = self.run.optimizer
+    return optimizer.rule.lr * float(optimizer.schedule(self.run.steps)(np.int32(step)))
+
+  def records(self, step: int) -> list[int]:
+    """The rows of a step's batch, by their number in the order of all rows: a function of the step alone."""
+    return list(range((step - 1) * self.run.batch, step * self.run.batch))
+
+  def heldout(self):
+    """Writes the held-out loss: nats a token and bits a byte, of the averaged parameters where there are any."""
+    heldout = self.run.rows.heldout(self.store, self.run.watch.heldout_rows)
+    rows = next(heldout.batches(len(heldout)))
+    scorer = Scorer(self.built.model, self.run.objective, rows, self.run.batch, self.tokenizer.bytes_of)
+
+    def score(step: int, state: State) -> None:
+      result = scorer(params_of(state))
+      if self.first:
+        self.metrics.write(step, {'heldout_loss': result.loss, 'heldout_bpb': result.bits_per_byte})
+        self.progress.say(f'step {step}: held-out {result.bits_per_byte:.3f} bits per byte')
+
+    return score
+
+  def answer(self, state: State, prompts: tuple[str, ...]) -> list[str]:
+    """What the model says after each prompt, by chance that depends on the step alone."""
+    tokenizer = self.tokenizer
+    ids = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in prompts]
+    said = generate(self.built.model, params_of(state), ids, max_new=self.run.watch.sample_tokens, sampling=Sampling(),
+                    key=jax.random.key(int(state.step)), eos=tokenizer.eos, limit=tokenizer.size)
+    return [tokenizer.decode(row.tolist()) for row in said.tokens]
+
+  def save(self, step: int, state: State) -> None:
+    """Begins a save; the last step's is waited for."""
+    if step == self.run.steps:
+      self.saves.wait()
+    self.saves.save(step, state, {'source': self.source.save()})
+
+  def leave(self, step: int, state: State) -> None:
+    """Saves now and returns when that is done."""
+    self.saves.wait()
+    self.saves.save(step, state, {'source': self.source.save()})
+    self.saves.wait()
