@@ -8,7 +8,7 @@ import pytest
 from model.config import Attention, Decoder, Gated
 from model.decoder import build
 from model.errors import ConfigError
-from model.sampling import Sampling
+from model.sampling import GREEDY, Sampling
 from model.sharding import unbox
 from model.tokenizer import SentencePiece, train_bpe
 from train.data.document import Document
@@ -51,19 +51,20 @@ def test_waits_are_summed_up_with_all_their_tokens():
 def test_every_setting_is_timed(model, params, tokenizer):
   timing = Timing(prompt_tokens=(4,), new_tokens=3, concurrency=(1, 2), repeats=2)
   part = measure.waits(model, params, tokenizer, HELD, timing, Sampling())
-  assert [(row['concurrency'], row['prompt_tokens'], row['new_tokens'], row['requests']) for row in part['latency']] == [
-    (1, 4, 3, 2), (2, 4, 3, 2)]
+  assert [[row[name] for name in ('concurrency', 'prompt_tokens', 'new_tokens', 'requests')]
+          for row in part['latency']] == [[1, 4, 3, 2], [2, 4, 3, 2]]
   assert part['headline']['first_token_p50'] > 0 and part['headline']['decode_concurrency'] == 2
   assert all(row['first_token_p50'] <= row['first_token_p95'] <= row['first_token_p99'] for row in part['latency'])
 
 
-@pytest.mark.parametrize('wrong', [{'new_tokens': 1}, {'repeats': 0}, {'prompt_tokens': (0,)}, {'concurrency': (1, -1)}])
+@pytest.mark.parametrize('wrong', [{'new_tokens': 1}, {'repeats': 0}, {'prompt_tokens': (0,)},
+                                   {'concurrency': (1, -1)}])
 def test_timing_refuses_what_cannot_be_timed(wrong):
   with pytest.raises(ConfigError):
     Timing(**wrong)
 
 
-HOW = Answering(answers=6, prompt_tokens=4, new_tokens=20, sampling=Sampling(temperature=0.0), shown=2)
+HOW = Answering(answers=6, prompt_tokens=4, new_tokens=20, sampling=GREEDY, shown=2)
 
 
 def test_a_model_that_repeats_itself_is_found_out(model, params, tokenizer):
@@ -90,7 +91,7 @@ def test_pieces_are_spread_and_lie_within_texts():
 
 
 def test_the_parts_of_a_report_agree_with_each_other(model, params, tokenizer):
-  part = measure.heldout(model, params, tokenizer, HELD, measure.Windows(16, 8), batch=4)
+  part = measure.heldout(model, params, tokenizer, HELD, length=16, stride=8, batch=4)
   assert [(row['source'], row['documents'], row['bytes']) for row in part['heldout']] == [('a', 1, 208), ('b', 1, 11)]
   assert part['headline']['tokens'] == sum(row['tokens'] for row in part['heldout'])
   assert part['headline']['perplexity'] == pytest.approx(np.exp(part['headline']['loss']))

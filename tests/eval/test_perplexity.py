@@ -12,8 +12,7 @@ from model.decoder import build
 from model.sharding import unbox
 from model.tokenizer import SentencePiece, train_bpe
 from train.data.document import Document
-from train.eval.perplexity import Score, Scorer, by_source, score_documents, token_nll
-from train.eval.windows import Windows, batches
+from train.eval.perplexity import Score, Scorer, by_source, lots, score_documents, token_nll
 from train.objectives import NextToken, shift
 
 TEXTS = ['the cat sat on the mat, and the dog sat on the log', 'a', '', 'émigré — naïve 🙂', 'the dog ' * 12]
@@ -54,14 +53,14 @@ def test_a_set_is_not_the_mean_of_its_parts():
 
 def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity(model, params, tokenizer):
   nothing = jax.tree.map(jnp.zeros_like, params)
-  scores = score_documents(model, nothing, tokenizer, DOCUMENTS, windows=Windows(16, 8), batch=4)
+  scores = score_documents(model, nothing, tokenizer, DOCUMENTS, length=16, stride=8, batch=4)
   assert all(score.perplexity == pytest.approx(300, rel=1e-5) for score in scores)
   whole = sum(scores, Score())
   assert whole.bits_per_byte == pytest.approx(whole.tokens * math.log2(300) / sum(len(text.encode()) for text in TEXTS))
 
 
 def test_each_token_and_the_end_are_scored_once(model, params, tokenizer):
-  scores = score_documents(model, params, tokenizer, DOCUMENTS, windows=Windows(8, 3), batch=4)
+  scores = score_documents(model, params, tokenizer, DOCUMENTS, length=8, stride=3, batch=4)
   assert [score.tokens for score in scores] == [len(tokenizer.encode(text)) + 1 for text in TEXTS]
   assert [score.bytes for score in scores] == [len(text.encode()) for text in TEXTS]
 
@@ -72,7 +71,7 @@ def encoded(tokenizer):
 
 @pytest.mark.parametrize('batch', [1, 5])
 def test_neither_batch_nor_packing_changes_a_document(model, params, tokenizer, batch):
-  together = score_documents(model, params, tokenizer, DOCUMENTS, windows=Windows(128, 128), batch=batch)
+  together = score_documents(model, params, tokenizer, DOCUMENTS, length=128, stride=128, batch=batch)
   alone = np.zeros((len(TEXTS), 129), np.int32)
   for row, ids in zip(alone, encoded(tokenizer)):
     row[:len(ids)] = ids
@@ -84,15 +83,20 @@ def test_neither_batch_nor_packing_changes_a_document(model, params, tokenizer, 
 
 def test_more_context_is_seen_where_windows_overlap(model, params, tokenizer):
   def nll(length, stride):
-    return score_documents(model, params, tokenizer, DOCUMENTS[:1], windows=Windows(length, stride), batch=2)[0].nll
+    return score_documents(model, params, tokenizer, DOCUMENTS[:1], length=length, stride=stride, batch=2)[0].nll
 
   assert nll(8, 1) != pytest.approx(nll(8, 8), rel=1e-6)
   assert nll(128, 1) == pytest.approx(nll(128, 128), rel=1e-6)
 
 
 def rows(tokenizer, length=12):
-  made = list(Windows(length, length).rows(encoded(tokenizer)))
-  return {name: np.stack([row[name] for row in made]) for name in ('tokens', 'segments', 'mask')}
+  """The documents end to end, `length + 1` tokens a row, the last of a row read again as the first of the next."""
+  tokens = np.concatenate(encoded(tokenizer))
+  segments = np.repeat(np.arange(len(TEXTS)) + 1, [len(ids) for ids in encoded(tokenizer)])
+  count = -(-(len(tokens) - 1) // length)
+  places = np.arange(count)[:, None] * length + np.arange(length + 1)
+  return {name: np.pad(column, (0, length + 1))[places].astype(np.int32)
+          for name, column in (('tokens', tokens), ('segments', segments))}
 
 
 def test_the_scorer_is_the_training_loss_and_does_not_see_the_padded_batch(model, params, tokenizer):
@@ -107,13 +111,21 @@ def test_the_scorer_is_the_training_loss_and_does_not_see_the_padded_batch(model
 
 
 def test_token_nll_adds_up_to_the_model_s_own_sum(model, params, tokenizer):
-  lot = next(batches(({name: column[i] for name, column in rows(tokenizer).items()} for i in range(4)), 4))
+  lot = next(lots(rows(tokenizer), 4))
   nll_BL, weights_BL = token_nll(model)(params, lot)
   row = shift(lot)
   x_BLD = jax.jit(model.hidden)(params, row.inputs_BL, row.segments_BL).x_BLD
   head = model.nll(params, x_BLD, row.targets_BL, row.weights_BL)
   assert float(nll_BL.sum()) == pytest.approx(float(head.nll), rel=1e-5)
   np.testing.assert_array_equal(weights_BL, row.weights_BL)
+
+
+def test_lots_have_one_shape_and_the_filling_weighs_nothing():
+  columns = {'tokens': np.ones((7, 3)), 'segments': np.ones((7, 3)), 'record': np.arange(7)}
+  made = list(lots(columns, 3))
+  assert [lot['tokens'].shape for lot in made] == [(3, 3)] * 3 and [lot['record'].shape for lot in made] == [(3,)] * 3
+  np.testing.assert_array_equal(np.concatenate([lot['segments'] for lot in made])[:7], columns['segments'])
+  assert not made[-1]['segments'][1:].any()
 
 
 def test_sources_add_up():

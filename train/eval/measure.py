@@ -19,7 +19,6 @@ from train.eval import latency
 from train.eval.baselines import Ngrams, gzip_bits_per_byte
 from train.eval.failures import Output, count
 from train.eval.perplexity import Score, by_source, score_documents
-from train.eval.windows import Windows
 
 Part = dict[str, Any]
 
@@ -68,15 +67,15 @@ def baselines(train: Iterable[Document], held: Sequence[Document], orders: Seque
   }
 
 
-def heldout(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[Document], windows: Windows,
+def heldout(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[Document], length: int, stride: int,
             batch: int) -> Part:
   """Perplexity and bits per byte of the held-out documents, whole and by source."""
-  scores = score_documents(model, params, tokenizer, held, windows=windows, batch=batch)
+  scores = score_documents(model, params, tokenizer, held, length=length, stride=stride, batch=batch)
   whole = sum(scores, Score())
   sources = by_source(held, scores)
   note = (f'{len(held):,} documents, {whole.bytes:,} bytes, {whole.tokens:,} tokens. Each token is scored once, in '
-          f'windows of {windows.length} with at least {windows.length - windows.stride} tokens before it, where its '
-          'document has them. The end of a document counts as a token and as no byte.')
+          f'windows of {length} with at least {length - stride} tokens before it, where its document has them. '
+          'The end of a document counts as a token and as no byte.')
   return {
     'heldout': [_row(name, sum(each.source == name for each in held), score) for name, score in sources.items()],
     'headline': {name: value for name, value in _row('', len(held), whole).items() if name != 'source'},

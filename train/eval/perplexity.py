@@ -1,13 +1,14 @@
 """How well a model foretells text that it never saw: nats, perplexity and bits per byte, exactly once a token.
 
 Sums are kept, never means of means: the perplexity of a set is exp(sum of nll / number of tokens) over all of it, and
-does not depend on how it was cut into batches. Letters: B rows, L positions of a row.
+does not depend on how it was cut into batches. Letters: B rows, L positions of a row, T tokens of all documents.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ import numpy as np
 from model.decoder import Model
 from model.tokenizer import Tokenizer
 from train.data.document import Document
-from train.eval.windows import Windows, batches
+from train.data.heldout import Heldout, Windows
+from train.data.token_files import TokenSplit
 from train.objectives import shift
 from train.types import Batch, Objective, Params
 
@@ -40,7 +42,7 @@ class Score:
   @property
   def perplexity(self) -> float:
     """exp of the loss: the number of equally likely tokens that would be as hard to foretell."""
-    return math.exp(self.loss) if self.loss < 700 else math.inf if self.loss == self.loss else math.nan
+    return math.exp(self.loss) if not self.loss > 700 else math.inf
 
   @property
   def bits_per_byte(self) -> float:
@@ -58,14 +60,22 @@ class Scorer:
   def __init__(self, model: Model, objective: Objective, rows: dict[str, np.ndarray], batch: int, bytes_of: np.ndarray):
     loss_fn = objective(model)
     self.nll = jax.jit(lambda params, batch: loss_fn(params, {}, batch, jax.random.key(0)).metrics['nll'])
-    singly = ({name: column[i] for name, column in rows.items()} for i in range(len(rows['tokens'])))
-    self.batches = list(batches(singly, batch))
-    self.bytes = sum(scored_bytes(each, bytes_of) for each in self.batches)
+    self.lots = list(lots(rows, batch))
+    self.bytes = sum(scored_bytes(lot, bytes_of) for lot in self.lots)
 
   def __call__(self, params: Params) -> Score:
     """The score of all rows."""
-    parts = jax.device_get([self.nll(params, each) for each in self.batches])
+    parts = jax.device_get([self.nll(params, lot) for lot in self.lots])
     return Score(sum(float(part.total) for part in parts), round(sum(float(part.weight) for part in parts)), self.bytes)
+
+
+def lots(rows: dict[str, np.ndarray], size: int) -> Iterator[dict[str, np.ndarray]]:
+  """Parts of exactly `size` rows, so that one program serves all; the last is filled with zeros, which are padding."""
+  count = len(rows['tokens'])
+  for begin in range(0, count, size):
+    lot = {name: column[begin:begin + size] for name, column in rows.items()}
+    missing = max(0, begin + size - count)
+    yield {name: np.pad(column, [(0, missing)] + [(0, 0)] * (column.ndim - 1)) for name, column in lot.items()}
 
 
 def scored_bytes(batch: dict[str, np.ndarray], bytes_of: np.ndarray) -> int:
@@ -91,18 +101,32 @@ def token_nll(model: Model) -> Callable[[Params, Batch], tuple[jax.Array, jax.Ar
 
 
 def score_documents(model: Model, params: Params, tokenizer: Tokenizer, documents: Sequence[Document], *,
-                    windows: Windows, batch: int) -> list[Score]:
-  """The score of each document: `bos + text + eos`, its end counted as a token and as no byte."""
-  ids = [np.asarray([tokenizer.bos, *tokenizer.encode(document.text), tokenizer.eos]) for document in documents]
-  judge, nll = token_nll(model), np.zeros(len(ids))
-  tokens = np.zeros(len(ids), np.int64)
-  for each in batches(windows.rows(ids), batch):
-    of_BL = each.pop('document')[:, 1:]
-    nll_BL, weights_BL = (np.asarray(x, np.float64) for x in judge(params, each))
-    counted = weights_BL > 0
-    np.add.at(nll, of_BL[counted], nll_BL[counted])
-    np.add.at(tokens, of_BL[counted], 1)
-  return [Score(float(nll[i]), int(tokens[i]), len(document.text.encode())) for i, document in enumerate(documents)]
+                    length: int, stride: int, batch: int) -> list[Score]:
+  """The score of each document, `bos text eos`, read in windows of `length` tokens that move on by `stride`.
+
+  Each token after bos is scored once, with at least `length - stride` tokens before it, or as many as its document has;
+  the end counts as a token and as no byte.
+  """
+  texts = in_memory(tokenizer, documents)
+  windows = Windows(texts, None, length, stride)
+  nll_T, scored_T = np.zeros(len(texts.ids) + length), np.zeros(len(texts.ids) + length, np.int64)
+  judge = token_nll(model)
+  for lot in Heldout([windows]).batches(batch):
+    nll_BL, weights_BL = (np.asarray(x, np.float64) for x in judge(params, lot))
+    places_BL = lot['record'][:, None] * stride + np.arange(1, length + 1)
+    nll_T[places_BL[weights_BL > 0]] += nll_BL[weights_BL > 0]
+    scored_T[places_BL[weights_BL > 0]] += 1
+  nlls, counts = (np.add.reduceat(x_T, texts.offsets[:-1]) for x_T in (nll_T, scored_T))
+  return [Score(float(nll), int(count), len(document.text.encode()))
+          for nll, count, document in zip(nlls, counts, documents)]
+
+
+def in_memory(tokenizer: Tokenizer, documents: Sequence[Document]) -> TokenSplit:
+  """The documents as a split of tokens that no file holds."""
+  ids = [np.array([tokenizer.bos, *tokenizer.encode(document.text), tokenizer.eos]) for document in documents]
+  offsets = np.cumsum([0, *map(len, ids)])
+  sources = np.zeros(len(ids), np.int32)
+  return TokenSplit(Path(), 'heldout', np.concatenate(ids), offsets, sources, tokenizer.bytes_of, {})
 
 
 def by_source(documents: Sequence[Document], scores: Sequence[Score]) -> dict[str, Score]:

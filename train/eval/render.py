@@ -62,16 +62,15 @@ class Bar(NamedTuple):
   bits: float
   width: str
   ours: bool
-  note: str
 
 
 def bars(report: dict[str, Any]) -> list[Bar]:
   """The model and the compressors, fewest bits first."""
-  rows = [(row['bits_per_byte'], row['name'], False, row['note']) for row in report['baselines']]
+  rows = [(row['bits_per_byte'], row['name'], False) for row in report['baselines']]
   if report['headline'].get('bits_per_byte') is not None:
-    rows.append((report['headline']['bits_per_byte'], 'this model', True, ''))
+    rows.append((report['headline']['bits_per_byte'], 'this model', True))
   longest = max((bits for bits, *_ in rows), default=1.0)
-  return [Bar(name, bits, f'{100 * bits / longest:.1f}', ours, note) for bits, name, ours, note in sorted(rows)]
+  return [Bar(name, bits, f'{100 * bits / longest:.1f}', ours) for bits, name, ours in sorted(rows)]
 
 
 class Tile(NamedTuple):

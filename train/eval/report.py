@@ -22,8 +22,8 @@ from train.eval.collect import collect, explain
 from train.eval.latency import Timing
 from train.eval.measure import Answering, merged, within
 from train.eval.render import write
-from train.eval.windows import Windows
-from train.run import Run, load
+from train.run import Run
+from train.trained import load
 
 BOTH_SIDES = 'this model reads from both sides: it gives a text no probability as a whole, and cannot go on with one'
 
@@ -69,10 +69,10 @@ class Report(Artifact):
 
   def parts(self, store: Store, held: list[Document]) -> Iterator[measure.Part]:
     """What is measured with the trained model."""
-    _, model, params, tokenizer = load(self.run, store)
+    _, model, params, tokenizer, _ = load(self.run, store)
     length = self.run.rows.length
-    windows = Windows(length, max(1, round(length * (1 - self.overlap))))
-    yield measure.heldout(model, params, tokenizer, held, windows, self.batch)
+    stride = max(1, round(length * (1 - self.overlap)))
+    yield measure.heldout(model, params, tokenizer, held, length, stride, self.batch)
     yield measure.answers(model, params, tokenizer, held, self.answering, self.batch)
     yield measure.waits(model, params, tokenizer, held, self.timing, self.answering.sampling)
 
