@@ -28,7 +28,7 @@ class Every:
   action: Callable[[int, State], None]
 
   def __call__(self, step: int, state: State, metrics: dict[str, Mean]) -> None:
-    if step == self.last or self.every and step % self.every == 0:
+    if step == self.last or (self.every and step % self.every == 0):
       self.recorder.flush()
       self.action(step, state)
       self.recorder.pause()

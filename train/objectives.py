@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from model.decoder import Hidden, Model
 from model.errors import ConfigError
-from train.types import Batch, Loss, LossFn, Mean
+from train.types import Batch, Loss, LossFn, Mean, Params
 
 
 class Shifted(NamedTuple):
@@ -38,13 +38,14 @@ def shift(batch: Batch) -> Shifted:
 
 @dataclass(frozen=True)
 class NextToken:
-  """Cross-entropy of the next token, plus `z_loss` times the mean squared log-partition (Chowdhery et al. 2022, 5)."""
+  """Cross-entropy of the next token, plus `z_loss` times the mean squared log-partition (PaLM: Chowdhery et al. 2022)."""
 
   z_loss: float = 0.0
 
   def __post_init__(self):
     if self.z_loss < 0:
-      raise ConfigError('config.out-of-range', f'z_loss = {self.z_loss}', 'it is the weight of a penalty', 'give 0 or more')
+      raise ConfigError('config.out-of-range', f'z_loss = {self.z_loss}', 'it is the weight of a penalty',
+                        'give 0 or more')
 
   def __call__(self, model: Model) -> LossFn:
     def loss(params, frozen, batch, key) -> Loss:
@@ -74,7 +75,8 @@ class MaskedLM:
     return loss
 
 
-def judged(model: Model, params, hidden: Hidden, targets_BL: jax.Array, weights_BL: jax.Array, z_loss: float) -> Loss:
+def judged(model: Model, params: Params, hidden: Hidden, targets_BL: jax.Array, weights_BL: jax.Array,
+           z_loss: float) -> Loss:
   """The loss of a forward pass: cross-entropy, z-loss and the router's penalties, all weighed by scored tokens."""
   head = model.nll(params, hidden.x_BLD, targets_BL, weights_BL, z_loss)
   tokens_B = weights_BL.sum(-1)

@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 def _positive(rule, *names: str) -> None:
   for field in fields(rule):
     value = getattr(rule, field.name)
-    if isinstance(value, float) and (value < 0 or field.name in names and value == 0):
+    if isinstance(value, float) and (value < 0 or (field.name in names and value == 0)):
       raise ConfigError('config.out-of-range', f'{field.name} = {value}', f'{type(rule).__name__} wants a positive number',
                         f'give {field.name} a number above 0')
 

@@ -1,0 +1,22 @@
+"""The recipe of `gpt2_124m.py` at a size that a laptop trains in a minute: the same kinds of parts, all of them small.
+
+  python -m experiments.launch --config=experiments/pretrain/gpt2_124m_tiny.py
+"""
+
+from dataclasses import replace
+
+from experiments.pretrain.gpt2_124m import get_config as full
+from experiments.pretrain.web import sample_tokens
+from model.config import Compute
+from model.sizes import gpt2
+from train.data.rows import Rows
+from train.run import Run, Saving, Watch
+
+
+def get_config() -> Run:
+  tokens = sample_tokens()
+  return replace(
+      full(), name='gpt2-124m-tiny',
+      model=replace(gpt2(width=64, layers=2, count=2), vocab=tokens.vocabulary.size),
+      rows=Rows(tokens, length=64), batch=8, steps=60, parts=2, compute=Compute(),
+      watch=Watch(heldout=30, heldout_rows=16), saving=Saving(every=30))

@@ -1,0 +1,21 @@
+"""The recipe of `llama_1b.py` at a size that a laptop trains in a minute.
+
+  python -m experiments.launch --config=experiments/pretrain/llama_1b_tiny.py
+"""
+
+from dataclasses import replace
+
+from experiments.pretrain.llama_1b import get_config as full
+from experiments.pretrain.web import sample_tokens
+from model.sizes import llama
+from train.data.rows import Rows
+from train.run import Run, Saving, Watch
+
+
+def get_config() -> Run:
+  tokens = sample_tokens()
+  return replace(
+      full(), name='llama-1b-tiny',
+      model=llama(tokens.vocabulary.size, width=64, layers=2, count=4, kv=2),
+      rows=Rows(tokens, length=64), batch=16, steps=60, parts=2,
+      watch=Watch(heldout=30, heldout_rows=16), saving=Saving(every=30))

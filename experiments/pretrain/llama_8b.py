@@ -1,0 +1,38 @@
+"""A Llama of 8 billion parameters on 155 billion tokens: all of C4 once.
+
+  python -m experiments.launch --config=experiments/pretrain/llama_8b.py --coordinator=HOST:PORT --processes=N \
+    --process=I
+  python -m experiments.launch --config=experiments/pretrain/llama_8b.py --dry_run --devices=256
+
+Meant for a pod of 128 devices or more: weights are cut over groups of 32 along `fsdp` and 4 along `tensor`, and each
+group takes its rows of the batch. Not run yet.
+"""
+
+from dataclasses import replace
+
+from experiments.pretrain.web import web_tokens
+from model.config import Compute
+from model.sharding import MeshShape
+from model.sizes import SIZES
+from train.data.rows import Rows
+from train.objectives import NextToken
+from train.optimizer import AdamW, Optimizer
+from train.run import Run, Saving, Watch
+from train.schedule import Cosine
+
+
+def get_config() -> Run:
+  vocab = 65_536
+  return Run(
+      name='llama-8b',
+      model=replace(SIZES['llama_8b'], vocab=vocab, compute_dtype='bfloat16', stream_dtype='bfloat16'),
+      rows=Rows(web_tokens(vocab, 'train'), length=4096),
+      batch=1024,
+      steps=36_955,                     # x 1024 x 4096 = 155 billion tokens
+      objective=NextToken(z_loss=1e-4),
+      optimizer=Optimizer(AdamW(lr=3e-4), Cosine(warmup=2000)),
+      mesh=MeshShape(data=-1, fsdp=32, tensor=4),
+      compute=Compute(layers='scan', remat='full'),
+      watch=Watch(heldout=500, heldout_rows=2048, samples=2000),
+      saving=Saving(every=250, keep=3),
+  )

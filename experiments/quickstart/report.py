@@ -1,0 +1,11 @@
+"""The quick start's report: what the model learned, beside gzip and n-grams, and how fast it answers. `make demo`.
+
+  python -m experiments.launch --config=experiments/quickstart/report.py
+"""
+
+from experiments.quickstart.pretrain import get_config as pretrain
+from train.eval.report import Report
+
+
+def get_config() -> Report:
+  return Report(name='sotu-report', run=pretrain())
