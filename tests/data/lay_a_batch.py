@@ -14,7 +14,7 @@ BATCH = 8
 def main(port: str, index: str) -> None:
   jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(index))
   whole = np.arange(BATCH * 3).reshape(BATCH, 3)
-  for shape in (MeshShape(), MeshShape(data=2, fsdp=2, tensor=2), MeshShape(data=1, fsdp=2, tensor=4)):
+  for shape in (MeshShape(), MeshShape(data=2, fsdp=2, tensor=2), MeshShape(fsdp=2, tensor=4), MeshShape(tensor=8)):
     placement = Placement(shape.build(), BATCH)
     batch = placement({'tokens': whole[placement.rows]})['tokens']
     assert batch.shape == whole.shape and len(batch.addressable_shards) == 4

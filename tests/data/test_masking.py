@@ -23,9 +23,11 @@ def text(count: int) -> np.ndarray:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(0, 99), min_size=2, max_size=40), st.integers(0, 40), st.floats(0.01, 1))
-def test_only_text_is_chosen_and_at_least_one(tokens, padding, rate):
-  padded = [*tokens, *[0] * padding]
+@given(st.lists(st.integers(0, 99), min_size=2, max_size=40), st.integers(0, 40), st.sampled_from([0, 50]),
+       st.floats(0.01, 1))
+def test_only_text_is_chosen_and_at_least_one(tokens, padding, pad, rate):
+  """Padding is known by its segment, even where it is written with the id of a word."""
+  padded = [*tokens, *[pad] * padding]
   row = corrupt(padded, [1] * len(tokens) + [0] * padding, masking=Masking(rate=rate))
   chosen = row['mask'] > 0
   eligible = np.array([token >= 8 for token in tokens[:len(padded) - 1]])

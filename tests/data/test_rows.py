@@ -92,6 +92,8 @@ def test_epochs_are_laid_and_visited_anew(shared):
   visits = Rows(shared[0], 16).visits(shared[1])
   first, second = ([visits[e * visits.rows + i]['tokens'].tobytes() for i in range(visits.rows)] for e in range(2))
   assert first != second and len(set(first) & set(second)) < visits.rows / 2
+  places = [[visits.parts[0].place(e * visits.rows + i) for i in range(visits.rows)] for e in range(2)]
+  assert [row for _, row in places[0]] != [row for _, row in places[1]]
 
 
 @pytest.mark.parametrize('processes', [1, 2, 4])
@@ -228,28 +230,14 @@ def test_a_process_makes_the_rows_that_its_devices_hold(shape):
 
 
 def test_two_processes_lay_one_batch():
-  """Two real processes of four devices each, also with a tensor axis across them: each shard holds its rows."""
+  """Two real processes of four devices each, also with a tensor axis across both: each shard holds its rows."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'JAX_PLATFORMS': 'cpu'}
   workers = [subprocess.Popen([sys.executable, '-m', 'tests.data.lay_a_batch', str(port), str(index)], env=environment,
                               stdout=subprocess.PIPE, text=True) for index in range(2)]
-  assert [worker.communicate(timeout=120)[0].split() for worker in workers] == [['laid'] * 3] * 2
-
-
-def test_parts_of_a_batch_are_laid_where_they_belong(monkeypatch):
-  """What a process with a part of the rows does: only those rows are asked for."""
-  placement = Placement(MeshShape(data=4).build(jax.devices()[:4]), BATCH)
-  asked = []
-
-  def make(shape, sharding, part):
-    asked.extend(part(index).tolist() for index in list(sharding.devices_indices_map(shape).values())[2:])
-
-  monkeypatch.setattr(jax, 'make_array_from_callback', make)
-  placement.rows = np.arange(4, 8)
-  placement({'tokens': np.arange(12).reshape(4, 3)})
-  assert asked == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
+  assert [worker.communicate(timeout=120)[0].split() for worker in workers] == [['laid'] * 4] * 2
 
 
 def test_a_batch_that_does_not_divide_is_refused():

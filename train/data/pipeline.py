@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from model.errors import CheckpointError, ConfigError, DataError
-from model.sharding import RULES, batch_sharding
+from model.sharding import BATCH_AXES, batch_sharding
 from train.data.visits import Row, RowStage, Visits
 from train.types import Batch, Position, State
 
@@ -29,7 +29,7 @@ class Placement:
   """
 
   def __init__(self, mesh: Mesh, batch: int):
-    groups = math.prod(mesh.shape[axis] for axis in RULES['batch'])
+    groups = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if batch % groups:
       nearest = {max(batch // groups, 1) * groups, (batch // groups + 1) * groups}
       raise ConfigError('batch.indivisible', f'a batch of {batch} rows on {groups} groups of devices',
@@ -43,7 +43,7 @@ class Placement:
     return {name: self._laid(value) for name, value in rows.items()}
 
   def _laid(self, value: np.ndarray) -> jax.Array:
-    if len(value) == self.batch:
+    if self.sharding.is_fully_addressable:
       return jax.device_put(value, self.sharding)
     shape = (self.batch, *value.shape[1:])
 
