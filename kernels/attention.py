@@ -1,0 +1,118 @@
+"""The door to attention: ranges say what each row sees, and the fastest form that can do the call does it.
+
+    attention(q, k, v, causal_ranges(batch, length), scale=0.125)
+    print(explain(q, k, ranges))         # blocked (not cudnn: it runs on NVIDIA GPUs, not on cpu)
+
+Letters: B rows, L query positions, S key positions, G key heads, H query heads, K head size.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+
+from kernels.attention_blocked import blocked
+from kernels.attention_call import Call
+from kernels.attention_reference import reference
+from kernels.attention_stock import cudnn, cudnn_refusal, xla, xla_refusal
+from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
+
+Name = Literal['reference', 'blocked', 'xla', 'cudnn']
+
+FEW_QUERIES = 16    # below which blocks on the CPU gain nothing over the reference
+
+__all__ = ['Choice', 'Kind', 'Name', 'Ranges', 'attention', 'cached_ranges', 'causal_ranges', 'choose', 'explain',
+           'packed_ranges', 'prefix_ranges']
+
+
+class Form(NamedTuple):
+  """One way to compute attention, and why it cannot do a call (None: it can)."""
+
+  run: Callable[..., jax.Array]
+  refusal: Callable[[Call], str | None]
+
+
+FORMS: dict[str, Form] = {
+  'reference': Form(reference, lambda call: None),
+  'blocked': Form(blocked, lambda call: None),
+  'xla': Form(xla, xla_refusal),
+  'cudnn': Form(cudnn, cudnn_refusal),
+}
+
+
+class Choice(NamedTuple):
+  """Who does a call, and why those before it in the order of preference do not."""
+
+  name: str
+  refused: dict[str, str]
+
+  def __str__(self) -> str:
+    others = '; '.join(f'not {name}: {why}' for name, why in self.refused.items())
+    return f'{self.name} ({others})' if others else self.name
+
+
+def attention(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, scale: float,
+              softcap: float | None = None, implementation: str | None = None) -> jax.Array:
+  """softmax(cap(scale * q k)) v over each row's range: [B, L, H, K] in q's dtype, softmax in float32.
+
+  Row i sees the keys [first_i, last_i); where there are none its output and its gradients are 0. Query heads
+  [g H/G, (g+1) H/G) share key head g. The soft cap is cap(s) = softcap * tanh(s / softcap). `implementation` names a
+  form; None picks one (`explain` says which). Keys and values kept as [B, G, S, K] and passed with their middle
+  dimensions swapped cost no copy.
+
+  Raises: ValueError for shapes that do not fit, an unknown implementation, or one that cannot do this call.
+  """
+  _check(q_BLHK, k_BSGK, v_BSGK, ranges)
+  call = describe(q_BLHK, k_BSGK, ranges, softcap)
+  name = choose(call).name if implementation is None else _able(implementation, call)
+  return FORMS[name].run(q_BLHK, k_BSGK, v_BSGK, ranges, scale=scale, softcap=softcap)
+
+
+def explain(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: jax.Array | jax.ShapeDtypeStruct, ranges: Ranges,
+            softcap: float | None = None) -> Choice:
+  """Which form `attention` picks for such a call, and why it does not pick a faster one."""
+  return choose(describe(q_BLHK, k_BSGK, ranges, softcap))
+
+
+def choose(call: Call) -> Choice:
+  """The first form in the platform's order of preference that does not refuse."""
+  refused: dict[str, str] = {}
+  for name in _order(call):
+    why = FORMS[name].refusal(call)
+    if why is None:
+      return Choice(name, refused)
+    refused[name] = why
+  raise AssertionError('the last form in every order refuses nothing')
+
+
+def _order(call: Call) -> tuple[str, ...]:
+  if call.platform == 'cpu' and call.queries < FEW_QUERIES:
+    return ('reference',)
+  return ('cudnn', 'blocked')
+
+
+def describe(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: jax.Array | jax.ShapeDtypeStruct, ranges: Ranges,
+             softcap: float | None) -> Call:
+  """The call as the forms judge it, on the machine that is here."""
+  platform = jax.default_backend()
+  capability = float(getattr(jax.devices()[0], 'compute_capability', 0.0)) if platform == 'gpu' else 0.0
+  return Call(q_BLHK.shape[1], k_BSGK.shape[1], q_BLHK.shape[3], str(q_BLHK.dtype), ranges.kind, softcap, platform,
+              capability)
+
+
+def _able(name: str, call: Call) -> str:
+  if name not in FORMS:
+    raise ValueError(f'attention implementation {name!r} is unknown; choose from {", ".join(FORMS)}')
+  why = FORMS[name].refusal(call)
+  if why is not None:
+    raise ValueError(f'attention by {name} cannot do this call: {why}')
+  return name
+
+
+def _check(q, k, v, ranges):
+  if q.ndim != 4 or k.ndim != 4 or k.shape[:3] != v.shape[:3]:
+    raise ValueError(f'attention takes q[B,L,H,K], k[B,S,G,K], v[B,S,G,K], not {q.shape}, {k.shape}, {v.shape}')
+  if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3] or q.shape[2] % k.shape[2]:
+    raise ValueError(f'queries {q.shape} do not go with keys {k.shape}: B and K must agree, and G must divide H')
+  if ranges.first_BL.shape != q.shape[:2] or ranges.last_BL.shape != q.shape[:2]:
+    raise ValueError(f'ranges {ranges.first_BL.shape} do not go with queries {q.shape}: one range a row')
