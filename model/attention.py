@@ -4,8 +4,9 @@ import jax
 from flax import linen as nn
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
+from kernels.attention import attention
 
-from kernels.attention import Ranges, attention
+from kernels.ranges import Ranges
 from model.cache import Layer, write
 from model.config import Decoder
 from model.linear import Dense
@@ -35,7 +36,7 @@ class Attention(nn.Module):
   """x_BLD -> what its positions gather from those they see, [B, L, D], and the layer's cache with them written.
 
   Queries, keys and values come from one weight [D, G, H/G + 2, K]: a key head lies beside the queries that it serves,
-  so that cutting G over devices cuts all three alike. The output starts smaller by sqrt(2N): N layers add up to one.
+  so that cutting G over devices cuts all three alike.
   """
 
   config: Decoder
@@ -58,7 +59,7 @@ class Attention(nn.Module):
                          implementation=self.implementation)
     out_BLHK = checkpoint_name(out_BLHK, 'attention').astype(x_BLD.dtype)
     out = Dense((heads.heads, heads.head_size), (config.width,), ('heads', 'head', 'embed'), heads.out_bias,
-                config.compute_dtype, (2 * config.layers) ** -0.5, name='out')
+                config.compute_dtype, name='out')
     return pin(out(out_BLHK), 'batch', 'length', None), layer
 
   def _project(self, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

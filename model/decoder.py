@@ -5,25 +5,26 @@ V vocabulary, E experts, N layers.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-
-from kernels.attention import cached_ranges, causal_ranges, packed_ranges
 from kernels.head import HeadSums, token_logp, weighted_nll
+
+from kernels.ranges import cached_ranges, causal_ranges, packed_ranges
 from model import cache as caches
 from model.attention import Sight
 from model.block import Aux, Block
 from model.cache import Cache
 from model.config import Compute, Decoder, Learned, Rotary
 from model.errors import ConfigError
-from model.linear import normal
 from model.norm import Norm
 from model.rotary import turns
 from model.sharding import is_box, pin
 from model.stack import Stack, is_local, split
+from model.start import start
 
 Params = Any
 Key = jax.Array
@@ -49,7 +50,7 @@ class Model(NamedTuple):
   cache: Callable[[int, int], Cache]                  # (batch, length) -> empty
 
 
-def build(config: Decoder, compute: Compute = Compute()) -> Model:  # noqa: B008  frozen
+def build(config: Decoder, compute: Compute = Compute()) -> Model:
   """The model that a config describes, computed as `compute` says."""
   stack = Stack(config, compute)
   last = Norm(config.norm)
@@ -89,46 +90,32 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:  # noqa: B008
     check_length(config, length)
     return caches.empty(config, batch, length)
 
-  return Model(config, lambda key: init(config, key), hidden, logp, nll, logits, cache)
+  def init(key: Key) -> Params:
+    return start(config, jax.eval_shape(partial(shapes, config)), key)
+
+  return Model(config, init, hidden, logp, nll, logits, cache)
 
 
-def init(config: Decoder, key: Key) -> Params:
-  """A new tree of boxed parameters.
-
-  Matrices are normal, cut at 2.3 deviations, of 1 / sqrt(fan in); those that end in the stream are smaller by sqrt(2N).
-  Embedding, positions and head have 0.02, or 1 / sqrt(width) where that is less. Norms start at 1, biases at 0.
-  """
-  embedding_key, positions_key, layers_key, head_key = jax.random.split(key, 4)
-  small = normal(min(0.02, (config.mup.base_width if config.mup else config.width) ** -0.5))
-  params = {
-    'embedding': {'table': box(small(embedding_key, (config.vocab, config.width)), 'rows', 'width')},
-    'layers': _init_layers(config, layers_key),
-  }
-  if config.placement != 'post':
-    params['norm'] = Norm(config.norm).init(key, jnp.zeros(config.width))['params']
+def shapes(config: Decoder) -> Params:
+  """The boxed tree of parameters, zeros all."""
+  tokens_BL = jnp.zeros((1, 1), jnp.int32)
+  x_BLD = jnp.zeros((1, 1, config.width))
+  sight = see(config, tokens_BL, None, None, False)
+  layer = Block(config).init(jax.random.key(0), x_BLD, sight, tokens_BL == 0)['params']
+  layers = jax.tree.map(lambda x: box((config.layers, *x.value.shape), 'layers', *x.names), layer, is_leaf=is_box)
+  params = {'embedding': {'table': box((config.vocab, config.width), 'rows', 'width')}, 'layers': layers}
   if isinstance(config.positions, Learned):
-    table = small(positions_key, (config.positions.length, config.width))
-    params['positions'] = {'table': box(table, 'positions', 'width')}
+    params['positions'] = {'table': box((config.positions.length, config.width), 'positions', 'width')}
+  if config.placement != 'post':
+    params['norm'] = Norm(config.norm).init(jax.random.key(0), x_BLD)['params']
   if not config.tied:
-    params['head'] = {'weight': box(small(head_key, (config.width, config.vocab)), 'embed', 'vocab')}
-  return jax.tree.map(lambda x: x.astype(config.param_dtype), params)
+    params['head'] = {'weight': box((config.width, config.vocab), 'embed', 'vocab')}
+  return params
 
 
-def box(value: jax.Array, *names: str) -> nn.LogicallyPartitioned:
-  """The value with a logical name for each of its dimensions."""
-  return nn.LogicallyPartitioned(value, names)
-
-
-def _init_layers(config: Decoder, key: Key) -> Params:
-  """The parameters of all layers, stacked: [N, ...]."""
-  tokens = jnp.zeros((1, 1), jnp.int32)
-  sight = see(config, places((1, 1), None, None), None, None, False)
-
-  def one(key):
-    return Block(config).init(key, jnp.zeros((1, 1, config.width)), sight, tokens == 0)['params']
-
-  layers = jax.vmap(one)(jax.random.split(key, config.layers))
-  return jax.tree.map(lambda x: box(x.value, 'layers', *x.names), layers, is_leaf=is_box)
+def box(shape: tuple[int, ...], *names: str) -> nn.LogicallyPartitioned:
+  """Zeros with a logical name for each dimension."""
+  return nn.LogicallyPartitioned(jnp.zeros(shape), names)
 
 
 def places(shape: tuple[int, int], segments_BL: jax.Array | None, cache: Cache | None) -> jax.Array:

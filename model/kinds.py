@@ -14,7 +14,7 @@ SIDES = ('embed', 'heads', 'head', 'mlp', 'routes')   # what a matrix multiplies
 
 def kinds(boxed: Any) -> Any:
   """A tree of Kinds shaped like the parameters, from `init`'s boxed tree or its `jax.eval_shape`."""
-  return jax.tree.map(_kind, names(boxed), is_leaf=lambda x: isinstance(x, tuple))
+  return jax.tree.map(kind, names(boxed), is_leaf=lambda x: isinstance(x, tuple))
 
 
 def muon_dimensions(boxed: Any) -> Any:
@@ -23,10 +23,11 @@ def muon_dimensions(boxed: Any) -> Any:
   Dimensions in neither count matrices that lie side by side: layers, experts, gate and up, and the slots of qkv. With
   as many key heads as heads the slots are one matrix each of q, k and v; with fewer, q is several, of one head a group.
   """
-  return jax.tree.map(_matrix, names(boxed), is_leaf=lambda x: isinstance(x, tuple))
+  return jax.tree.map(_dimensions, names(boxed), is_leaf=lambda x: isinstance(x, tuple))
 
 
-def _kind(axes: tuple[str, ...]) -> Kind:
+def kind(axes: tuple[str, ...]) -> Kind:
+  """What a parameter with these logical names is."""
   if not axes:
     raise ValueError('kinds are read off logical names: give the boxed tree of Model.init, not unboxed parameters')
   if 'rows' in axes or 'positions' in axes:
@@ -36,9 +37,12 @@ def _kind(axes: tuple[str, ...]) -> Kind:
   return 'matrix' if 'embed' in axes else 'vector'
 
 
-def _matrix(axes: tuple[str, ...]) -> MuonDimensionNumbers | None:
-  if _kind(axes) != 'matrix':
-    return None
+def sides(axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Which dimensions a matrix with these logical names multiplies from, and into."""
   at = axes.index('embed')
   others = tuple(i for i, name in enumerate(axes) if name in SIDES and i != at)
-  return MuonDimensionNumbers((at,), others) if at < others[0] else MuonDimensionNumbers(others, (at,))
+  return ((at,), others) if at < others[0] else (others, (at,))
+
+
+def _dimensions(axes: tuple[str, ...]) -> MuonDimensionNumbers | None:
+  return MuonDimensionNumbers(*sides(axes)) if kind(axes) == 'matrix' else None

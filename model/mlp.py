@@ -29,7 +29,7 @@ def activate(config: Gated | Plain, h: jax.Array) -> jax.Array:
 
 
 class MLP(nn.Module):
-  """[B, L, D] -> [B, L, D]. The second matmul starts smaller by sqrt(2N), so that N layers add up to one."""
+  """[B, L, D] -> [B, L, D]."""
 
   config: Decoder
 
@@ -38,7 +38,6 @@ class MLP(nn.Module):
     config, mlp = self.config, self.config.mlp
     shape, names = up_shape(mlp)
     up = Dense((config.width,), shape, ('embed', *names), mlp.bias, config.compute_dtype, name='up')
-    down = Dense((mlp.hidden,), (config.width,), ('mlp', 'embed'), mlp.bias, config.compute_dtype,
-                 (2 * config.layers) ** -0.5, name='down')
+    down = Dense((mlp.hidden,), (config.width,), ('mlp', 'embed'), mlp.bias, config.compute_dtype, name='down')
     h = pin(up(x_BLD), 'batch', 'length', *names)
     return pin(down(activate(mlp, h)), 'batch', 'length', None)

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from model.config import Decoder, MoE
-from model.linear import normal, weight
+from model.linear import weight
 from model.mlp import activate, up_shape
 from model.sharding import BATCH_AXES
 
@@ -24,14 +24,12 @@ class Experts(nn.Module):
   @nn.compact
   def __call__(self, x_BLD: jax.Array, seen_BL: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     config, moe = self.config, self.config.mlp
-    w_DE = weight(self, 'router', normal(config.width ** -0.5), (config.width, moe.experts), ('embed', 'routes'))
+    w_DE = weight(self, 'router', (config.width, moe.experts), ('embed', 'routes'))
     router_BLE = jnp.einsum('BLD,DE->BLE', x_BLD.astype(jnp.float32), w_DE.astype(jnp.float32))
     gates_BLJ, chosen_BLJ = route(router_BLE, moe)
     shape, names = up_shape(moe.expert)
-    start = normal(config.width ** -0.5)
-    up = weight(self, 'up', start, (moe.experts, config.width, *shape), ('experts', 'embed', *names))
-    start = normal((moe.expert.hidden * 2 * config.layers) ** -0.5)
-    down = weight(self, 'down', start, (moe.experts, moe.expert.hidden, config.width), ('experts', 'mlp', 'embed'))
+    up = weight(self, 'up', (moe.experts, config.width, *shape), ('experts', 'embed', *names))
+    down = weight(self, 'down', (moe.experts, moe.expert.hidden, config.width), ('experts', 'mlp', 'embed'))
     y_BLD = apply_experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
     return y_BLD, losses(router_BLE, chosen_BLJ, seen_BL, moe)
 

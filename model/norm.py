@@ -19,13 +19,12 @@ class Norm(nn.Module):
     size, names = x.shape[-1:], (self.axis,)
     x_f32 = x.astype(jnp.float32)
     if isinstance(self.config, RMSNorm):
-      start = nn.initializers.constant(1.0 - self.config.offset)
-      scale = weight(self, 'scale', start, size, names).astype(jnp.float32) + self.config.offset
+      scale = weight(self, 'scale', size, names).astype(jnp.float32) + self.config.offset
       inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x_f32), -1, keepdims=True) + self.config.eps)
       return (x_f32 * inverse * scale).astype(x.dtype)
-    scale = weight(self, 'scale', nn.initializers.ones, size, names)
+    scale = weight(self, 'scale', size, names)
     centred = x_f32 - jnp.mean(x_f32, -1, keepdims=True)
     y = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + self.config.eps) * scale
     if self.config.bias:
-      y = y + weight(self, 'bias', nn.initializers.zeros, size, names)
+      y = y + weight(self, 'bias', size, names)
     return y.astype(x.dtype)

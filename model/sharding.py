@@ -104,6 +104,11 @@ def pin(x: jax.Array, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec(names, x.shape, free)) if free else x
 
 
+def is_cut(axis: str) -> bool:
+  """Whether the current mesh has several devices along the axis."""
+  return jax.sharding.get_abstract_mesh().shape.get(axis, 1) > 1
+
+
 def is_box(x: Any) -> bool:
   """Whether x is a parameter with logical names."""
   return isinstance(x, LogicallyPartitioned)

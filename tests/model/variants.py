@@ -3,6 +3,8 @@
 from functools import cache
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from model.config import (
   Attention,
@@ -42,8 +44,8 @@ VARIANTS: dict[str, Decoder] = {
   'gemma2': small(attention=Attention(4, 2, 8, softcap=5.0, scale=0.3, window=Window(4, ('local', 'global'))), layers=3,
                   mlp=Gated(24, 'gelu_tanh'), norm=RMSNorm(1e-6, offset=1.0), placement='sandwich', embedding_scale=4.0,
                   softcap=3.0),
-  'gemma3': small(attention=Attention(4, 1, 8, qk_norm=RMSNorm(), window=Window(3, ('local', 'local', 'global'))), layers=4,
-                  positions=Rotary(1e6, local_theta=1e4, scaling=Linear(8.0))),
+  'gemma3': small(attention=Attention(4, 1, 8, qk_norm=RMSNorm(), window=Window(3, ('local', 'local', 'global'))),
+                  layers=4, positions=Rotary(1e6, local_theta=1e4, scaling=Linear(8.0))),
   'qwen': small(attention=Attention(4, 2, 8, qkv_bias=True, qk_norm=RMSNorm())),
   'mixtral': small(mlp=MoE(4, 2, Gated(24)), attention=Attention(4, 2, 8, window=Window(5))),
   'olmoe': small(mlp=MoE(4, 2, Plain(24, 'relu2'), renormalise=False), placement='output'),
@@ -59,11 +61,30 @@ EXACT = {name: config for name, config in VARIANTS.items() if name != 'bfloat16'
 
 
 @cache
-def made(config: Decoder, compute: Compute = Compute()) -> tuple[Model, dict]:  # noqa: B008
-  """The model and its parameters, with a louder embedding: at the start the tokens say little."""
+def made(config: Decoder, compute: Compute = Compute()) -> tuple[Model, dict]:
+  """The model, and parameters as they might be after training: no bias is 0, no norm is 1, every token has its say."""
   model = build(config, compute)
-  params = unbox(jax.jit(model.init)(jax.random.key(0)))
-  return model, jax.tree_util.tree_map_with_path(lambda path, x: 20 * x if path[0].key == 'embedding' else x, params)
+  abstract = unbox(jax.eval_shape(model.init, jax.random.key(0)))
+  random = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    noise = random.normal(size=leaf.shape).astype(np.float32)
+    return jnp.asarray(1 + 0.1 * noise if path[-1].key == 'scale' else 0.3 * noise)
+
+  return model, jax.tree_util.tree_map_with_path(draw, abstract)
+
+
+@cache
+def _forward(config: Decoder, compute: Compute):
+  model, _ = made(config, compute)
+  return jax.jit(lambda params, tokens_BL, segments_BL: model.logits(
+    params, model.hidden(params, tokens_BL, segments_BL).x_BLD))
+
+
+def logits(config: Decoder, tokens_BL, segments_BL=None, compute: Compute = Compute()) -> np.ndarray:
+  """f32[B, L, V] of those parameters."""
+  _, params = made(config)
+  return np.asarray(_forward(config, compute)(params, tokens_BL, segments_BL), np.float32)
 
 
 def tokens(batch: int = 2, length: int = 12, seed: int = 1) -> jax.Array:
