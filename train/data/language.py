@@ -7,7 +7,7 @@ from model.errors import ConfigError
 from train.data.document import Document
 from train.data.stage import Local, Outcome, dropped, kept
 
-LOOKED_AT = 10_000      # characters; the score of a text this long hardly moves any more
+LOOKED_AT = 4_000      # characters; the score of a text this long hardly moves any more
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def is_short(line: str) -> bool:
 
 
 def has_letter(token: str) -> bool:
-  return any(map(str.isalpha, token))
+  return token.isalpha() or any(map(str.isalpha, token))
 
 
 def ellipses(text: str) -> int:
@@ -96,8 +96,9 @@ def sentences(text: str) -> int:
 
 def repeats(parts: Sequence[str]) -> tuple[float, float]:
   """Shares of the parts, and of their characters, that stood there before: both in [0, 1]."""
-  extra = sum(map(len, parts)) - sum(map(len, set(parts)))
-  return 1 - len(set(parts)) / max(1, len(parts)), extra / max(1, sum(map(len, parts)))
+  first = set(parts)
+  extra = sum(map(len, parts)) - sum(map(len, first))
+  return (len(parts) - len(first)) / max(1, len(parts)), extra / max(1, sum(map(len, parts)))
 
 
 def most_common_share(page: Page, n: int) -> float:

@@ -55,7 +55,7 @@ def _one_too_many(error: DataError, broken: int) -> DataError:
   if broken == 1:
     return error
   return DataError(error.id, error.what, f'{error.why}; it is broken record {broken}, one more than is tolerated',
-                   f'{error.do}, or raise `tolerate`')
+                   'mend the records, or raise `tolerate`')
 
 
 def guarded(records: Iterator[Document | DataError]) -> Iterator[Document | DataError]:

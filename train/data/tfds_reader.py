@@ -81,9 +81,9 @@ def builder_of(name: str, data_dir: str | None) -> Any:
   for category in (None, *CATEGORIES):
     if category:
       importlib.import_module(f'tensorflow_datasets.{category}')
-    with suppress(tfds.core.DatasetNotFoundError), _refused(f'TFDS dataset {name!r}', 'check the name and its config'):
+    with _refused(f'TFDS dataset {name!r}', 'check the name and its config'), suppress(tfds.core.DatasetNotFoundError):
       return tfds.builder(name, data_dir=where)
-  near = get_close_matches(name.split('/')[0], tfds.list_builders(), 3)
+  near = get_close_matches(name.split('/')[0], tfds.list_builders(with_community_datasets=False), 3)
   it_has = f'; it has {", ".join(near)}' if near else ''
   raise DataError('data.no-such-dataset', f'TFDS dataset {name!r} in {where or "the default folder"}',
                   f'none is prepared there, and TFDS has no builder of this name{it_has}',
