@@ -26,7 +26,7 @@ def load(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
 
   Raises: CheckpointError if no step is whole, or it has no such part.
   """
-  look = shelf.look(folder) if folder.is_dir() else shelf.Shelf()
+  look = shelf.look(folder)
   for step, seal in reversed(look.seals.items()):
     path = folder / str(step)
     try:

@@ -44,12 +44,12 @@ class Shelf:
 
 
 def look(folder: Path) -> Shelf:
-  """What the folder holds.
+  """What the folder holds; nothing, if it is not there.
 
   Raises: CheckpointError where a step was written by a newer version of this project.
   """
   shelf = Shelf()
-  for path in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
+  for path in sorted(folder.iterdir() if folder.is_dir() else (), key=lambda path: (len(path.name), path.name)):
     if LEFTOVER.fullmatch(path.name):
       shelf.leftovers.append(path)
     elif ASIDE.fullmatch(path.name):
