@@ -118,7 +118,8 @@ def draw(module: ModuleType, trials: Sequence[Trial], folder: Path) -> None:
     own(trials, folder)
     return
   from experiments.pictures import curves  # matplotlib, which only a finished sweep needs
-  curves(trials, folder, X.value or changed(trials)[0], Y.value, BY.value)
+  numbers = [path for path in changed(trials) if all(isinstance(t.changes.get(path), int | float) for t in trials)]
+  curves(trials, folder, X.value or next(iter(numbers), ''), Y.value, BY.value)
 
 
 if __name__ == '__main__':

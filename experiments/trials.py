@@ -1,13 +1,12 @@
 """Trials of a sweep that are done, and how their changes are told."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.grid import Changes
-from train.artifact import Artifact, encode
+from train.artifact import Artifact
 
 
 class Trial(NamedTuple):
@@ -20,12 +19,12 @@ class Trial(NamedTuple):
 
 
 def changed(trials: Sequence[Trial]) -> list[str]:
-  """The fields that the trials set, those with most different values first."""
+  """The fields that the trials set and that look different in a table, those with most values first."""
   values: dict[str, set[str]] = {}
   for trial in trials:
     for path, value in trial.changes.items():
-      values.setdefault(path, set()).add(json.dumps(encode(value)))
-  return sorted(values, key=lambda path: -len(values[path]))
+      values.setdefault(path, set()).add(word(value))
+  return sorted((path for path in values if len(values[path]) > 1), key=lambda path: -len(values[path]))
 
 
 def words(changes: Changes) -> str:

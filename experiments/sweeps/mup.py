@@ -1,0 +1,62 @@
+"""The best learning rate over widths, with the standard parametrisation and with muP (Yang et al. 2022).
+
+  python -m experiments.sweep --config=experiments/sweeps/mup.py
+
+Two CPU cores. With muP the curves of all widths should have their lowest point at one rate, so that a rate
+tuned on a small model holds for a large one; without it the best rate falls as the width grows.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.grid import Trials, grid, side_by_side, vary
+from experiments.laws import best_rate
+from experiments.quickstart.pretrain import TOKENS, VOCABULARY
+from experiments.trials import Trial
+from model.config import MuP
+from model.sizes import llama
+from train.artifact import write_json
+from train.data.rows import Rows
+from train.optimizer import AdamW, Optimizer
+from train.run import Run, Saving, Watch
+from train.schedule import Linear
+
+HEAD = 16
+WIDTHS = (32, 64, 128, 256)
+RATES = tuple(2.0**power for power in range(-10, -3))
+BASE = llama(VOCABULARY.size, width=WIDTHS[0], layers=2, count=WIDTHS[0] // HEAD, hidden=3 * WIDTHS[0])
+
+
+def get_config() -> Run:
+  return Run(
+      name='mup', model=BASE, rows=Rows(TOKENS, length=64), batch=16, steps=200,
+      optimizer=Optimizer(AdamW(weight_decay=0.0), Linear(warmup=20)),
+      watch=Watch(heldout=200, heldout_rows=256), saving=Saving(every=0, keep=1))
+
+
+def sweep() -> Trials:
+  heads = [width // HEAD for width in WIDTHS]
+  widths = side_by_side(vary('model.width', *WIDTHS), vary('model.mlp.hidden', *(3 * width for width in WIDTHS)),
+                        vary('model.attention.heads', *heads), vary('model.attention.kv_heads', *heads))
+  mup = vary('model.mup', None, MuP(base_width=WIDTHS[0], base_head_size=HEAD))
+  return grid(mup, widths, vary('optimizer.rule.lr', *RATES))
+
+
+def draw(trials: Sequence[Trial], folder: Path) -> None:
+  """Two panels, and best.json: the best rate of each width, read off a parabola."""
+  from experiments.pictures import Line, beside, metric, picture, rates  # matplotlib
+  best: dict[str, dict[int, float]] = {}
+  with picture(folder, panels=2) as panels:
+    for axes, mup in zip(panels, (False, True)):
+      mine = [trial for trial in trials if (trial.changes['model.mup'] is not None) == mup]
+      lines = [Line(f'width {width}', RATES, [metric(trial, 'heldout_loss') for trial in mine
+                                              if trial.changes['model.width'] == width]) for width in WIDTHS]
+      rates(axes, lines)
+      axes.set_title('muP' if mup else 'standard parametrisation')
+      axes.set_xlabel('learning rate')
+      best['mup' if mup else 'standard'] = {width: best_rate(line.x, line.y) for width, line in zip(WIDTHS, lines)}
+    panels[0].set_ylabel('held-out loss, nats a token')
+    beside(panels[-1])
+  write_json(folder / 'best.json', best)
+  for name, each in best.items():
+    print(f'{name}: best rate ' + ', '.join(f'{rate:.2g} at width {width}' for width, rate in each.items()))
