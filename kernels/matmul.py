@@ -30,7 +30,7 @@ def matmul(x: jax.Array, w_IO: jax.Array, dtype: jnp.dtype | type | None = None)
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _matmul(x, w_IO, dtype, x_dtype):
   y = jnp.tensordot(x.astype(dtype), w_IO.astype(dtype), 1, preferred_element_type=_stored(dtype))
-  return _settled(y, dtype)
+  return settled(y, dtype)
 
 
 def _forward(x, w_IO, dtype, x_dtype):
@@ -44,7 +44,7 @@ def _backward(dtype, x_dtype, saved, g):
   dx = jnp.tensordot(g, w_IO.astype(dtype), (-1, 1), preferred_element_type=_stored(dtype))
   both = ((0, 1), (0, 1))
   dw_IO = jnp.tensordot(_two_leading(x), _two_leading(g), both, preferred_element_type=jnp.float32)
-  return _settled(dx, dtype).astype(x_dtype), _settled(dw_IO, dtype).astype(w_IO.dtype)
+  return settled(dx, dtype).astype(x_dtype), settled(dw_IO, dtype).astype(w_IO.dtype)
 
 
 _matmul.defvjp(_forward, _backward)
@@ -72,7 +72,7 @@ def _two_leading(x):
   return x.reshape(parts, count // parts, x.shape[-1])
 
 
-def _settled(y, dtype):
+def settled(y, dtype):
   """y, out of reach of the rewrite that turns the transpose of a product into a product of transposes.
 
   XLA's CPU backend (seen in jax 0.10.2 and 0.12.0) makes that rewrite after it has decided that it can run a bfloat16

@@ -1,0 +1,218 @@
+"""The last matmul and the softmax over the vocabulary, tile by tile: no array of [B, L, V] is ever held.
+
+A tile is some positions of every row, so that rows may lie on different devices. `weighted_nll` is linear in its weights,
+so its gradient is known up to one factor as soon as a tile's logits are: it is taken then and there, and the backward
+pass multiplies by that factor (the idea of Hsu et al. 2024, "Liger Kernel"). `token_logp` is for losses that are not
+linear in log-probabilities; its backward pass computes the logits again.
+
+Letters: B rows, L positions, D width, V vocabulary, T tiles.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kernels.matmul import settled
+
+TILE_ON_CPU, TILE = 2**22, 2**27    # logits of a tile on each device: 16 MB stays near the cores, 512 MB fills a GPU
+
+
+class HeadSums(NamedTuple):
+  """Sums over all positions of weight times a quantity, f32[] each."""
+
+  nll: jax.Array                      # - log p(target), nats
+  z: jax.Array                        # (log of the sum of exponentiated logits) squared
+  correct: jax.Array                  # 1 where the target's logit is above all others
+
+
+@dataclass(frozen=True)
+class Head:
+  """The static half of a call."""
+
+  softcap: float | None
+  dtype: jnp.dtype
+  z_coefficient: float = 0.0
+
+
+class Tokens(NamedTuple):
+  """What is known of each token once its logits have been seen."""
+
+  top: jax.Array                      # the largest logit
+  total: jax.Array                    # sum of exp(logit - top)
+  picked: jax.Array                   # the target's logit
+  correct: jax.Array                  # bool
+
+  @property
+  def lse(self) -> jax.Array:
+    return self.top + jnp.log(self.total)
+
+
+def token_logp(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, *, softcap: float | None = None,
+               dtype: jnp.dtype | type | None = None) -> jax.Array:
+  """log p(target) under softmax(cap(x w)): f32[B, L], nats. Operands are cast to `dtype` (None: as they are)."""
+  _check(x_BLD, w_DV, targets_BL)
+  return _logp(x_BLD, w_DV, targets_BL, Head(softcap, _operand_dtype(x_BLD, w_DV, dtype)))
+
+
+def weighted_nll(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, *,
+                 softcap: float | None = None, z_coefficient: float = 0.0,
+                 dtype: jnp.dtype | type | None = None) -> HeadSums:
+  """Weighted sums of - log p(target) under softmax(cap(x w)), of its squared log-partition, and of hits.
+
+  Differentiate `nll + z_coefficient * z` and nothing else: that gradient is computed on the way forward, and any other
+  mix of the two comes out as NaN. Where the weight is 0, x, target and all that follows from them are ignored. Operands
+  are cast to `dtype` (None: as they are); sums and the gradient of w are added up in float32.
+  """
+  _check(x_BLD, w_DV, targets_BL, weights_BL)
+  head = Head(softcap, _operand_dtype(x_BLD, w_DV, dtype), z_coefficient)
+  return _nll(x_BLD, w_DV, targets_BL, weights_BL.astype(jnp.float32), head)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _logp(x_BLD, w_DV, targets_BL, head):
+  return _logp_forward(x_BLD, w_DV, targets_BL, head)[0]
+
+
+def _logp_forward(x_BLD, w_DV, targets_BL, head):
+  tokens = _read(x_BLD, w_DV, targets_BL, head)
+  return tokens.picked - tokens.lse, (x_BLD, w_DV, targets_BL, tokens.lse)
+
+
+def _logp_backward(head, saved, g_BL):
+  x_BLD, w_DV, targets_BL, lse_BL = saved
+  w = w_DV.astype(head.dtype)
+
+  def tile(dw_DV, part):
+    x, targets, lse, g = part
+    logits = _logits(x, w, head)
+    dx, dw = _pull(x, w, logits, jnp.exp(logits - lse[..., None]), targets, -g, -g, head)
+    return dw_DV + dw, dx.astype(x_BLD.dtype)
+
+  dw_DV, dx_BLD = _scan(tile, jnp.zeros(w.shape, jnp.float32), (x_BLD, targets_BL, lse_BL, g_BL), w)
+  return dx_BLD, dw_DV.astype(w_DV.dtype), None
+
+
+_logp.defvjp(_logp_forward, _logp_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _nll(x_BLD, w_DV, targets_BL, weights_BL, head):
+  x_BLD, targets_BL = _weighed(x_BLD, targets_BL, weights_BL)
+  return _sums(_read(x_BLD, w_DV, targets_BL, head), weights_BL)
+
+
+def _nll_forward(x_BLD, w_DV, targets_BL, weights_BL, head):
+  x_BLD, targets_BL = _weighed(x_BLD, targets_BL, weights_BL)
+  w = w_DV.astype(head.dtype)
+
+  def tile(dw_DV, part):
+    x, targets, weights = part
+    logits = _logits(x, w, head)
+    tokens = _tokens(logits, targets)
+    exps = jnp.exp(logits - tokens.top[..., None])
+    share = weights * (1 + 2 * head.z_coefficient * tokens.lse) / tokens.total
+    dx, dw = _pull(x, w, logits, exps, targets, share, weights, head)
+    return dw_DV + dw, (tokens, dx.astype(x_BLD.dtype))
+
+  start = jnp.zeros(w.shape, jnp.float32)
+  dw_DV, (tokens, dx_BLD) = _scan(tile, start, (x_BLD, targets_BL, weights_BL), w)
+  return _sums(tokens, weights_BL), (dx_BLD, dw_DV.astype(w_DV.dtype), tokens)
+
+
+def _nll_backward(head, saved, g):
+  dx_BLD, dw_DV, tokens = saved
+  wanted = head.z_coefficient * g.nll
+  factor = jnp.where(jnp.abs(g.z - wanted) <= 1e-3 * jnp.abs(wanted), g.nll, jnp.nan)
+  each = HeadSums(tokens.lse - tokens.picked, tokens.lse ** 2, tokens.correct)
+  dweights_BL = sum(a * b for a, b in zip(g, each))
+  return (factor * dx_BLD).astype(dx_BLD.dtype), (factor * dw_DV).astype(dw_DV.dtype), None, dweights_BL
+
+
+_nll.defvjp(_nll_forward, _nll_backward)
+
+
+def _sums(tokens, weights_BL):
+  each = (tokens.lse - tokens.picked, tokens.lse ** 2, tokens.correct)
+  return HeadSums(*(jnp.sum(weights_BL * value) for value in each))
+
+
+def _weighed(x_BLD, targets_BL, weights_BL):
+  """The positions that count; the others, whatever they held, as zeros."""
+  counts = weights_BL != 0
+  return jnp.where(counts[..., None], x_BLD, 0), jnp.where(counts, targets_BL, 0)
+
+
+def _read(x_BLD, w_DV, targets_BL, head):
+  """What is to be known of each token, forward only: Tokens of [B, L]."""
+  w = w_DV.astype(head.dtype)
+
+  def tile(carry, part):
+    x, targets = part
+    return carry, _tokens(_logits(x, w, head), targets)
+
+  return _scan(tile, None, (x_BLD, targets_BL), w)[1]
+
+
+def _logits(x, w, head):
+  y = jnp.tensordot(x.astype(head.dtype), w, 1, preferred_element_type=jnp.float32)
+  return y if head.softcap is None else head.softcap * jnp.tanh(y / head.softcap)
+
+
+def _hot(targets, logits):
+  return jnp.arange(logits.shape[-1]) == targets[..., None]
+
+
+def _tokens(logits, targets):
+  picked = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+  other = jnp.max(jnp.where(_hot(targets, logits), -jnp.inf, logits), -1)
+  top = jnp.maximum(picked, other)
+  return Tokens(top, jnp.exp(logits - top[..., None]).sum(-1), picked, picked > other)
+
+
+def _pull(x, w, logits, exps, targets, a, b, head):
+  """The gradients of x and w for logits whose gradient is a * exps - b * (1 at the target), a and b for each token."""
+  dlogits = exps * a[..., None] - jnp.where(_hot(targets, logits), b[..., None], 0)
+  if head.softcap is not None:
+    dlogits = dlogits * (1 - (logits / head.softcap) ** 2)
+  dlogits = dlogits.astype(head.dtype)
+  dx = jnp.tensordot(dlogits, w, (-1, 1), preferred_element_type=jnp.float32)
+  dw_DV = jnp.tensordot(x.astype(head.dtype), dlogits, ((0, 1), (0, 1)), preferred_element_type=jnp.float32)
+  return settled(dx, head.dtype), settled(dw_DV, head.dtype)
+
+
+def _scan(tile, carry, arrays, w_DV):
+  """`tile` over [B, l, ...] pieces of [B, L, ...] arrays, one after another: the last carry, and results as [B, L, ...]."""
+  batch, length = arrays[0].shape[:2]
+  tiles = -(-length // positions(batch, w_DV.shape[1]))
+  size = -(-length // tiles)
+
+  def cut(a):
+    a = jnp.pad(a, ((0, 0), (0, tiles * size - length), *((0, 0),) * (a.ndim - 2)))
+    return a.reshape(batch, tiles, size, *a.shape[2:]).swapaxes(0, 1)
+
+  def join(a):
+    return a.swapaxes(0, 1).reshape(batch, tiles * size, *a.shape[3:])[:, :length]
+
+  carry, results = jax.lax.scan(tile, carry, jax.tree.map(cut, arrays))
+  return carry, jax.tree.map(join, results)
+
+
+def positions(batch: int, vocab: int) -> int:
+  """How many positions of each row make a tile, on the machine and mesh that are here."""
+  budget = TILE_ON_CPU if jax.default_backend() == 'cpu' else TILE
+  devices = max(1, jax.sharding.get_abstract_mesh().size)
+  return max(1, budget * devices // (batch * vocab))
+
+
+def _operand_dtype(x, w, dtype):
+  return jnp.dtype(jnp.result_type(x, w) if dtype is None else dtype)
+
+
+def _check(x, w, targets, weights=None):
+  fits = x.ndim == 3 and w.ndim == 2 and x.shape[2] == w.shape[0]
+  if not fits or any(a.shape != x.shape[:2] for a in (targets, weights) if a is not None):
+    shapes = ', '.join(str(a.shape) for a in (x, w, targets, weights) if a is not None)
+    raise ValueError(f'the head takes x[B,L,D], w[D,V], targets[B,L] and weights[B,L], not {shapes}')
