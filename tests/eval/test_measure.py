@@ -93,8 +93,9 @@ def test_pieces_are_spread_and_lie_within_texts():
 def test_the_parts_of_a_report_agree_with_each_other(model, params, tokenizer):
   part = measure.heldout(model, params, tokenizer, HELD, length=16, stride=8, batch=4)
   assert [(row['source'], row['documents'], row['bytes']) for row in part['heldout']] == [('a', 1, 208), ('b', 1, 11)]
-  assert part['headline']['tokens'] == sum(row['tokens'] for row in part['heldout'])
-  assert part['headline']['perplexity'] == pytest.approx(np.exp(part['headline']['loss']))
+  assert part['headline']['heldout_documents'] == 2
+  assert part['headline']['heldout_tokens'] == sum(row['tokens'] for row in part['heldout'])
+  assert part['headline']['perplexity'] == pytest.approx(np.exp(part['headline']['heldout_loss']))
   base = measure.baselines(HELD[:1], HELD, (3, 5))
   assert base['headline']['ngram_bits_per_byte'] == min(row['bits_per_byte'] for row in base['baselines'][1:])
   assert base['headline']['gzip_bits_per_byte'] == base['baselines'][0]['bits_per_byte']

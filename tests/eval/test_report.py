@@ -32,7 +32,10 @@ class Kept(Artifact):
   size: int = 300
 
   def make(self, folder, store):
-    write_json(folder / 'report.json', {'size': 300, 'splits': {'train': {'bytes_per_token': 3.21}}})
+    part = {'documents': 11, 'bytes': 3400, 'tokens': 1059, 'bytes_per_token': 3.21}
+    write_json(folder / 'report.json', {
+      'size': 300, 'splits': {'train': part}, 'sources': {HOSTILE: {'train': part}}, 'failures': [], 'byte_share': 0.0123,
+      'unused': {'count': 3, 'pieces': []}, 'longest': [{'piece': HOSTILE, 'count': 5}]})
     (folder / 'tokenizer.model').write_bytes(b'')
     write_json(folder / 'table.json', {
       'read': {'documents': 12, 'bytes': 3456},
@@ -161,7 +164,7 @@ def test_every_section_is_there_and_reached(full):
   assert ids == links == set(SECTIONS)
   assert 'Missing' not in page.text
   assert len([tag for tag, _ in page.tags if tag == 'svg']) == len(figures(full)) == 6
-  for words in ('1.500', '20.0', '4.00 ms', '40% fewer than gzip', 'dropped: copy', '3.21'):
+  for words in ('1.500', '20.0', '4.00 ms', '40% fewer than gzip', 'dropped: copy', '3.21', '1.23% of the tokens'):
     assert words in page.text, words
 
 

@@ -109,7 +109,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def headline(run: Trainable, lines: Sequence[Line]) -> dict[str, Any]:
-  """Flat numbers: the size of the run and how fast it went. Those that are measured later come beside them."""
+  """Flat numbers: the run's size, how fast it went, how well it did last. What is measured later joins or replaces them."""
   steps = [line for line in lines if 'loss' in line]
   held = [line for line in lines if 'heldout_loss' in line]
   begins = [0, *(line['step'] for line in steps[:-1])]
@@ -120,6 +120,8 @@ def headline(run: Trainable, lines: Sequence[Line]) -> dict[str, Any]:
     'parameters': parameters(run.model), 'vocabulary': run.model.vocab,
     'train_loss': steps[-1]['loss'] if steps else None,
     'heldout_loss': held[-1]['heldout_loss'] if held else None,
+    'perplexity': math.exp(min(held[-1]['heldout_loss'], 700)) if held else None,
+    'bits_per_byte': held[-1]['heldout_bpb'] if held and run.model.causal else None,
     'train_seconds': sum((line['step'] - begin) * line['seconds'] for line, begin in zip(steps, begins)) or None,
     'train_tokens': round(steps[-1]['step'] * steps[-1]['tokens_per_s'] * steps[-1]['seconds']) if steps else None,
     'tokens_per_s': rate, 'mfu': mfu,
@@ -134,6 +136,8 @@ def notes(run: Trainable, lines: Sequence[Line]) -> dict[str, str]:
     'parameters': f'{table:,} of them in the embedding{", which is also the head" if run.model.tied else ""}',
     'training': 'Faint: means over the steps between two records. Strong: their moving average. Time spent in held-out '
                 'evaluation, sampling and saving is not in the throughput.',
+    'samples': 'Coloured: the prompt. What follows it was written by the model.',
+    'bits_per_byte': 'As the run noted it last, on the held-out rows that it watches.',
     'heldout': 'Sums over all tokens, never means of means.',
     'corpus': 'What was read, what was dropped or changed, and why.',
     'lineage': 'All that this model comes from, parents first. A digest is the sha256 of all that it is made from.',

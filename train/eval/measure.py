@@ -77,15 +77,21 @@ def heldout(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[D
           f'windows of {length} with at least {length - stride} tokens before it, where its document has them. '
           'The end of a document counts as a token and as no byte.')
   return {
-    'heldout': [_row(name, sum(each.source == name for each in held), score) for name, score in sources.items()],
-    'headline': {name: value for name, value in _row('', len(held), whole).items() if name != 'source'},
-    'notes': {'bits_per_byte': note},
+    'heldout': [{'source': name, 'documents': sum(each.source == name for each in held)} | _numbers(score)
+                for name, score in sources.items()],
+    'headline': _flat(whole, len(held)), 'notes': {'bits_per_byte': note},
   }
 
 
-def _row(source: str, documents: int, score: Score) -> dict[str, Any]:
+def _flat(whole: Score, documents: int) -> dict[str, Any]:
+  numbers = _numbers(whole)
+  return {name: numbers[name] for name in ('perplexity', 'bits_per_byte')} | {
+      'heldout_documents': documents} | {f'heldout_{name}': numbers[name] for name in ('loss', 'tokens', 'bytes')}
+
+
+def _numbers(score: Score) -> dict[str, Any]:
   numbers = {'loss': score.loss, 'perplexity': score.perplexity, 'bits_per_byte': score.bits_per_byte}
-  return {'source': source, 'documents': documents, 'bytes': score.bytes, 'tokens': score.tokens} | {
+  return {'bytes': score.bytes, 'tokens': score.tokens} | {
       name: value if np.isfinite(value) else None for name, value in numbers.items()}
 
 

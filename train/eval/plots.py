@@ -90,14 +90,14 @@ def _levels(axes: Axes, levels: Sequence[Level]) -> None:
 
 def _scale(axes: Axes, log: bool, zero: bool, percent: bool) -> None:
   axes.margins(x=0.01)
-  axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+  axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
   axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
   if log and axes.dataLim.y1 > 0:
     axes.set_yscale('log')
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
   else:
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
   if zero:
     axes.set_ylim(0, 1.1 * axes.dataLim.y1 or 1)
   axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:.0%}' if percent else short(value)))

@@ -22,7 +22,8 @@ def render(report: dict[str, Any]) -> str:
   return _template().render(
       r=report, sections=SECTIONS, summary=summary(report['headline']), bars=bars(report), tiles=tiles(report),
       figures=figures(report), latency=latency(report), failures=failures(report), heldout=heldout(report),
-      corpora=[corpus(kept['table'], kept['name']) for kept in report['corpus'] or []])
+      vocabularies=[vocabulary(kept['table'], kept['name']) for kept in report['vocabulary']],
+      corpora=[corpus(kept['table'], kept['name']) for kept in report['corpus']])
 
 
 @functools.cache
@@ -130,13 +131,15 @@ def figures(report: dict[str, Any]) -> list[Drawing]:
     ('Throughput', 'tokens per second', _curve('throughput', train, 'tokens_per_s', kind='smooth'), rates),
     ('Share of peak', 'MFU', _curve('MFU', train, 'mfu', kind='smooth'), rates | {'percent': True}),
   ]
-  return [Drawing(title, f'{unit}, {_ends(curves)}', plot(curves, label=f'{title}, {unit}, over steps', **extra))
+  return [Drawing(title, f'{unit}, {_ends(curves, percent if "percent" in extra else number)}',
+                  plot(curves, label=f'{title}, {unit}, over steps', **extra))
           for title, unit, curves, extra in drawn if curves]
 
 
-def _ends(curves: list[Curve]) -> str:
-  return ', '.join(f'{curve.name} {number(curve.y[-1])}' if len(curves) > 1 else f'{number(curve.y[-1])} at the end'
-                   for curve in curves)
+def _ends(curves: list[Curve], write: Callable[[float], str]) -> str:
+  if len(curves) == 1:
+    return f'{write(curves[0].y[-1])} at the end'
+  return ', '.join(f'{curve.name} {write(curve.y[-1])}' for curve in curves)
 
 
 def _curve(name: str, columns: dict[str, list], column: str, *args: str, **kwargs: str) -> list[Curve]:
@@ -166,6 +169,19 @@ def heldout(report: dict[str, Any]) -> Grid | None:
   rows = [[row['source'], row['documents'], row['bytes'], row['tokens'], row['perplexity'], row['bits_per_byte']]
           for row in report['heldout']]
   return Grid.of(['source', 'documents', 'bytes', 'tokens', 'perplexity', 'bits per byte'], rows) if rows else None
+
+
+def vocabulary(table: dict[str, Any], name: str) -> tuple[Grid, str]:
+  """How short the vocabulary makes each source's text, and the rest in a few sentences."""
+  head = ['source', 'split', 'documents', 'bytes', 'tokens', 'bytes per token']
+  sources = {**table['sources'], **({'all': table['splits']} if len(table['sources']) > 1 else {})}
+  rows = [[source, split, *(part[column] for column in ('documents', 'bytes', 'tokens', 'bytes_per_token'))]
+          for source, splits in sources.items() for split, part in splits.items()]
+  longest = ', '.join(piece['piece'].strip() for piece in table['longest'][:12])
+  note = (f'{table["size"]:,} pieces, of which {table["unused"]["count"]:,} stand nowhere in the text. '
+          f'{len(table["failures"])} documents do not survive encoding. {table["byte_share"]:.2%} of the tokens are single '
+          f'bytes. The longest pieces in use: {longest}.')
+  return Grid.of(head, rows, name), note
 
 
 def corpus(table: dict[str, Any], name: str) -> Grid:
