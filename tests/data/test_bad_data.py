@@ -125,7 +125,8 @@ def test_a_very_long_document_takes_linear_time(piece):       # case 18, at a fi
 
 def test_a_very_long_document_is_cut_in_whole_pieces(tmp_path):
   (tmp_path / 'a.jsonl').write_bytes(b'{"text": "' + b'never ending ' * 400_000 + b'"}')
-  corpus = Corpus(name='c', sources=(JsonLines(f'{tmp_path}/a.jsonl'),), stages=(SplitLong(),), heldout_modulo=1000)
+  corpus = Corpus(name='c', sources=(JsonLines(f'{tmp_path}/a.jsonl'),), stages=(SplitLong(1_000_000),),
+                  heldout_modulo=1000)
   folder = Store(tmp_path / 'runs').make(corpus)
   pieces = list(corpus.documents(folder, 'train'))
   assert [d.id for d in pieces] == [f'a.jsonl:1/{i}' for i in range(6)]

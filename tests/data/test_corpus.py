@@ -1,11 +1,13 @@
 """The corpus: the same bytes for any number of workers, a table that adds up, a split by law, no half-made folder."""
 
+import io
 import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from model.errors import DataError, PeerError
 from train.artifact import Store, decode, digest, encode
@@ -19,7 +21,9 @@ from train.data.pii import Pii
 from train.data.prepare import Pass, chunks, segments
 from train.data.quality import Gopher
 from train.data.readers import JsonLines, TextFiles
+from train.data.rewrite import Rewrite
 from train.data.stage import Batched, Local, Outcome, dropped, edited, kept
+from train.data.table import drawn
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,14 @@ class Lower(Local):
 
   def open(self):
     return lambda document: edited(document, {'case': lambda text: (text.lower(), sum(map(str.isupper, text)))})
+
+
+@dataclass(frozen=True)
+class Backwards:
+  """A rewriter that needs no model."""
+
+  def open(self, store):
+    return lambda spans, seeds: [span[::-1] for span in spans]
 
 
 @dataclass(frozen=True)
@@ -75,12 +87,12 @@ def bytes_in(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def mixed(tmp_path, sample) -> Corpus:
-  """Two sources through every kind of stage, in an order that makes four segments."""
+  """Two sources through every kind of stage, in an order that makes many segments."""
   quiz = EvaluationSet('quiz', TextFiles(f'{sample}/18*.txt'))
   stages = (SplitLong(100_000), Unicode(), ExactDuplicates(), Gopher(fewest_words=20), Even(batch=7), Pii(), Lower(),
             NearDuplicates(similarity=0.9), Decontaminate((quiz,)))
   return Corpus(name='mixed', sources=(messy(tmp_path), TextFiles(f'{sample}/*.txt', source='speeches')), stages=stages,
-                augment=(Noise(), Even(batch=5)), heldout_modulo=5, workers=1)
+                augment=(Noise(), Rewrite(Backwards(), batch=5)), heldout_modulo=5, workers=1)
 
 
 def test_workers_change_nothing(mixed, tmp_path):
@@ -107,17 +119,28 @@ def test_the_table_adds_up(mixed, tmp_path):
   assert len(documents) == written and sum(size(d.text) for d in documents) == table['read']['bytes'] + grown
   assert table['read']['documents'] == 1501 + 11 and total('left out', 'documents') == 3
   assert {row['stage'] for row in rows} == {'read', 'SplitLong', 'Unicode', 'ExactDuplicates', 'Gopher', 'Even', 'Pii',
-                                            'Lower', 'NearDuplicates', 'Decontaminate', 'Noise'}
+                                            'Lower', 'NearDuplicates', 'Decontaminate', 'Noise', 'Rewrite'}
   assert all(1 <= len(row['examples']) <= 3 and row['documents'] >= len(row['examples']) for row in rows)
   assert table['warnings'] == ['10 documents had an id that stood before; theirs were numbered',
                                '3 broken records were left out']
+
+
+def test_the_table_can_be_read(mixed, tmp_path):
+  table = json.loads((Store(tmp_path / 'runs').make(mixed) / 'table.json').read_text())
+  console = Console(width=200, record=True, file=io.StringIO())
+  console.print(drawn(table, 'corpus mixed'))
+  lines = [[cell.strip() for cell in line.split('│')[1:-1]] for line in console.export_text().splitlines() if '│' in line]
+  assert lines[0] == ['read', '', '1,512', '', f'{table["read"]["bytes"]:,}', '']
+  assert ['read', 'left out: data.bad-json', '3', '3', '+0'] in [line[:5] for line in lines]
+  assert [line[1] for line in lines if line[0] == 'written'][:2] == ['heldout of messy', 'train of messy']
 
 
 def test_the_split_is_a_law_of_the_text(mixed, tmp_path):
   folder = Store(tmp_path / 'runs').make(mixed)
   documents = {split: list(mixed.documents(folder, split)) for split in ('train', 'heldout')}
   assert all(held_out(d.text, 5) == (split == 'heldout') for split, found in documents.items() for d in found)
-  assert 0.1 < len(documents['heldout']) / sum(map(len, documents.values())) < 0.25
+  originals = sum('#' not in d.id for d in documents['train'])
+  assert 0.1 < len(documents['heldout']) / (len(documents['heldout']) + originals) < 0.3
   assert not any('#' in d.id for d in documents['heldout']) and any('#noise0' in d.id for d in documents['train'])
   ids = [d.id for found in documents.values() for d in found]
   assert len(set(ids)) == len(ids)
@@ -130,7 +153,8 @@ def test_the_standard_stages_keep_speeches_as_they_are(tmp_path, sample):
   kept = {d.id: d.text for split in ('train', 'heldout') for d in corpus.documents(folder, split)}
   assert kept == {path.name: path.read_bytes().decode() for path in sample.glob('*.txt')}
   assert [d.id for d in corpus.documents(folder, 'heldout')] == ['1796-Washington-1.txt', '1809-Madison-1.txt']
-  assert not json.loads((folder / 'table.json').read_text())['rows']
+  table = json.loads((folder / 'table.json').read_text())
+  assert not table['rows'] and table['stages'] == [stage.name for stage in ENGLISH]
 
 
 def test_making_it_again_changes_nothing_and_a_cut_off_try_is_made_whole(tmp_path, sample):

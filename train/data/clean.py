@@ -63,7 +63,7 @@ def _composed(text: str) -> tuple[str, int]:
 class SplitLong(Local):
   """Documents of at most `characters`: a longer one is cut into pieces that add up to it, at paragraphs if it can."""
 
-  characters: int = 1_000_000
+  characters: int = 400_000        # about 70,000 English words: less than Gopher's rules call too many
 
   def __post_init__(self):
     if self.characters < 2:

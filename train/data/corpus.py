@@ -96,7 +96,7 @@ class Corpus(Artifact):
         split: Split = 'heldout' if held_out(document.text, self.heldout_modulo) else 'train'
         shards.write(document, split)
         work.table.wrote(document, split)
-    table = work.table.json()
+    table = work.table.json([stage.name for stage in stages])
     _check(self.name, table)
     warnings = twins(files) + intake.warnings() + _missing(table)
     (folder / PART).rename(folder / DOCUMENTS)
@@ -110,7 +110,7 @@ class Corpus(Artifact):
   def _workers(self, files: list[dict]) -> int:
     if self.workers is not None:
       return self.workers
-    return max(1, min(len(os.sched_getaffinity(0)), sum(entry['bytes'] for entry in files) // A_WORKER))
+    return max(1, min(os.cpu_count() or 1, sum(entry['bytes'] for entry in files) // A_WORKER))
 
 
 def manifest(folder: Path) -> dict:

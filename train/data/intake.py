@@ -10,9 +10,7 @@ from train.data.document import Document
 from train.data.files import sha256_of
 from train.data.readers import Reader
 from train.data.stage import dropped
-from train.data.table import Table
-
-READ = -1       # the place of reading in the table: before the first stage
+from train.data.table import READ, Table
 
 
 class Intake:
@@ -41,7 +39,7 @@ class Intake:
       [f'{left_out} broken records were left out'] if left_out else [])
 
   def _leave_out(self, error: DataError) -> None:
-    self.table.left_out(READ, error.what, error.id)
+    self.table.left_out(error.what, error.id)
 
   def _named(self, document: Document) -> Document:
     """The document under an id that no other has: what is drawn at random is drawn by id."""

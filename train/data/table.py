@@ -4,7 +4,7 @@ Its laws: documents read, less those dropped, plus those added, are the document
 changes count too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.table import Table as Drawn
@@ -13,6 +13,7 @@ from train.data.document import Document, size
 from train.data.stage import Outcome
 
 EXAMPLES = 3
+READ = -1      # the place of reading: before the first stage
 Key = tuple[int, str, str, str]     # place of the stage, its name, effect, reason
 
 
@@ -61,9 +62,9 @@ class Table:
       row = self.rows.setdefault((place, stage, outcome.effect, reason.name), Row())
       row.add(max(1, len(outcome.documents) - 1), reason.places, reason.bytes, [document.id])
 
-  def left_out(self, place: int, what: str, reason: str) -> None:
+  def left_out(self, what: str, reason: str) -> None:
     """Records a record that never became a document."""
-    self.rows.setdefault((place, 'read', 'left out', reason), Row()).add(1, 1, 0, [what])
+    self.rows.setdefault((READ, 'read', 'left out', reason), Row()).add(1, 1, 0, [what])
 
   def wrote(self, document: Document, split: str) -> None:
     self.written.setdefault((document.source, split), Count()).add(document)
@@ -88,14 +89,14 @@ class Table:
     grown = dropped.bytes + added.bytes + changed.bytes
     return self.output() == Count(documents, self.read.bytes + grown)
 
-  def json(self) -> dict:
-    """The table as JSON: the same bytes for any number of workers."""
+  def json(self, stages: Sequence[str]) -> dict:
+    """The table as JSON, of a pass with stages of these names: the same bytes for any number of workers."""
     rows = [{'place': place, 'stage': stage, 'effect': effect, 'reason': reason, 'documents': row.documents,
              'places': row.places, 'bytes': row.bytes, 'examples': row.examples}
             for (place, stage, effect, reason), row in sorted(self.rows.items())]
     written = [{'source': source, 'split': split} | count.json()
                for (source, split), count in sorted(self.written.items())]
-    return {'read': self.read.json(), 'rows': rows, 'written': written}
+    return {'stages': list(stages), 'read': self.read.json(), 'rows': rows, 'written': written}
 
 
 def drawn(table: dict, title: str) -> Drawn:
@@ -110,8 +111,12 @@ def drawn(table: dict, title: str) -> Drawn:
 
 def _cells(table: dict) -> Iterator[tuple[str, ...]]:
   yield 'read', '', f'{table["read"]["documents"]:,}', '', f'{table["read"]["bytes"]:,}', ''
-  for row in table['rows']:
-    yield (row['stage'], f'{row["effect"]}: {row["reason"]}', f'{row["documents"]:,}', f'{row["places"]:,}',
-           f'{row["bytes"]:+,}', row['examples'][0])
+  for place, stage in enumerate(('read', *table['stages']), READ):
+    rows = [row for row in table['rows'] if row['place'] == place]
+    for row in rows:
+      yield (stage, f'{row["effect"]}: {row["reason"]}', f'{row["documents"]:,}', f'{row["places"]:,}',
+             f'{row["bytes"]:+,}', row['examples'][0])
+    if not rows and place != READ:
+      yield stage, 'kept all as they are', '', '', '', ''
   for row in table['written']:
     yield 'written', f'{row["split"]} of {row["source"]}', f'{row["documents"]:,}', '', f'{row["bytes"]:,}', ''
