@@ -103,7 +103,7 @@ def drawn(table: dict, title: str) -> Drawn:
   """The table of `Table.json()` for people to read."""
   picture = Drawn(title=title, title_justify='left')
   for name in ('stage', 'what', 'documents', 'places', 'bytes', 'for example'):
-    picture.add_column(name, justify='right' if name in ('documents', 'places', 'bytes') else 'left')
+    picture.add_column(name, justify='right' if name in ('documents', 'places', 'bytes') else 'left', no_wrap=name == 'stage')
   for cells in _cells(table):
     picture.add_row(*cells)
   return picture
@@ -117,6 +117,6 @@ def _cells(table: dict) -> Iterator[tuple[str, ...]]:
       yield (stage, f'{row["effect"]}: {row["reason"]}', f'{row["documents"]:,}', f'{row["places"]:,}',
              f'{row["bytes"]:+,}', row['examples'][0])
     if not rows and place != READ:
-      yield stage, 'kept all as they are', '', '', '', ''
+      yield stage, 'kept all', '', '', '', ''
   for row in table['written']:
     yield 'written', f'{row["split"]} of {row["source"]}', f'{row["documents"]:,}', '', f'{row["bytes"]:,}', ''
