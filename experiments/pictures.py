@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from experiments.laws import PowerLaw
-from experiments.trials import Trial, word, words
+from experiments.trials import Trial, metric, word, words
 from model.errors import ConfigError
 
 INK, QUIET, LINE, EMBER = '#2b2320', '#7d716a', '#e6dfda', '#c8501e'
@@ -69,11 +69,6 @@ def curves(trials: Sequence[Trial], folder: Path, x: str, y: str, by: str = '') 
     axes.set_ylabel(y)
     if len(groups) > 1:
       beside(axes)
-
-
-def metric(trial: Trial, name: str) -> float:
-  """A trial's metric; nan where it diverged or has none."""
-  return float('nan') if trial.metrics is None else trial.metrics.get(name, float('nan'))
 
 
 def rates(axes: Axes, lines: Sequence[Line]) -> None:

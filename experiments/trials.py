@@ -37,3 +37,8 @@ def word(value: Any) -> str:
   if is_dataclass(value):
     return type(value).__name__
   return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def metric(trial: Trial, name: str) -> float:
+  """A trial's metric; nan where it diverged or has none."""
+  return float('nan') if trial.metrics is None else trial.metrics.get(name, float('nan'))

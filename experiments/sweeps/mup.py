@@ -9,10 +9,10 @@ tuned on a small model holds for a large one; without it the best rate falls as 
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.grid import Trials, grid, side_by_side, vary
+from experiments.grid import Trials, chain, grid, side_by_side, vary
 from experiments.laws import best_rate
 from experiments.quickstart.pretrain import TOKENS, VOCABULARY
-from experiments.trials import Trial
+from experiments.trials import Trial, metric
 from model.config import MuP
 from model.sizes import llama
 from train.artifact import write_json
@@ -22,8 +22,8 @@ from train.run import Run, Saving, Watch
 from train.schedule import Linear
 
 HEAD = 16
-WIDTHS = (32, 64, 128, 256)
-RATES = tuple(2.0**power for power in range(-10, -3))
+WIDTHS = (32, 64, 128)
+RATES = tuple(2.0**power for power in range(-9, -3))
 BASE = llama(VOCABULARY.size, width=WIDTHS[0], layers=2, count=WIDTHS[0] // HEAD, hidden=3 * WIDTHS[0])
 
 
@@ -38,19 +38,17 @@ def sweep() -> Trials:
   heads = [width // HEAD for width in WIDTHS]
   widths = side_by_side(vary('model.width', *WIDTHS), vary('model.mlp.hidden', *(3 * width for width in WIDTHS)),
                         vary('model.attention.heads', *heads), vary('model.attention.kv_heads', *heads))
-  mup = vary('model.mup', None, MuP(base_width=WIDTHS[0], base_head_size=HEAD))
-  return grid(mup, widths, vary('optimizer.rule.lr', *RATES))
+  rates, mup = vary('optimizer.rule.lr', *RATES), vary('model.mup', MuP(base_width=WIDTHS[0], base_head_size=HEAD))
+  return chain(grid(vary('model.mup', None), widths, rates), grid(mup, widths[1:], rates))
 
 
 def draw(trials: Sequence[Trial], folder: Path) -> None:
   """Two panels, and best.json: the best rate of each width, read off a parabola."""
-  from experiments.pictures import Line, beside, metric, picture, rates  # matplotlib
+  from experiments.pictures import Line, beside, picture, rates  # matplotlib
   best: dict[str, dict[int, float]] = {}
   with picture(folder, panels=2) as panels:
     for axes, mup in zip(panels, (False, True)):
-      mine = [trial for trial in trials if (trial.changes['model.mup'] is not None) == mup]
-      lines = [Line(f'width {width}', RATES, [metric(trial, 'heldout_loss') for trial in mine
-                                              if trial.changes['model.width'] == width]) for width in WIDTHS]
+      lines = [Line(f'width {width}', RATES, losses(trials, width, mup and width != WIDTHS[0])) for width in WIDTHS]
       rates(axes, lines)
       axes.set_title('muP' if mup else 'standard parametrisation')
       axes.set_xlabel('learning rate')
@@ -60,3 +58,9 @@ def draw(trials: Sequence[Trial], folder: Path) -> None:
   write_json(folder / 'best.json', best)
   for name, each in best.items():
     print(f'{name}: best rate ' + ', '.join(f'{rate:.2g} at width {width}' for width, rate in each.items()))
+
+
+def losses(trials: Sequence[Trial], width: int, mup: bool) -> list[float]:
+  """The held-out loss at every rate; nan where a trial diverged. At the base width muP changes nothing."""
+  return [metric(trial, 'heldout_loss') for trial in trials
+          if trial.changes['model.width'] == width and (trial.changes['model.mup'] is not None) == mup]
