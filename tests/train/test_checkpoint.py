@@ -274,6 +274,7 @@ class TestKeeping:
     assert restore(folder)[0].step == 4
 
 
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')      # Orbax's writers, cut off
 class TestStorage:
 
   @contextmanager
