@@ -1,10 +1,10 @@
 """Makes what an experiment file describes, and whatever of its lineage is missing.
 
-  python -m experiments.launch --config=experiments/quickstart/chat.py
-  python -m experiments.launch --config=experiments/quickstart/chat.py --config.optimizer.rule.lr=3e-4 --config.seed=1
-  python -m experiments.launch --config=experiments/quickstart/chat.py --config.optimizer.rule='Muon(lr=0.01)'
+  python -m experiments.launch --config=experiments/quickstart/pretrain.py
+  python -m experiments.launch --config=experiments/quickstart/pretrain.py --config.optimizer.rule.lr=3e-4 --config.seed=1
+  python -m experiments.launch --config=experiments/quickstart/pretrain.py --config.optimizer.rule='Muon(lr=0.01)'
   python -m experiments.launch --config=experiments/pretrain/llama_1b.py --dry_run --devices=16
-  python -m experiments.launch --config=runs/chat-1f3a9c42d0/run.json
+  python -m experiments.launch --config=runs/sotu-lm-1f3a9c42d0/run.json
 
 FILE is a Python file with get_config(), or the run.json of anything that was made. Settings are changed by their
 path, --config.FIELD.FIELD=VALUE; a mistaken name is answered with those there are. Each thing is kept in --runs under

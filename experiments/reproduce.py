@@ -1,8 +1,8 @@
 """Runs a training again from its run.json, in a fresh folder, and compares every step's loss to the bit.
 
-  python -m experiments.reproduce --run=runs/chat-1f3a9c42d0
-  python -m experiments.reproduce --run=runs/chat-1f3a9c42d0 --steps=100
-  python -m experiments.reproduce --run=runs/chat-1f3a9c42d0 --from_scratch --to=/tmp/again
+  python -m experiments.reproduce --run=runs/sotu-lm-1f3a9c42d0
+  python -m experiments.reproduce --run=runs/sotu-lm-1f3a9c42d0 --steps=100
+  python -m experiments.reproduce --run=runs/sotu-lm-1f3a9c42d0 --from_scratch --to=/tmp/again
 
 What the run came from (corpus, tokens, parent runs) is read where it lies, and never written; --from_scratch makes
 all of it again too. The same bits are promised for the same code, packages, kind of processor and mesh; what differs

@@ -1,8 +1,8 @@
 """Writes what a trained model says after each prompt, letter by letter, as it comes.
 
-  python -m experiments.sample --run=runs/chat-1f3a9c42d0 --prompt='My fellow citizens,'
-  python -m experiments.sample --run=runs/chat-1f3a9c42d0 --prompt='The economy' --prompt='Our army' --temperature=0.7
-  python -m experiments.sample --run=runs/chat-1f3a9c42d0 --temperature=0 --stop='. ' < prompt.txt
+  python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --prompt='My fellow citizens,'
+  python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --prompt='The economy' --prompt='Our army' --temperature=0.7
+  python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --temperature=0 --stop='. ' < prompt.txt
 
 Without --prompt the text comes from standard input; at a terminal the model begins a document of its own. The same
 --seed gives the same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.

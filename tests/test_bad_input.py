@@ -10,6 +10,8 @@ that its message must hold: what is wrong, why, and what to do. `case` adds one:
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,8 @@ from absl.testing import flagsaver
 
 from model.errors import UserError
 
-TOYS = Path(__file__).parent / 'toys'
+ROOT = Path(__file__).parent.parent
+TOYS = ROOT / 'tests' / 'toys'
 EXIT_CODES = {65, 69, 70, 74, 78}
 
 
@@ -75,6 +78,16 @@ def launch(folder: Path, *argv: str) -> None:
   file.write_text('from experiments.bakery import get_config\n')
   with flagsaver.flagsaver():
     main(command.parse(['launch', f'--config={file}', f'--runs={folder / "runs"}', *argv]))
+
+
+def build(model=None, **settings) -> None:
+  """The functions of a training of a tiny model."""
+  from model.sizes import named
+  from train.build import build
+  from train.objectives import NextToken
+  from train.optimizer import Optimizer
+  settings = {'objective': NextToken(), 'batch': 16, 'length': 16} | settings
+  build(model or named('tiny'), settings.pop('objective'), Optimizer(), 10, **settings)
 
 
 @case(1, 'config.unknown-flag', '--cofnig', 'nearest are --config', '--help')
@@ -135,7 +148,21 @@ def a_learning_rate_that_is_too_large_for_a_number(folder):
   override(Optimizer(), {'rule.lr': '1e999'})
 
 
-@case(4, 'config.heads', 'width 64 with 7 heads', 'use 8 heads')
+@case(3, 'config.out-of-range', '--config.steps=-1', 'at least 1')
+def a_run_of_less_than_no_steps(folder):
+  from experiments.overrides import override
+  from experiments.quickstart.pretrain import get_config
+  override(get_config(), {'steps': '-1'})
+
+
+@case(3, 'config.out-of-range', '--config.optimizer.schedule.decay=1.2', 'share between 0 and 1')
+def a_share_above_one(folder):
+  from experiments.overrides import override
+  from experiments.quickstart.pretrain import get_config
+  override(get_config(), {'optimizer.schedule.decay': '1.2'})
+
+
+@case(4, 'config.heads', 'width 64 with 7 heads', 'use 4 or 8 heads')
 def heads_that_do_not_share_the_width(folder):
   from model.sizes import heads
   heads(64, 7)
@@ -160,6 +187,29 @@ def a_mesh_with_no_devices_on_an_axis(folder):
   MeshShape(data=0)
 
 
+@case(6, 'config.batch', 'batch = 12', '8 devices x 1 parts', 'use 16')
+def a_batch_that_does_not_divide_among_the_devices(folder):
+  build(batch=12)
+
+
+@case(6, 'config.batch', 'batch = 24', '8 devices x 2 parts', 'use 32')
+def a_batch_that_does_not_divide_into_parts(folder):
+  build(batch=24, parts=2)
+
+
+@case(7, 'config.causal-mask', 'MaskedLM', 'causal to False')
+def a_masked_objective_for_a_causal_model(folder):
+  from train.objectives import MaskedLM
+  build(objective=MaskedLM())
+
+
+@case(7, 'config.masking', '--config.objective=MaskedLM', 'rows.masking = None', 'both or neither')
+def a_masked_objective_on_rows_that_hide_nothing(folder):
+  from experiments.overrides import override
+  from experiments.quickstart.pretrain import get_config
+  override(get_config(), {'objective': 'MaskedLM'})
+
+
 @case(7, 'config.devices', '--devices=8', 'add --dry_run')
 def pretended_devices_for_a_real_run(folder):
   launch(folder, '--devices=8')
@@ -175,6 +225,13 @@ def rows_longer_than_the_position_table(folder):
   from model.decoder import check_length
   from model.sizes import named
   check_length(named('gpt2_124m'), 2048)
+
+
+@case(8, 'model.too-long', 'rows of 64 tokens', '32 entries', 'Rotary()')
+def a_run_on_rows_longer_than_the_position_table(folder):
+  from model.config import Learned
+  from model.sizes import named
+  build(replace(named('tiny'), positions=Learned(32)), length=64)
 
 
 @case(9, 'store.not-a-folder', 'is a file', '--runs')
@@ -237,3 +294,25 @@ def a_run_json_that_is_torn(folder):
 def a_run_json_that_names_something_else_than_a_config(folder):
   (folder / 'run.json').write_text('{"type": "os.system", "command": "true"}')
   launch(folder, f'--config={folder / "run.json"}')
+
+
+@case(11, 'store.locked', 'process', 'wait for it, end it, or launch with another --runs folder')
+def a_folder_in_which_another_process_works(folder):
+  from train.lock import Lock
+  holder = 'import sys; from train.lock import Lock; lock = Lock(sys.argv[1]).__enter__(); print(1, flush=True); input()'
+  with subprocess.Popen([sys.executable, '-c', holder, folder], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as job:
+    job.stdout.readline()
+    try:
+      Lock(folder).__enter__()
+    finally:
+      job.communicate(b'\n')
+
+
+# ---- tokenizer -----------------------------------------------------------------------------------------------------
+
+
+@case(26, 'config.vocab', '--config.model.vocab=100', 'sotu-bpe has 2048 ids', 'set model.vocab to 2048')
+def a_vocabulary_larger_than_the_embedding(folder):
+  from experiments.overrides import override
+  from experiments.quickstart.pretrain import get_config
+  override(get_config(), {'model.vocab': '100'})

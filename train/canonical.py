@@ -66,7 +66,7 @@ def decode(data: Any, path: str = 'config') -> Any:
   cls = _dataclass(data['type'], path)
   known = hints(cls)
   values = {}
-  for name in data.keys() - {'type'}:
+  for name in (name for name in data if name != 'type'):
     if name not in known:
       raise ConfigError('config.unknown-field', f'{path}.{name}', f'{cls.__name__} has only {", ".join(known)}',
                         'use the version of the code that wrote this file, or remove the field')

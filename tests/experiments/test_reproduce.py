@@ -1,0 +1,121 @@
+"""A real training of seconds, done again and compared to the bit, and listened to."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from absl.testing import flagsaver
+
+from experiments import command, launch, reproduce, sample
+from experiments.sample import until
+from model.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TINY = """
+from dataclasses import replace
+from model.sizes import llama
+from train.data.corpus import Corpus
+from train.data.readers import TextFiles
+from train.data.rows import Rows
+from train.data.tokens import Tokens
+from train.data.vocabulary import Vocabulary
+from train.run import Run, Saving, Watch
+
+def get_config():
+  corpus = Corpus(name='speeches', sources=(TextFiles('{text}', source='speeches'),), stages=(), heldout_modulo=2)
+  vocabulary = Vocabulary(name='pieces', corpus=corpus, size=400)
+  rows = Rows(Tokens(name='tokens', corpus=corpus, vocabulary=vocabulary), length=16)
+  return Run(name='tiny', model=llama(400, width=16, layers=1, count=1), rows=rows, batch=8, steps=8,
+             watch=Watch(metrics=1, heldout=4, heldout_rows=8), saving=Saving(every=3))
+"""
+
+
+def go(program, *argv: str) -> int:
+  with flagsaver.flagsaver():
+    return program.main(command.parse([program.__name__, *argv]))
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory) -> Path:
+  """The folder of a run that is made."""
+  folder = tmp_path_factory.mktemp('tiny')
+  (folder / 'tiny.py').write_text(TINY.format(text=ROOT / 'tests' / 'data' / 'sample' / '*.txt'))
+  assert go(launch, f'--config={folder / "tiny.py"}', f'--runs={folder / "runs"}') == 0
+  [made] = (folder / 'runs').glob('tiny-*')
+  return made
+
+
+def test_a_second_training_is_equal_to_the_bit_and_leaves_nothing(run, tmp_path, capsys):
+  before = sorted(path for path in run.parent.rglob('*'))
+  assert go(reproduce, f'--run={run}') == 0
+  assert 'equal to the bit: 8 steps' in capsys.readouterr().out
+  assert sorted(path for path in run.parent.rglob('*')) == before
+
+
+def test_a_few_steps_of_it_reuse_what_it_came_from(run, tmp_path, capsys):
+  assert go(reproduce, f'--run={run}', '--steps=2', f'--to={tmp_path}') == 0
+  steps = int(re.search(r'equal to the bit: (\d+) steps', capsys.readouterr().out)[1])
+  assert 2 <= steps <= 8
+  assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def test_from_scratch_all_of_it_is_made_again(run, tmp_path):
+  assert go(reproduce, f'--run={run}', '--steps=1', '--from_scratch', f'--to={tmp_path}') == 0
+  assert {path.name for path in tmp_path.iterdir()} == {path.name for path in run.parent.iterdir()}
+
+
+def test_one_bit_that_differs_is_found_and_shown(run, tmp_path, capsys):
+  ledger = run / 'ledger.jsonl'
+  text = ledger.read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  [line] = [line for line in lines if line.get('step') == 5]
+  value = float.fromhex(line['loss'])
+  line['loss'] = (value + 2.0**-20).hex()
+  try:
+    ledger.write_text(''.join(json.dumps(each) + '\n' for each in lines))
+    assert go(reproduce, f'--run={run}', f'--to={tmp_path}') == 1
+  finally:
+    ledger.write_text(text)
+  said = capsys.readouterr().out
+  assert 'step 5 is the first of 8 that differs' in said and line['loss'] in said and value.hex() in said
+
+
+@pytest.mark.parametrize('argv, id', [
+    (['--run={run}', '--config.steps=3'], 'config.no-overrides'), (['--run={run}/..'], 'config.no-run'),
+    (['--run='], 'config.no-run'), (['--run={run}', '--to={run}/..'], 'config.same-folder'),
+])
+def test_mistakes_are_told(run, argv, id):
+  with pytest.raises(UserError) as caught:
+    go(reproduce, *(word.format(run=run) for word in argv))
+  assert caught.value.id == id
+
+
+def test_the_model_speaks_and_says_the_same_again(run, capsys):
+  said = []
+  for seed in (1, 1, 2):
+    assert go(sample, f'--run={run}', '--prompt=The people', '--prompt=War', '--max_new=20', f'--seed={seed}') == 0
+    said.append(capsys.readouterr().out)
+  assert said[0] == said[1] != said[2]
+  first, second = re.split(r'\n-+\n', said[0])
+  assert first.startswith('The people') and second.startswith('War') and len(first) > 20
+
+
+def test_a_folder_that_is_no_run_cannot_speak(run, tmp_path):
+  [corpus] = run.parent.glob('speeches-*')
+  for folder in (tmp_path, corpus):
+    with pytest.raises(UserError, match=r'runs/NAME|no training') as caught:
+      go(sample, f'--run={folder}', '--prompt=x')
+    assert caught.value.id == 'config.no-run'
+
+
+STOPS = [([], 'one two three'), (['two'], 'one two'), (['o t'], 'one two t'), (['zz'], 'one two three'),
+         (['three', 'e t'], 'one t'), ([''], 'one two three')]
+
+
+@pytest.mark.parametrize('stops, text', STOPS)
+def test_a_stop_is_seen_wherever_it_is_cut(stops, text):
+  whole = 'one two three'
+  for size in (1, 2, 3, 5, 13):
+    parts = (whole[start:start + size] for start in range(0, len(whole), size))
+    assert ''.join(until(parts, stops)) == text
