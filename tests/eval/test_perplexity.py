@@ -104,7 +104,7 @@ def test_the_scorer_is_the_training_loss_and_does_not_see_the_padded_batch(model
   whole = Scorer(model, NextToken(z_loss=0.1), columns, len(columns['tokens']), tokenizer.bytes_of)(params)
   uneven = Scorer(model, NextToken(), columns, 4, tokenizer.bytes_of)(params)
   assert len(columns['tokens']) % 4
-  loss = NextToken()(model)(params, {}, columns, jax.random.key(0))
+  loss = jax.jit(NextToken()(model))(params, {}, columns, jax.random.key(0))
   assert whole.nll == pytest.approx(float(loss.objective.total), rel=1e-5) == pytest.approx(uneven.nll, rel=1e-5)
   assert whole.tokens == uneven.tokens == int(loss.objective.weight)
   assert whole.bytes == uneven.bytes == sum(len(text.encode()) for text in TEXTS)

@@ -149,9 +149,9 @@ def test_a_run_that_has_just_begun_has_a_page_that_says_what_is_missing(store):
   run = Trained(name='new', vocabulary=Kept(name='words'))
   begin(store.place(run), {}, digest(run))
   report = collect(run, store)
-  assert report['state'] == 'training'
+  assert report['state'] == 'unfinished'
   page = Page(render(report))
-  assert 'still training: step 0 of 30' in page.text
+  assert 'not finished: step 0 of 30' in page.text
   for part in ('training', 'samples', 'latency', 'failures', 'heldout', 'baselines', 'command'):
     assert ABSENT[part] in page.text
   assert page.text.count('Missing: ') == len(report['missing']) + 1   # held-out text is missed in two places

@@ -9,13 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from model.config import Decoder
 from model.count import flops_per_token, parameters
 from train.artifact import Artifact, Store, digest, encode, lineage
 from train.files import read_json
 from train.lives import last_life, now
+
+if TYPE_CHECKING:
+  from train.run import Run
 
 SCHEMA = 1
 POINTS = 1000         # of a curve, at most
@@ -35,28 +37,13 @@ ABSENT = {
 Line = dict[str, Any]
 
 
-class Lengthy(Protocol):
-  """Rows of so many tokens."""
-
-  length: int
-
-
-class Trainable(Protocol):
-  """What this file asks of a run: that it is an artifact, and has these fields."""
-
-  name: str
-  model: Decoder
-  rows: Lengthy
-  steps: int
-
-
-def collect(run: Artifact | Trainable, store: Store) -> dict[str, Any]:
+def collect(run: 'Run', store: Store) -> dict[str, Any]:
   """The report of what is written down. Parts that have to be measured are empty, and `missing` says so."""
   folder = store.folder(run)
   lines = read_lines(folder / 'metrics.jsonl')
   report: dict[str, Any] = {
     'schema': SCHEMA, 'name': run.name, 'digest': digest(run), 'written': now(), 'command': None,
-    'state': 'finished' if store.made(run) else 'training',
+    'state': 'finished' if store.made(run) else 'unfinished',
     'headline': headline(run, lines), 'notes': notes(run, lines), 'missing': {},
     'training': columns(lines, TRAINING), 'heldout_curve': columns(lines, HELDOUT),
     'heldout': [], 'baselines': [], 'latency': [], 'failures': [],
@@ -108,13 +95,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
   return sum(finite) / len(finite) if finite else None
 
 
-def headline(run: Trainable, lines: Sequence[Line]) -> dict[str, Any]:
+def headline(run: 'Run', lines: Sequence[Line]) -> dict[str, Any]:
   """Flat numbers: the run's size, how fast it went, how well it did last. What is measured later joins or replaces them."""
   steps = [line for line in lines if 'loss' in line]
   held = [line for line in lines if 'heldout_loss' in line]
   begins = [0, *(line['step'] for line in steps[:-1])]
   usual = steps[1:] or steps              # the first step also compiles
-  rate, mfu = (median(line[name] for line in usual) if steps else None for name in ('tokens_per_s', 'mfu'))
+  rate, mfu = (median(line[name] for line in usual) if steps else 0.0 for name in ('tokens_per_s', 'mfu'))
   return {
     'steps': run.steps, 'step': steps[-1]['step'] if steps else 0,
     'parameters': parameters(run.model), 'vocabulary': run.model.vocab,
@@ -124,12 +111,12 @@ def headline(run: Trainable, lines: Sequence[Line]) -> dict[str, Any]:
     'bits_per_byte': held[-1]['heldout_bpb'] if held and run.model.causal else None,
     'train_seconds': sum((line['step'] - begin) * line['seconds'] for line, begin in zip(steps, begins)) or None,
     'train_tokens': round(steps[-1]['step'] * steps[-1]['tokens_per_s'] * steps[-1]['seconds']) if steps else None,
-    'tokens_per_s': rate, 'mfu': mfu,
+    'tokens_per_s': rate or None, 'mfu': mfu or None,
     'peak_flops': rate * flops_per_token(run.model, run.rows.length) / mfu if mfu else None,    # what it is a share of
   }
 
 
-def notes(run: Trainable, lines: Sequence[Line]) -> dict[str, str]:
+def notes(run: 'Run', lines: Sequence[Line]) -> dict[str, str]:
   """A sentence under a heading, where the files suffice for one."""
   table = run.model.vocab * run.model.width
   return {

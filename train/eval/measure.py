@@ -56,15 +56,12 @@ def baselines(train: Iterable[Document], held: Sequence[Document], orders: Seque
   texts = [document.text.encode() for document in held]
   ngrams = Ngrams.fit((document.text.encode() for document in train), max(orders))
   bits = ngrams.bits_per_byte(texts)
-  rows = [{'name': 'gzip', 'bits_per_byte': gzip_bits_per_byte(texts)}]
-  rows += [{'name': f'{order}-gram', 'bits_per_byte': bits[order]} for order in sorted(orders)]
+  found = {'gzip': gzip_bits_per_byte(texts)} | {f'{order}-gram': bits[order] for order in sorted(orders)}
   note = ('gzip -9: all held-out documents as one stream. n-grams of bytes, Witten-Bell smoothed: counted on '
           f'{len(ngrams.grams_T):,} bytes of the training split.')
-  return {
-    'baselines': rows, 'notes': {'baselines': note},
-    'headline': {f'{row["name"].replace("-", "_")}_bits_per_byte': row['bits_per_byte'] for row in rows}
-                | {'ngram_bits_per_byte': min(bits[order] for order in orders)},
-  }
+  flat = {f'{name.replace("-", "")}_bits_per_byte': value for name, value in found.items()}
+  return {'baselines': [{'name': name, 'bits_per_byte': value} for name, value in found.items()],
+          'headline': flat | {'ngram_bits_per_byte': min(bits[order] for order in orders)}, 'notes': {'baselines': note}}
 
 
 def heldout(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[Document], length: int, stride: int,
@@ -117,7 +114,7 @@ def _write(model: Model, params: Params, tokenizer: Tokenizer, prompts: list[lis
   lot += [lot[-1]] * (batch - len(lot))
   made = generate(model, params, lot, max_new=how.new_tokens, sampling=how.sampling, eos=tokenizer.eos,
                   limit=tokenizer.size, key=jax.random.fold_in(jax.random.key(how.seed), begin))
-  return [Output(ids, tokenizer.decode(ids.tolist()), logps, reason)
+  return [Output(ids.tolist(), tokenizer.decode(ids.tolist()), logps.tolist(), reason)
           for _, ids, logps, reason in zip(prompts, *made)]
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,9 @@ from train.data.document import Document
 from train.data.heldout import Heldout, Windows
 from train.data.token_files import TokenSplit
 from train.objectives import shift
-from train.types import Batch, Objective, Params
+from train.types import Objective, Params
+
+Columns = dict[str, Any]      # arrays that lead with rows, on the host or on a device
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Scorer:
   their nll is added up over all. `bytes_of` i32[V] says how many bytes an id stands for.
   """
 
-  def __init__(self, model: Model, objective: Objective, rows: dict[str, np.ndarray], batch: int, bytes_of: np.ndarray):
+  def __init__(self, model: Model, objective: Objective, rows: Columns, batch: int, bytes_of: np.ndarray):
     loss_fn = objective(model)
     self.nll = jax.jit(lambda params, batch: loss_fn(params, {}, batch, jax.random.key(0)).metrics['nll'])
     self.lots = list(lots(rows, batch))
@@ -69,7 +72,7 @@ class Scorer:
     return Score(sum(float(part.total) for part in parts), round(sum(float(part.weight) for part in parts)), self.bytes)
 
 
-def lots(rows: dict[str, np.ndarray], size: int) -> Iterator[dict[str, np.ndarray]]:
+def lots(rows: Columns, size: int) -> Iterator[Columns]:
   """Parts of exactly `size` rows, so that one program serves all; the last is filled with zeros, which are padding."""
   count = len(rows['tokens'])
   for begin in range(0, count, size):
@@ -78,7 +81,7 @@ def lots(rows: dict[str, np.ndarray], size: int) -> Iterator[dict[str, np.ndarra
     yield {name: np.pad(column, [(0, missing)] + [(0, 0)] * (column.ndim - 1)) for name, column in lot.items()}
 
 
-def scored_bytes(batch: dict[str, np.ndarray], bytes_of: np.ndarray) -> int:
+def scored_bytes(batch: Columns, bytes_of: np.ndarray) -> int:
   """How many bytes the targets that count stand for."""
   if 'targets' in batch:
     return int(bytes_of[batch['targets']][batch['mask'] > 0].sum())
@@ -87,11 +90,11 @@ def scored_bytes(batch: dict[str, np.ndarray], bytes_of: np.ndarray) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def token_nll(model: Model) -> Callable[[Params, Batch], tuple[jax.Array, jax.Array]]:
+def token_nll(model: Model) -> Callable[[Params, Columns], tuple[jax.Array, jax.Array]]:
   """A jitted function of (params, batch): nats of each target, and 1 where it counts, both f32[B, L]."""
 
   @jax.jit
-  def judge(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+  def judge(params: Params, batch: Columns) -> tuple[jax.Array, jax.Array]:
     row = shift(batch)
     hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
     nll_BL = -model.logp(params, hidden.x_BLD, row.targets_BL)

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -16,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 # Stand-ins that Matplotlib draws with, and the page's variables that take their place.
 INK, QUIET, GRID, EMBER, SEA = '#010203', '#010204', '#010205', '#010206', '#010207'
 VARIABLES = {INK: 'var(--ink)', QUIET: 'var(--quiet)', GRID: 'var(--line)', EMBER: 'var(--ember)', SEA: 'var(--sea)'}
-STYLE = {
+STYLE: Any = {
   'svg.fonttype': 'none', 'font.size': 10, 'font.family': 'DejaVu Sans', 'text.color': INK, 'axes.labelcolor': QUIET,
   'axes.edgecolor': GRID, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.spines.left': False,
   'axes.grid': True, 'axes.grid.axis': 'y', 'axes.axisbelow': True, 'grid.color': GRID, 'grid.linewidth': 0.8,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from train.eval import show
-from train.eval.plots import SEA, Curve, Level, plot
+from train.eval.plots import EMBER, SEA, Curve, Level, plot
 from train.eval.show import NONE, Grid, duration, fixed, milliseconds, number, percent, scaled
 from train.files import write_json
 
@@ -92,7 +92,7 @@ def tiles(report: dict[str, Any]) -> list[Tile]:
     _tile('Training time', get('train_seconds'), lambda x: (duration(x), ''), f'{show.show(get("step"))} steps'),
     _tile('Training speed', get('tokens_per_s'), _rate, 'median over the steps'),
     _tile('Share of peak (MFU)', get('mfu'), lambda x: (percent(x), ''),
-          f'of {_joined(get("peak_flops"))}FLOP/s: {notes.get("peak", "")}'),
+          f'of {_joined(get("peak_flops"))}FLOP/s{notes.get("peak", "")}'),
     _tile('First token', get('first_token_p50'), lambda x: (milliseconds(x), ''), 'median, one answer at a time'),
     _tile('Each further token', get('next_token_p50'), lambda x: (milliseconds(x), ''), 'median, one answer at a time'),
     _tile('Answering speed', get('decode_tokens_per_s'), _rate, f'{get("decode_concurrency")} answers at a time'),
@@ -123,7 +123,7 @@ def figures(report: dict[str, Any]) -> list[Drawing]:
   bits = _curve('held out', held, 'bits_per_byte', SEA, 'dots')
   levels = [Level(row['name'], row['bits_per_byte']) for row in report['baselines']]
   rates = {'zero': True}
-  drawn = [
+  drawn: list[tuple[str, str, list[Curve], dict[str, Any]]] = [
     ('Loss', 'nats per token', loss, {}),
     ('Unseen text', 'bits per byte', bits, {'levels': levels}),
     ('Learning rate', 'of the schedule', _curve('learning rate', train, 'lr'), rates),
@@ -142,9 +142,9 @@ def _ends(curves: list[Curve], write: Callable[[float], str]) -> str:
   return ', '.join(f'{curve.name} {write(curve.y[-1])}' for curve in curves)
 
 
-def _curve(name: str, columns: dict[str, list], column: str, *args: str, **kwargs: str) -> list[Curve]:
+def _curve(name: str, columns: dict[str, list[Any]], column: str, colour: str = EMBER, kind: str = 'line') -> list[Curve]:
   points = [(x, y) for x, y in zip(columns.get('step', []), columns.get(column, [])) if y is not None]
-  return [Curve(name, *zip(*points), *args, **kwargs)] if points else []
+  return [Curve(name, [x for x, _ in points], [y for _, y in points], colour, kind)] if points else []
 
 
 def latency(report: dict[str, Any]) -> Grid | None:

@@ -88,5 +88,5 @@ def machine(report: dict[str, Any]) -> measure.Part:
   """The devices that are here, and what the run's MFU is a share of."""
   here = devices()
   known = on_datasheet(here['kind']) is not None
-  origin = f'the datasheet of {here["kind"]}' if known else 'matrix products, measured when the run began'
+  origin = f', from the datasheet of {here["kind"]}' if known else ', measured with matrix products when the run began'
   return {'environment': (report['environment'] or {}) | {'measured on': here}, 'notes': {'peak': origin}}
