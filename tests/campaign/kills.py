@@ -81,7 +81,8 @@ def campaign(function: str, folder: Path, kills: int, seed: int, phases: tuple[s
   with Zygote(function) as zygote:
     while found.killed.total() < kills:
       phase = phases[found.lives % len(phases)]
-      status, opened = zygote.live(folder, Kill(phase, rng.choice((1, 2)), rng.random()))
+      nth = 1 if phase == 'restore' else rng.choice((1, 2))       # a life restores once
+      status, opened = zygote.live(folder, Kill(phase, nth, rng.random()))
       found.lives += 1
       if status != -signal.SIGKILL:
         found.ended = status

@@ -29,8 +29,8 @@ def at(step: int) -> State:
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory) -> Path:
-  folder = tmp_path_factory.mktemp('whole') / 'checkpoints'
+def whole(module_path) -> Path:
+  folder = module_path / 'checkpoints'
   with Checkpoints(folder, keep=len(STEPS)) as saves:
     for step in STEPS:
       saves.save(step, at(step), {'source': {'next': step}})

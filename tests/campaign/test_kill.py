@@ -34,12 +34,11 @@ def forgetful(folder: Path) -> Path:
 
 
 @pytest.fixture(scope='module')
-def straight(tmp_path_factory) -> Path:
+def straight(module_path) -> Path:
   """The folder of a training that was left alone."""
-  folder = tmp_path_factory.mktemp('straight')
   with kills.Zygote('tests.campaign.test_kill:run') as zygote:
-    assert zygote.live(folder, None)[0] == 0
-  return folder
+    assert zygote.live(module_path, None)[0] == 0
+  return module_path
 
 
 def killed(folder: Path, function: str, count: int, phases: tuple[str, ...] = PHASES) -> kills.Campaign:

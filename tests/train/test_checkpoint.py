@@ -2,9 +2,12 @@
 
 import json
 import logging
+import os
 import resource
 import shutil
+import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +62,13 @@ def values(state: State) -> dict[str, bytes]:
 def same(state: State, other: State) -> bool:
   return values(state) == values(other) and jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
       lambda x: (x.shape, x.dtype), other)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+  """A folder in memory where there is such a place: these tests force files to the disk hundreds of times."""
+  with tempfile.TemporaryDirectory(dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None) as folder:
+    yield Path(folder)
 
 
 @pytest.fixture
