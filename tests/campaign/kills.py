@@ -21,6 +21,7 @@ class Kill:
   phase: str
   nth: int
   share: float
+  number: signal.Signals = signal.SIGKILL
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Zygote:
         self.lasted[rest] = time.monotonic() - opened.pop(rest)
       if due is not None:
         time.sleep(max(0.0, due - time.monotonic()))
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, kill.number)
         kill = due = None
     raise AssertionError(f'the zygote ended: {self.process.wait()}')
 

@@ -2,15 +2,19 @@
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import jax
 import pytest
 
+from model.errors import PREEMPTED
 from tests.campaign import kills
 from tests.campaign.resume import difference
 from tests.campaign.trainer import live
 from train.checkpoint import Checkpoints
+from train.ledger import LEDGER, lives
+from train.saving.shelf import look
 
 PHASES = ('write', 'step', 'seal', 'save', 'name', 'restore', 'retire')
 STEPS = 32
@@ -60,6 +64,28 @@ def test_a_resume_that_forgets_is_found(tmp_path, straight):
   found = killed(tmp_path, 'forgetful', 1, ('retire',))
   assert found.killed.total() == 1
   assert found.ended == 70 or difference(straight, tmp_path, STEPS)
+
+
+def asked_to_leave(folder: Path, straight: Path, phases: tuple[str, ...]) -> None:
+  """SIGTERM in each of the phases in turn, then a life to the end: each leaves with 75, and nothing is lost."""
+  with kills.Zygote('tests.campaign.test_kill:run') as zygote:
+    steps = []
+    for phase in phases:
+      status, _ = zygote.live(folder, kills.Kill(phase, 1, 0.5, signal.SIGTERM))
+      assert status == PREEMPTED, (phase, status)
+      steps.append(max(look(folder / 'checkpoints').seals))
+      assert max(lives(folder / LEDGER)[-1].steps) == steps[-1]       # saved after its very last step
+    assert zygote.live(folder, None)[0] == 0
+  assert steps == sorted(set(steps)) and difference(straight, folder, STEPS) == ''
+
+
+def test_a_run_that_is_told_to_leave_saves_its_last_step(tmp_path, straight):
+  asked_to_leave(tmp_path, straight, ('restore', 'step'))
+
+
+@pytest.mark.campaign
+def test_told_to_leave_in_every_phase(tmp_path, straight):
+  asked_to_leave(tmp_path, straight, PHASES)
 
 
 @pytest.mark.campaign
