@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from kernels.head import HeadSums, token_logp, weighted_nll
 
+from kernels.head import HeadSums, token_logp, weighted_nll
 from kernels.ranges import cached_ranges, causal_ranges, packed_ranges
 from model import cache as caches
 from model.attention import Sight
@@ -53,7 +53,7 @@ class Model(NamedTuple):
 def build(config: Decoder, compute: Compute = Compute()) -> Model:
   """The model that a config describes, computed as `compute` says."""
   stack = Stack(config, compute)
-  last = Norm(config.norm)
+  last, dtype = Norm(config.norm), jnp.dtype(config.compute_dtype)
 
   def hidden(params: Params, tokens_BL: jax.Array, segments_BL: jax.Array | None = None,
              cache: Cache | None = None) -> Hidden:
@@ -74,16 +74,16 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
     return Hidden(x_BLD, cache, aux)
 
   def logp(params: Params, x_BLD: jax.Array, targets_BL: jax.Array) -> jax.Array:
-    return token_logp(*head(config, params, x_BLD), targets_BL, softcap=config.softcap)
+    return token_logp(*head(config, params, x_BLD), targets_BL, softcap=config.softcap, dtype=dtype)
 
   def nll(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array,
           z_coefficient: float = 0.0) -> HeadSums:
     return weighted_nll(*head(config, params, x_BLD), targets_BL, weights_BL, softcap=config.softcap,
-                        z_coefficient=z_coefficient)
+                        z_coefficient=z_coefficient, dtype=dtype)
 
   def logits(params: Params, x_BLD: jax.Array) -> jax.Array:
     x_BLD, w_DV = head(config, params, x_BLD)
-    y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD, w_DV, preferred_element_type=jnp.float32)
+    y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD.astype(dtype), w_DV.astype(dtype), preferred_element_type=jnp.float32)
     return y_BLV if config.softcap is None else config.softcap * jnp.tanh(y_BLV / config.softcap)
 
   def cache(batch: int, length: int) -> Cache:
@@ -161,11 +161,11 @@ def embed(config: Decoder, params: Params, tokens_BL: jax.Array, positions_BL: j
 
 
 def head(config: Decoder, params: Params, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The operands of the last matmul, x[B, L, D] and w[D, V], in the dtype of the matmuls."""
+  """The operands of the last matmul, x[B, L, D] and w[D, V]."""
   w_DV = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
   if config.mup is not None:
     x_BLD = x_BLD * (config.mup.base_width / config.width)
-  return x_BLD.astype(config.compute_dtype), w_DV.astype(config.compute_dtype)
+  return x_BLD, w_DV
 
 
 def laid_out(config: Decoder, params: Params) -> Params:

@@ -38,7 +38,7 @@ def small(**changes) -> Decoder:
 
 VARIANTS: dict[str, Decoder] = {
   'llama': small(),
-  'untied': small(tied=False),
+  'llama3': small(positions=Rotary(5e5, scaling=Llama3(8.0, original=16)), tied=False, mup=MuP(8, base_head_size=4)),
   'gpt2': small(attention=Attention(2, 2, 8, qkv_bias=True, out_bias=True), mlp=Plain(32, bias=True), norm=LayerNorm(),
                 positions=Learned(32)),
   'gemma2': small(attention=Attention(4, 2, 8, softcap=5.0, scale=0.3, window=Window(4, ('local', 'global'))), layers=3,
@@ -46,14 +46,11 @@ VARIANTS: dict[str, Decoder] = {
                   softcap=3.0),
   'gemma3': small(attention=Attention(4, 1, 8, qk_norm=RMSNorm(), window=Window(3, ('local', 'local', 'global'))),
                   layers=4, positions=Rotary(1e6, local_theta=1e4, scaling=Linear(8.0))),
-  'qwen': small(attention=Attention(4, 2, 8, qkv_bias=True, qk_norm=RMSNorm())),
+  'qwen': small(attention=Attention(4, 2, 8, qkv_bias=True, qk_norm=RMSNorm()),
+                positions=Rotary(scaling=YaRN(4.0, original=8), fraction=0.5)),
   'mixtral': small(mlp=MoE(4, 2, Gated(24)), attention=Attention(4, 2, 8, window=Window(5))),
-  'olmoe': small(mlp=MoE(4, 2, Plain(24, 'relu2'), renormalise=False), placement='output'),
-  'llama3': small(positions=Rotary(5e5, scaling=Llama3(8.0, original=16))),
-  'yarn': small(positions=Rotary(scaling=YaRN(4.0, original=8), fraction=0.5)),
-  'no positions': small(positions=NoPositions()),
+  'olmoe': small(mlp=MoE(4, 2, Plain(24, 'relu2'), renormalise=False), placement='output', positions=NoPositions()),
   'post': small(placement='post', norm=LayerNorm(bias=False), mlp=Plain(32, 'gelu')),
-  'mup': small(mup=MuP(base_width=8, base_head_size=4)),
   'bfloat16': small(compute_dtype='bfloat16', stream_dtype='bfloat16'),
 }
 

@@ -1,0 +1,121 @@
+"""What is written must be what the full forward pass would have written, one token at a time, row by row."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.errors import ConfigError, DataError
+from model.generate import generate, round_up, stream
+from model.sampling import GREEDY, Sampling
+from tests.model.variants import EXACT, logits, made
+
+PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20], [9]]
+KEY = jax.random.key(7)
+
+
+def full(config, row: list[int]) -> np.ndarray:
+  """Logits after the row, f32[V], from one forward pass over it (padded, so that one program serves all lengths)."""
+  padded = jnp.zeros((1, 32), jnp.int32).at[0, :len(row)].set(jnp.array(row))
+  return logits(config, padded, (jnp.arange(32)[None] < len(row)).astype(jnp.int32))[0, len(row) - 1]
+
+
+def greedy(config, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
+  row, logps = list(prompt), []
+  for _ in range(count):
+    after = jax.nn.log_softmax(full(config, row))
+    row.append(int(after.argmax()))
+    logps.append(float(after[row[-1]]))
+  return row[len(prompt):], logps
+
+
+@pytest.mark.parametrize('name', ['llama', 'gpt2', 'gemma3'])
+def test_greedy_is_the_best_next_token_again_and_again(name):
+  model, params = made(EXACT[name])
+  written = generate(model, params, PROMPTS, max_new=5, sampling=GREEDY, key=KEY)
+  for prompt, ids, logps in zip(PROMPTS, written.tokens, written.logps):
+    expected, expected_logps = greedy(EXACT[name], prompt, 5)
+    assert ids.tolist() == expected
+    np.testing.assert_allclose(logps, expected_logps, atol=1e-4)
+  assert written.reasons == ['length'] * 3
+
+
+def test_logps_are_those_of_the_model_whatever_the_sampling():
+  model, params = made(EXACT['llama'])
+  odd = Sampling(temperature=0.7, top_k=9, repetition_penalty=1.3)
+  written = generate(model, params, PROMPTS[:1], max_new=6, sampling=odd, key=KEY)
+  row = PROMPTS[0] + written.tokens[0].tolist()
+  expected = [jax.nn.log_softmax(full(EXACT['llama'], row[:3 + i]))[row[3 + i]] for i in range(6)]
+  np.testing.assert_allclose(written.logps[0], expected, atol=1e-4)
+
+
+def test_a_row_does_not_depend_on_its_neighbours_or_on_rounding():
+  model, params = made(EXACT['llama'])
+  together = generate(model, params, PROMPTS, max_new=9, sampling=Sampling(), key=KEY)
+  pair = generate(model, params, [PROMPTS[0], [5]], max_new=9, sampling=Sampling(), key=KEY)
+  longer = generate(model, params, PROMPTS, max_new=20, sampling=Sampling(), key=KEY)
+  assert together.tokens[0].tolist() == pair.tokens[0].tolist() == longer.tokens[0][:9].tolist()
+  assert together.tokens[0].tolist() != generate(model, params, PROMPTS, max_new=9, sampling=Sampling(),
+                                                 key=jax.random.key(8)).tokens[0].tolist()
+
+
+def test_a_stream_gives_the_same_ids_one_by_one():
+  """Through two doublings of its cache."""
+  model, params = made(EXACT['llama'])
+  settings = {'max_new': 24, 'sampling': Sampling(), 'key': KEY}
+  whole = generate(model, params, [PROMPTS[0]], **settings).tokens[0].tolist()
+  assert list(stream(model, params, PROMPTS[0], **settings)) == whole
+  assert list(stream(model, params, PROMPTS[0], **settings, eos=whole[3])) == whole[:whole.index(whole[3]) + 1]
+
+
+def test_a_row_ends_at_eos_or_at_a_stop_sequence_or_at_the_limit():
+  model, params = made(EXACT['llama'])
+  free = generate(model, params, PROMPTS, max_new=8, sampling=Sampling(), key=KEY).tokens
+  eos, pair = int(free[0][3]), tuple(int(i) for i in free[1][4:6])
+  ended = generate(model, params, PROMPTS, max_new=8, sampling=Sampling(), key=KEY, eos=eos, stop=(pair,))
+  for before, after, logps, reason in zip(free, ended.tokens, ended.logps, ended.reasons):
+    np.testing.assert_array_equal(after, before[:len(after)])
+    ends = {'eos': [eos], 'stop': list(pair), 'length': after.tolist()}[reason]
+    assert after.tolist()[-len(ends):] == ends and len(logps) == len(after)
+    inner = after.tolist()[:-1]
+    assert eos not in inner and not any(tuple(inner[i:i + 2]) == pair for i in range(len(inner)))
+  assert ended.reasons[0] == 'eos' and ended.reasons[1] in ('stop', 'eos')
+
+
+def test_a_stop_sequence_does_not_reach_back_into_the_prompt():
+  model, params = made(EXACT['llama'])
+  first = int(generate(model, params, [PROMPTS[0]], max_new=1, sampling=GREEDY, key=KEY).tokens[0][0])
+  written = generate(model, params, [PROMPTS[0]], max_new=3, sampling=GREEDY, key=KEY, stop=((PROMPTS[0][-1], first),))
+  assert written.reasons == ['length'] and len(written.tokens[0]) == 3
+
+
+def test_ids_beyond_the_limit_are_never_written():
+  model, params = made(EXACT['llama'])
+  hot = Sampling(temperature=50.0)
+  written = generate(model, params, PROMPTS, max_new=40, sampling=hot, key=KEY, limit=11)
+  assert max(row.max() for row in written.tokens) == 10
+  assert all(np.isfinite(row).all() for row in written.logps)
+
+
+def test_programs_are_few():
+  """Prompts and answers of many lengths share a program."""
+  from model.generate import _generate
+  model, params = made(EXACT['llama3'])
+  generate(model, params, [[1, 2]], max_new=3, sampling=GREEDY, key=KEY)
+  before = _generate._cache_size()
+  for length, new in ((1, 1), (3, 9), (9, 5), (16, 16)):
+    generate(model, params, [[1] * length], max_new=new, sampling=GREEDY, key=KEY)
+  assert _generate._cache_size() == before
+  assert [round_up(n) for n in (1, 16, 17, 1000, 1024)] == [16, 16, 32, 1024, 1024]
+
+
+def test_a_prompt_that_cannot_be_read_is_refused():
+  model, params = made(EXACT['gpt2'])
+  settings = {'sampling': GREEDY, 'key': KEY}
+  with pytest.raises(DataError, match='prompt 1 has no tokens'):
+    generate(model, params, [[1], []], max_new=2, **settings)
+  with pytest.raises(DataError, match='ids from 3 to 64'):
+    generate(model, params, [[3, 64]], max_new=2, **settings)
+  with pytest.raises(ConfigError, match='position table has 32'):
+    generate(model, params, [[1] * 30], max_new=3, **settings)
+  assert len(generate(model, params, [[1] * 30], max_new=2, **settings).tokens[0]) == 2
