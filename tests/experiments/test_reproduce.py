@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import grain  # noqa: F401  it defines flags, which must be there before any flagsaver, or go with it
 import pytest
 from absl.testing import flagsaver
 
