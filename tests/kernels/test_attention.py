@@ -1,0 +1,293 @@
+"""One table of shapes for every form of attention: a float64 softmax gives its values and gradients."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from kernels import attention_blocked
+from kernels.attention import FORMS, attention, choose, explain
+from kernels.attention_call import Call
+from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
+
+SEGMENTS = np.array([[1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3], [1, 1, 0, 0, 2, 2, 2, 2, 2, 2, 0]])
+RANDOM = np.sort(np.random.default_rng(5).integers(-2, 14, (2, 2, 11)), axis=0)     # empty ones and some that reach out
+
+
+class Case(NamedTuple):
+  """Two rows of queries and keys, and what the rows see."""
+
+  ranges: Ranges
+  keys: int = 11
+  heads: int = 2
+  key_heads: int = 2
+  head_size: int = 4
+  softcap: float | None = None
+  scale: float = 0.5
+
+  @property
+  def queries(self) -> int:
+    return self.ranges.first_BL.shape[1]
+
+
+packed = packed_ranges(jnp.asarray(SEGMENTS))
+unseen = jnp.asarray([[True] * 3, [True, True, False]])
+CASES = {
+  'causal': Case(causal_ranges(2, 11)),
+  'one token': Case(causal_ranges(2, 1), keys=1),
+  'grouped': Case(causal_ranges(2, 11), heads=6, key_heads=2),
+  'one key head': Case(packed, heads=3, key_heads=1, head_size=5),
+  'window of 1': Case(causal_ranges(2, 11, 1)),
+  'window over blocks': Case(causal_ranges(2, 11, 6), head_size=8),
+  'window wider than the row': Case(causal_ranges(2, 11, 50)),
+  'packed': Case(packed),
+  'packed, window, cap, grouped': Case(packed_ranges(jnp.asarray(SEGMENTS), window=2), softcap=2.0, heads=4),
+  'bidirectional': Case(packed_ranges(jnp.asarray(SEGMENTS), causal=False)),
+  'bidirectional window': Case(packed_ranges(jnp.asarray(SEGMENTS), causal=False, window=2)),
+  'prefix of documents': Case(prefix_ranges(jnp.asarray([3, 6]), 11) & packed_ranges(jnp.asarray(SEGMENTS), causal=False)),
+  'cache': Case(cached_ranges(jnp.asarray([0, 7]), unseen), heads=4),
+  'cache, one token, window': Case(cached_ranges(jnp.asarray([2, 10]), jnp.ones((2, 1), bool), 3)),
+  'random ranges': Case(Ranges(*jnp.asarray(RANDOM, jnp.int32), Kind())),
+  'huge scores': Case(causal_ranges(2, 11), scale=1e3),
+  'cap': Case(causal_ranges(2, 11), softcap=3.0, scale=2.0),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+  """Blocks of 4 queries, so that rows of 11 have three, the last of them short."""
+  monkeypatch.setattr(attention_blocked, 'SMALL', 4)
+  monkeypatch.setattr(attention_blocked, 'LARGE', 4)
+
+
+def operands(case, dtype=np.float32):
+  """q, k, v and the gradient of the result, rounded to the type that they are handed over in."""
+  rng = np.random.default_rng(0)
+  shapes = [(2, case.queries, case.heads), (2, case.keys, case.key_heads), (2, case.keys, case.key_heads)]
+  return tuple(jnp.asarray(rng.normal(size=(*shape, case.head_size)), dtype) for shape in [*shapes, shapes[0]])
+
+
+def mask(ranges, keys):
+  slots = np.arange(keys)
+  return (slots >= np.asarray(ranges.first_BL)[..., None]) & (slots < np.asarray(ranges.last_BL)[..., None])
+
+
+def truth(case, q, k, v, g):
+  """The result and the gradients of q, k, v, in float64 and head by head."""
+  q, k, v, g = (np.asarray(a.astype(jnp.float32), np.float64) for a in (q, k, v, g))
+  seen = mask(case.ranges, case.keys)
+  out, dq, dk, dv = np.zeros_like(q), np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+  for h in range(case.heads):
+    shared = h * case.key_heads // case.heads
+    raw = case.scale * np.einsum('blk,bsk->bls', q[:, :, h], k[:, :, shared])
+    scores = raw if case.softcap is None else case.softcap * np.tanh(raw / case.softcap)
+    scores = np.where(seen, scores, -np.inf)
+    top = np.where(seen.any(-1, keepdims=True), scores.max(-1, keepdims=True), 0)
+    weights = np.exp(scores - top)
+    weights /= np.where(seen.any(-1, keepdims=True), weights.sum(-1, keepdims=True), 1)
+    out[:, :, h] = weights @ v[:, :, shared]
+    dweights = np.einsum('blk,bsk->bls', g[:, :, h], v[:, :, shared])
+    dscores = weights * (dweights - (weights * dweights).sum(-1, keepdims=True)) * case.scale
+    if case.softcap is not None:
+      dscores *= 1 - np.tanh(raw / case.softcap) ** 2
+    dq[:, :, h] = dscores @ k[:, :, shared]
+    dk[:, :, shared] += np.einsum('bls,blk->bsk', dscores, q[:, :, h])
+    dv[:, :, shared] += np.einsum('bls,blk->bsk', weights, g[:, :, h])
+  return out, dq, dk, dv
+
+
+def run(case, implementation, q, k, v, g):
+  """The result and the gradients of q, k, v by one form."""
+  def forward(q, k, v):
+    return attention(q, k, v, case.ranges, scale=case.scale, softcap=case.softcap, implementation=implementation)
+
+  out, pull = jax.vjp(forward, q, k, v)
+  return out, *pull(g)
+
+
+def close(got, expected, tolerance):
+  got = np.asarray(jnp.asarray(got, jnp.float32))
+  np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * max(1, np.abs(expected).max()))
+
+
+OWN = [('reference', 'float32'), ('blocked', 'float32')]
+FULLY = ('one key head', 'packed', 'bidirectional window', 'cache')      # in both types, and by `xla` too
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_values_and_gradients(name):
+  """By the forms that can run here; rows that see nothing give and get exact zeros."""
+  case = CASES[name]
+  runs = OWN + [('xla', 'float32'), ('reference', 'bfloat16'), ('blocked', 'bfloat16')] * (name in FULLY)
+  data = {dtype: operands(case, dtype) for _, dtype in runs}
+  results = jax.jit(lambda data: {(form, dtype): run(case, form, *data[dtype]) for form, dtype in runs})(data)
+  empty = ~mask(case.ranges, case.keys).any(-1)
+  for (_, dtype), got in results.items():
+    for value, expected in zip(got, truth(case, *data[dtype])):
+      assert value.dtype == dtype
+      close(value, expected, 2e-5 * max(1, case.scale) if dtype == 'float32' else 3e-2)
+    assert not np.asarray(got[0])[empty].any() and not np.asarray(got[1])[empty].any()
+
+
+WRONG = {
+  'sees one too many': lambda r: r.replace(last_BL=r.last_BL + 1, kind=Kind()),
+  'sees one too few': lambda r: r.replace(first_BL=r.first_BL + 1, kind=Kind()),
+  'forgets the documents': lambda r: causal_ranges(*r.first_BL.shape),
+  'believes in a wrong band': lambda r: r.replace(kind=Kind(before=0, after=0)),
+}
+
+
+@pytest.mark.parametrize('wrong', WRONG)
+def test_a_wrong_mask_is_noticed(wrong):
+  """The control of the test above: near misses of the packed ranges fail it for every form that reads them."""
+  case = CASES['packed']
+  data = operands(case)
+  other = case._replace(ranges=WRONG[wrong](case.ranges))
+  forms = ['blocked'] if wrong == 'believes in a wrong band' else ['reference', 'blocked', 'xla']
+  results = jax.jit(lambda data: [run(other, form, *data) for form in forms])(data)
+  for got in results:
+    for value, expected in zip(got, truth(case, *data)):
+      with pytest.raises(AssertionError):
+        close(value, expected, 2e-5)
+
+
+@pytest.mark.parametrize('form', ['reference', 'blocked'])
+def test_documents_do_not_touch_each_other(form):
+  """Another text in document 1 leaves documents 2 and 3, and the gradients that they give, equal to the bit."""
+  case = CASES['packed']
+  q, k, v, g = operands(case)
+  g = jnp.where(SEGMENTS[..., None, None] == 1, 0, g)
+  go = jax.jit(lambda *data: run(case, form, *data))
+  before = go(q, k, v, g)
+  after = go(*(jnp.where(SEGMENTS[..., None, None] == 1, 3 * x + 1, x) for x in (q, k, v)), g)
+  for a, b in zip(before, after):
+    np.testing.assert_array_equal(np.asarray(a)[SEGMENTS != 1], np.asarray(b)[SEGMENTS != 1])
+
+
+def test_blocks_pay_only_for_what_is_seen():
+  """Products of a causal row take 0.63 of the square's with four blocks, and a narrow window far less."""
+  def flops(ranges):
+    x = jax.ShapeDtypeStruct((2, 16, 2, 32), 'float32')
+    call = jax.jit(lambda q, k, v: attention(q, k, v, ranges, scale=1.0, implementation='blocked'))
+    return call.lower(x, x, x).compile().cost_analysis()['flops']
+
+  square = flops(Ranges(jnp.zeros((2, 16), int), jnp.full((2, 16), 16), Kind()))
+  assert flops(causal_ranges(2, 16)) < 0.7 * square
+  assert flops(causal_ranges(2, 16, 2)) < 0.45 * square
+
+
+def test_rematerialisation_can_keep_the_forward_pass():
+  """Saving what is named 'attention' spares the backward pass two products for each of the three blocks."""
+  case = CASES['causal']
+  q, k, v, _ = operands(case)
+
+  def products(policy):
+    f = jax.checkpoint(lambda q: attention(q, k, v, case.ranges, scale=1.0, implementation='blocked'), policy=policy)
+    return str(jax.make_jaxpr(jax.grad(lambda q: f(q).sum()))(q)).count('dot_general')
+
+  keep = jax.checkpoint_policies.save_only_these_names('attention')
+  assert products(None) - products(keep) == 2 * 3
+
+
+def test_maps_over_examples():
+  """vmap over the batch gives what the batch gives."""
+  case = CASES['packed']
+  data = operands(case)
+
+  def one(first, last, *data):
+    alone = case._replace(ranges=Ranges(first[None], last[None], case.ranges.kind))
+    return jax.tree.map(lambda a: a[0], run(alone, 'blocked', *(x[None] for x in data)))
+
+  mapped = jax.jit(jax.vmap(one))(case.ranges.first_BL, case.ranges.last_BL, *data)
+  for got, expected in zip(mapped, truth(case, *data)):
+    close(got, expected, 2e-5)
+
+
+@pytest.mark.parametrize('form', ['reference', 'blocked'])
+def test_rows_and_heads_over_eight_devices(form):
+  """Nothing is gathered where rows and heads lie on different devices, forward and backward."""
+  mesh = jax.make_mesh((4, 2), ('data', 'tensor'), axis_types=(AxisType.Auto,) * 2)
+  rng = np.random.default_rng(0)
+  segments = jnp.asarray(rng.integers(1, 3, (8, 11)).cumsum(-1) // 5)
+  q, g = rng.normal(size=(2, 8, 11, 4, 8)).astype(np.float32)
+  k, v = rng.normal(size=(2, 8, 11, 2, 8)).astype(np.float32)
+
+  def go(segments, q, k, v, g):
+    return run(Case(packed_ranges(segments)), form, q, k, v, g)
+
+  expected = jax.jit(go)(segments, q, k, v, g)
+  with jax.set_mesh(mesh):
+    laid = [jax.device_put(a, NamedSharding(mesh, P('data', None, 'tensor'))) for a in (q, k, v, g)]
+    compiled = jax.jit(go).lower(jax.device_put(segments, NamedSharding(mesh, P('data'))), *laid).compile()
+    got = compiled(jax.device_put(segments, NamedSharding(mesh, P('data'))), *laid)
+  text = compiled.as_text()
+  assert not any(word in text for word in ('all-gather', 'all-to-all', 'collective-permute', 'all-reduce'))
+  for a, b in zip(got, expected):
+    close(a, np.asarray(b), 1e-5)
+
+
+NVIDIA = Call(2048, 2048, 128, 'bfloat16', Kind(None, 0, exact=True), None, 'gpu', 9.0)
+CHOICES = [
+  (NVIDIA, 'cudnn', ''),
+  (NVIDIA._replace(kind=Kind(1023, 0, exact=True)), 'cudnn', ''),
+  (NVIDIA._replace(kind=Kind(exact=True)), 'cudnn', ''),
+  (NVIDIA._replace(kind=Kind(exact=True), keys=77), 'cudnn', ''),
+  (NVIDIA._replace(head_size=256), 'cudnn', ''),
+  (NVIDIA._replace(head_size=256, capability=8.0), 'blocked', 'head size 256'),
+  (NVIDIA._replace(head_size=36), 'blocked', 'multiple of 8'),
+  (NVIDIA._replace(kind=Kind(None, 0)), 'blocked', 'dense bias'),
+  (NVIDIA._replace(kind=Kind(3, 3, exact=True)), 'blocked', 'to the left'),
+  (NVIDIA._replace(keys=4096), 'blocked', 'no square'),
+  (NVIDIA._replace(dtype='float32'), 'blocked', 'float32'),
+  (NVIDIA._replace(softcap=50.0), 'blocked', 'soft cap'),
+  (NVIDIA._replace(platform='tpu'), 'blocked', 'not on tpu'),
+  (NVIDIA._replace(platform='cpu'), 'blocked', 'not on cpu'),
+  (NVIDIA._replace(platform='cpu', queries=1), 'reference', ''),
+]
+
+
+@pytest.mark.parametrize(('call', 'name', 'why'), CHOICES)
+def test_choice(call, name, why):
+  """Also for machines that are not here: the choice is a function of the call."""
+  choice = choose(call)
+  assert choice.name == name and why in str(choice)
+
+
+def test_explain_says_what_attention_does():
+  case = CASES['packed']
+  q, k, _, _ = operands(case)
+  assert explain(q, k, case.ranges).name in FORMS
+  if jax.default_backend() == 'cpu':
+    assert explain(q, k, case.ranges).name == 'reference'
+    assert str(explain(jax.ShapeDtypeStruct((2, 64, 2, 8), 'float32'), k, case.ranges)).startswith('blocked (not cudnn: ')
+
+
+def test_refusals_are_explained():
+  q, k, v, _ = operands(CASES['causal'])
+  ranges = causal_ranges(2, 11)
+  with pytest.raises(ValueError, match="'flash' is unknown; choose from reference, blocked, xla, cudnn"):
+    attention(q, k, v, ranges, scale=1.0, implementation='flash')
+  with pytest.raises(ValueError, match='xla cannot do this call: it has no soft cap'):
+    attention(q, k, v, ranges, scale=1.0, softcap=1.0, implementation='xla')
+  with pytest.raises(ValueError, match='G must divide H'):
+    attention(q[:, :, :1], k, v, ranges, scale=1.0)
+  with pytest.raises(ValueError, match='one range a row'):
+    attention(q, k, v, causal_ranges(2, 10), scale=1.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('kind', [Kind(None, 0, exact=True), Kind(31, 0, exact=True), Kind(exact=True)], ids=str)
+@pytest.mark.parametrize('head_size', [64, 128])
+def test_cudnn(kind, head_size):
+  """cuDNN's band is the band of the reference, with gradients."""
+  ranges = causal_ranges(2, 256, kind.window) if kind.causal else \
+    Ranges(jnp.zeros((2, 256), jnp.int32), jnp.full((2, 256), 256, jnp.int32), kind)
+  case = Case(ranges, keys=256, heads=4, head_size=head_size, scale=head_size ** -0.5)
+  data = operands(case, jnp.bfloat16)
+  assert explain(data[0], data[1], ranges).name == 'cudnn'
+  for value, expected in zip(jax.jit(lambda data: run(case, 'cudnn', *data))(data), truth(case, *data)):
+    close(value, expected, 3e-2)
