@@ -49,7 +49,7 @@ def test_units():
 
 def test_numbers_stand_right_and_words_left():
   assert Grid.of(['a', 'b', 'c', 'd'], [[1, 'x', None, percent(0.5)], [2.5, 'y', None, percent(None)]]).right == [
-    True, False, False, True]
+    True, False, True, True]
 
 
 def test_every_leaf_of_a_tree_is_in_some_grid():

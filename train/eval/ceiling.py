@@ -51,10 +51,11 @@ def on_datasheet(kind: str) -> float | None:
 def matmul_ceiling(dtype: str = 'float32', size: int | None = None, seconds: float = 0.4) -> float:
   """FLOP/s of a square matrix product on one device: the fastest of as many as fit in `seconds`, at least five.
 
-  The fastest and not the median: what others do on the machine would lower the ceiling and flatter every share of it.
-  1536 wide on a CPU and 8192 elsewhere: wide enough for the full rate, over in less than a second.
+  The fastest and not the median: what others do on the machine would lower the ceiling and flatter every share of it. So
+  a CPU's matrices are no wider than 512: a product of a millisecond finds a moment to itself where 1536 finds none (on a
+  busy machine 120 to 230 GFLOP/s against 60 to 130), and on an idle one it is as fast. 8192 elsewhere.
   """
-  size = size or (1536 if jax.default_backend() == 'cpu' else 8192)
+  size = size or (512 if jax.default_backend() == 'cpu' else 8192)
   matrix = jax.jit(lambda key: jax.random.normal(key, (size, size), jnp.dtype(dtype)))(jax.random.key(0))
   product = jax.jit(jnp.matmul)
   jax.block_until_ready(product(matrix, matrix))

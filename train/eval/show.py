@@ -23,7 +23,7 @@ class Grid(NamedTuple):
   @classmethod
   def of(cls, head: list[str], rows: list[list[Any]], name: str = '') -> 'Grid':
     columns = [[row[i] for row in rows if row[i] is not None] for i in range(len(head))]
-    return cls(name, head, rows, [bool(column) and all(map(_numeric, column)) for column in columns])
+    return cls(name, head, rows, [all(map(_numeric, column)) for column in columns])
 
 
 class Figure(str):
