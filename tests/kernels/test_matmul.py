@@ -94,6 +94,22 @@ def test_weight_gradient_reaches_the_matrix_units(leading):
   assert 'bf16[64,128]' not in compiled(plain, x, g)
 
 
+@pytest.mark.parametrize('dtype', [None, jnp.bfloat16])
+def test_several_dimensions_in_and_out(dtype):
+  """Heads of a size into a width, and a width into heads, are the flat products."""
+  x, w, g = operands((2, 3), inputs=24, outputs=30)
+  shaped = x.reshape(2, 3, 4, 6), w.reshape(4, 6, 2, 3, 5), g.reshape(2, 3, 2, 3, 5)
+
+  @jax.jit
+  def run(x, w, g):
+    y, pull = jax.vjp(lambda x, w: matmul(x, w, dtype, inputs=2), x, w)
+    return y, *pull(g)
+
+  for got, expected, like in zip(run(*shaped), truth(x, w, g), (shaped[2], shaped[0], shaped[1])):
+    tolerance = 1e-5 if dtype is None else 2e-2
+    np.testing.assert_allclose(got, expected.reshape(like.shape), rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
 def test_mismatched_shapes_are_named():
   with pytest.raises(ValueError, match=r'\(2, 3\) and \(4, 5\)'):
     matmul(jnp.ones((2, 3)), jnp.ones((4, 5)))
