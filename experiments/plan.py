@@ -5,6 +5,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from model.errors import ConfigError
 from train.artifact import Artifact, Store, digest, encode, lineage
 from train.lives import Changes, changes
 
@@ -51,9 +52,17 @@ def show(items: list[Item], store: Store, prices: bool) -> None:
     for path, (before, after) in item.changed.items():
       console.print(f'[yellow]changed since {item.thing.name} was cut off[/]: {path} was {before!r} and is {after!r}',
                     highlight=False)
-    rows = item.thing.price() if prices and item.state != 'made' else {}
-    if rows:
+    if prices and item.state != 'made' and (rows := _price(item.thing)):
       console.print(_price_table(item.thing.name, rows))
+
+
+def _price(thing: Artifact) -> dict[str, str]:
+  try:
+    return thing.price()
+  except ConfigError as error:
+    if error.id != 'mesh.device-count':
+      raise
+    raise ConfigError(error.id, error.what, error.why, 'plan with --devices=N for devices that are not here') from error
 
 
 def _price_table(name: str, rows: dict[str, str]) -> Table:

@@ -7,6 +7,7 @@ of it before will be made anew. Where that is meant, write the digests again and
 """
 
 import json
+import math
 import os
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -17,7 +18,6 @@ import pytest
 
 from experiments.load import call, load, load_module
 from experiments.overrides import override
-from model.errors import ConfigError
 from model.sharding import AXES, MeshShape
 from train.artifact import decode, digest, encode, lineage
 from train.price import price
@@ -30,11 +30,12 @@ FILES = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('experiments/*
 SWEEPS = [path for path in FILES if 'def sweep(' in (ROOT / path).read_text()]
 
 
-def small(shape: MeshShape) -> MeshShape:
-  """A mesh of eight devices that cuts along the same axes: 2 along each but the largest."""
-  cut = [axis for axis, size in zip(AXES, astuple(shape)) if size != 1]
-  sizes = dict.fromkeys(cut[1:], 2)
-  return MeshShape(**(dict.fromkeys(AXES, 1) | sizes | {cut[0] if cut else 'data': 8 // 2 ** len(sizes)}))
+def small(run: Run) -> MeshShape:
+  """A mesh of eight devices that cuts along the axes that the run's does, and along 'tensor' where its batch is small."""
+  cut = [axis for axis, size in zip(AXES, astuple(run.mesh)) if size != 1]
+  sizes = dict.fromkeys(AXES, 1) | dict.fromkeys(cut[1:], 2)
+  sizes['data'] = math.gcd(8 // math.prod(sizes.values()), run.batch // run.parts)
+  return MeshShape(**(sizes | {'tensor': sizes['tensor'] * 8 // math.prod(sizes.values())}))
 
 
 def batch_of(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
@@ -47,11 +48,8 @@ def batch_of(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
 
 def traced(run: Run) -> None:
   """Traces a step of the run on eight devices: its state keeps its shapes, and parameters are cut as its mesh says."""
-  try:
-    built = run.build()
-  except ConfigError as error:
-    assert error.id == 'mesh.device-count', error
-    built = replace(run, mesh=small(run.mesh)).build()
+  built = replace(run, mesh=small(run)).build()
+  assert built.mesh.size == 8
   with jax.set_mesh(built.mesh):
     state, metrics = jax.eval_shape(built.step, built.abstract, {}, batch_of(run))
   shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, built.abstract)]

@@ -189,6 +189,22 @@ def test_two_launches_at_once_make_it_once(bread, tmp_path):
     assert len((folder / 'lives.jsonl').read_text().splitlines()) == 1
 
 
+def test_a_plan_for_a_pod_needs_no_pod(tmp_path):
+  path = tmp_path / 'pod.py'
+  path.write_text('from dataclasses import replace\nfrom experiments.quickstart.pretrain import get_config as small\n'
+                  'from model.sharding import MeshShape\nfrom model.sizes import SIZES\ndef get_config():\n'
+                  '  return replace(small(), name="pod", model=SIZES["llama_8b"], batch=1024, parts=1,\n'
+                  '                 mesh=MeshShape(fsdp=32, tensor=4))\n')
+  plan = shell(f'--config={path}', '--dry_run', '--devices=256')
+  none = shell(f'--config={path}', '--dry_run')
+  out, err = plan.communicate(timeout=120)
+  assert plan.returncode == 0, err
+  said = ' '.join(out.split())
+  assert 'parameters 8.03B' in said and 'devices 256: data 2 x fsdp 32 x tensor 4' in said and 'MiB of state' in said
+  _, err = none.communicate(timeout=120)
+  assert none.returncode == 78 and '--devices=N' in err
+
+
 def free_port() -> int:
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
