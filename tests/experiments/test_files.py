@@ -57,7 +57,7 @@ def traced(run: Run) -> None:
   assert 'FLOPs' in price(built, run.batch, run.rows.length, run.steps)['compute']
   leaves = jax.tree.leaves(built.abstract.params)
   cut = [leaf for leaf in leaves if leaf.sharding.shard_shape(leaf.shape) != leaf.shape]
-  if built.mesh.shape['fsdp'] > 1 or built.mesh.shape['tensor'] > 1:
+  if (run.mesh.fsdp, run.mesh.tensor) != (1, 1):
     assert sum(leaf.size for leaf in cut) > 0.9 * sum(leaf.size for leaf in leaves)
 
 
