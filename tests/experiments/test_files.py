@@ -32,9 +32,9 @@ SWEEPS = [path for path in FILES if 'def sweep(' in (ROOT / path).read_text()]
 
 def small(run: Run) -> MeshShape:
   """A mesh of eight devices that cuts along the axes that the run's does, and along 'tensor' where its batch is small."""
-  cut = [axis for axis, size in zip(AXES, astuple(run.mesh)) if size != 1]
+  cut = [axis for axis, size in zip(AXES, astuple(run.mesh)) if size != 1] or ['data']
   sizes = dict.fromkeys(AXES, 1) | dict.fromkeys(cut[1:], 2)
-  sizes['data'] = math.gcd(8 // math.prod(sizes.values()), run.batch // run.parts)
+  sizes[cut[0]] = math.gcd(8 // math.prod(sizes.values()), run.batch // run.parts)
   return MeshShape(**(sizes | {'tensor': sizes['tensor'] * 8 // math.prod(sizes.values())}))
 
 
