@@ -35,12 +35,12 @@ class Campaign:
 
 
 class Zygote:
-  """A process that gives birth to lives of `function` (module:name), in the shared compilation cache."""
+  """A process that gives birth to lives, each a function of `module`, in the shared compilation cache."""
 
-  def __init__(self, function: str):
+  def __init__(self, module: str):
     environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax'), 'XLA_FLAGS': '',
                                 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', 'JAX_PLATFORMS': 'cpu'}
-    self.process = subprocess.Popen([sys.executable, '-m', 'tests.campaign.zygote', function], cwd=ROOT, env=environment,
+    self.process = subprocess.Popen([sys.executable, '-m', 'tests.campaign.zygote', module], cwd=ROOT, env=environment,
                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
     self.lasted = Counter()                 # phase -> seconds, when it was last seen from its beginning to its end
 
@@ -51,9 +51,9 @@ class Zygote:
     self.process.stdin.close()
     self.process.wait(PATIENCE)
 
-  def live(self, folder: Path, kill: Kill | None) -> tuple[int, list[str]]:
+  def live(self, function: str, folder: Path, kill: Kill | None = None) -> tuple[int, list[str]]:
     """The exit status of one life in the folder (-9 if the kill came in time), and the phases that were open then."""
-    print(folder, file=self.process.stdin, flush=True)
+    print(function, folder, file=self.process.stdin, flush=True)
     child, opened, seen, due = 0, {}, Counter(), None
     for line in self.process.stdout:
       word, _, rest = line.strip().partition(' ')
@@ -75,20 +75,19 @@ class Zygote:
     raise AssertionError(f'the zygote ended: {self.process.wait()}')
 
 
-def campaign(function: str, folder: Path, kills: int, seed: int, phases: tuple[str, ...]) -> Campaign:
+def campaign(zygote: Zygote, function: str, folder: Path, kills: int, seed: int, phases: tuple[str, ...]) -> Campaign:
   """Kills `kills` lives, phases in turn, then lets one live to its end. Repeatable up to the machine's own timing."""
   rng = random.Random(seed)
   found = Campaign(seed)
-  with Zygote(function) as zygote:
-    while found.killed.total() < kills:
-      phase = phases[found.lives % len(phases)]
-      nth = 1 if phase == 'restore' else rng.choice((1, 2))       # a life restores once
-      status, opened = zygote.live(folder, Kill(phase, nth, rng.random()))
-      found.lives += 1
-      if status != -signal.SIGKILL:
-        found.ended = status
-        return found
-      found.killed['+'.join(sorted(opened)) or 'step'] += 1
-    found.ended, _ = zygote.live(folder, None)
+  while found.killed.total() < kills:
+    phase = phases[found.lives % len(phases)]
+    nth = 1 if phase == 'restore' else rng.choice((1, 2))       # a life restores once
+    status, opened = zygote.live(function, folder, Kill(phase, nth, rng.random()))
     found.lives += 1
+    if status != -signal.SIGKILL:
+      found.ended = status
+      return found
+    found.killed['+'.join(sorted(opened)) or 'step'] += 1
+  found.ended, _ = zygote.live(function, folder)
+  found.lives += 1
   return found

@@ -8,7 +8,7 @@ UserError with exit code 75.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -26,24 +26,31 @@ Saved = tuple[State, dict[str, Any]]
 Forget = Callable[[Saved, Saved], Saved]      # (what is restored, the first save of the straight run) -> what is used
 
 
-def resumed(live: Live, folder: Path, steps: int, stops: Iterable[int], forget: Forget | None = None) -> dict[int, str]:
+class Straight(NamedTuple):
+  """The folder of a run that never stopped, and what it saved first."""
+
+  folder: Path
+  first: Saved
+
+
+def resumed(live: Live, straight: Straight, folder: Path, stops: Iterable[int],
+            forget: Forget | None = None) -> dict[int, str]:
   """Stops after each of `stops`, resumes, trains to the end: how each differs from never stopping; {} if none does.
 
   With `forget` something is lost at each resume, and then there must be differences, or the law is not being tested.
   """
-  straight, first = straight_run(live, folder / 'straight')
   found = {}
   for stop in stops:
     stopped(live, folder / str(stop), stop)
-    with nullcontext() if forget is None else forgetting(forget, first):
-      told = difference(straight, live(folder / str(stop)), steps)
+    with nullcontext() if forget is None else forgetting(forget, straight.first):
+      told = difference(straight.folder, live(folder / str(stop)))
     if told:
       found[stop] = told
   return found
 
 
-def straight_run(live: Live, folder: Path) -> tuple[Path, Saved]:
-  """A run that never stops, and what it saved first."""
+def straight_run(live: Live, folder: Path) -> Straight:
+  """A run that never stops."""
   saved: list[Saved] = []
   real = Checkpoints.save
 
@@ -53,7 +60,7 @@ def straight_run(live: Live, folder: Path) -> tuple[Path, Saved]:
     return real(self, step, state, host)
 
   with mock.patch.object(Checkpoints, 'save', save):
-    return live(folder), saved[0]
+    return Straight(live(folder), saved[0])
 
 
 def stopped(live: Live, folder: Path, stop: int) -> None:
@@ -68,13 +75,15 @@ def stopped(live: Live, folder: Path, stop: int) -> None:
   raise AssertionError(f'it was told to leave after step {stop} and did not')
 
 
-def difference(straight: Path, other: Path, steps: int) -> str:
+def difference(straight: Path, other: Path) -> str:
   """How another run of the same differs: in the bits of a step, in the number of steps, in the last state; or ''."""
   ledgers = compare(straight / LEDGER, other / LEDGER)
-  if not ledgers.equal or ledgers.steps != steps or ledgers.alone != (0, 0):
+  if not ledgers.equal or ledgers.alone != (0, 0):
     return f'step {ledgers.first}: {ledgers.told}; {ledgers.steps} steps in both, alone {ledgers.alone}'
-  last = [shelf.look(folder / 'checkpoints').seals[steps] for folder in (straight, other)]
-  return '' if last[0].digests == last[1].digests else 'the last states differ'
+  seals = [shelf.look(folder / 'checkpoints').seals for folder in (straight, other)]
+  last = [max(seals[0]), max(seals[1])]
+  same = last[0] == last[1] == ledgers.steps and seals[0][last[0]].digests == seals[1][last[1]].digests
+  return '' if same else f'the last saves differ: those of steps {last}, of {ledgers.steps}'
 
 
 @contextmanager

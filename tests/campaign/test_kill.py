@@ -3,97 +3,124 @@
 import os
 import random
 import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
 
 from model.errors import PREEMPTED
-from tests.campaign import kills
+from tests.campaign import kills, real
 from tests.campaign.resume import difference
-from tests.campaign.trainer import live
 from train.checkpoint import Checkpoints
-from train.ledger import LEDGER, lives
+from train.ledger import LEDGER, Ledger, lives
 from train.saving.shelf import look
 
 PHASES = ('write', 'step', 'seal', 'save', 'name', 'restore', 'retire')
 STEPS = 32
 
 
-def run(folder: Path) -> Path:
-  """One life: slow enough to be killed inside anything."""
-  return live(folder, STEPS, every=2, pause=0.01)
+def run(folder: Path) -> None:
+  """One life of a real run, slow enough to be killed inside anything."""
+  write = Ledger.write
+
+  def slowly(self, *args):
+    write(self, *args)
+    time.sleep(0.02)
+
+  Ledger.write = slowly
+  real.live(folder, STEPS, every=2)
 
 
-def forgetful(folder: Path) -> Path:
+def forgetful(folder: Path) -> None:
   """The same, but a resume forgets the moments: what the campaign is there to find."""
-  real = Checkpoints.restore
+  restore = Checkpoints.restore
 
-  def restore(self, like):
-    found = real(self, like)
+  def without_moments(self, like):
+    found = restore(self, like)
     return found and (found[0].replace(opt_state=jax.tree.map(lambda x: x * 0, found[0].opt_state)), found[1])
 
-  Checkpoints.restore = restore
-  return run(folder)
+  Checkpoints.restore = without_moments
+  run(folder)
 
 
 @pytest.fixture(scope='module')
-def straight(module_path) -> Path:
-  """The folder of a training that was left alone."""
-  with kills.Zygote('tests.campaign.test_kill:run') as zygote:
-    assert zygote.live(module_path, None)[0] == 0
+def zygote() -> Iterator[kills.Zygote]:
+  with kills.Zygote('tests.campaign.test_kill') as zygote:
+    yield zygote
+
+
+@pytest.fixture(scope='module')
+def straight(module_path, zygote) -> Path:
+  """The folder of a training that was left alone, and of all that it was made from."""
+  assert zygote.live('run', module_path)[0] == 0
   return module_path
 
 
-def killed(folder: Path, function: str, count: int, phases: tuple[str, ...] = PHASES) -> kills.Campaign:
-  seed = int(os.environ.get('ATHANOR_SEED', random.SystemRandom().randrange(10**6)))
-  found = kills.campaign(f'tests.campaign.test_kill:{function}', folder, count, seed, phases)
-  print(f'\n{function}: seed {seed}, {found.killed.total()} kills in {found.lives} lives, ended with {found.ended}; '
-        f'phases open at death: {dict(found.killed)}')
-  return found
+def differ(straight: Path, folder: Path) -> str:
+  return difference(real.made(straight), real.made(folder))
 
 
-def test_killed_and_left_alone_are_equal_to_the_bit(tmp_path, straight):
+@pytest.fixture
+def killed(straight, zygote):
+  """Kills so many lives of a function, in a folder that has all the run needs."""
+  def killed(folder: Path, function: str, count: int, phases: tuple[str, ...] = PHASES) -> kills.Campaign:
+    real.parents(straight, folder)
+    seed = int(os.environ.get('ATHANOR_SEED', random.SystemRandom().randrange(10**6)))
+    found = kills.campaign(zygote, function, folder, count, seed, phases)
+    print(f'\n{function}: seed {seed}, {found.killed.total()} kills in {found.lives} lives, ended with {found.ended}; '
+          f'phases open at death: {dict(found.killed)}')
+    return found
+  return killed
+
+
+def test_killed_and_left_alone_are_equal_to_the_bit(tmp_path, straight, killed):
   found = killed(tmp_path, 'run', len(PHASES))
   assert found.killed.total() == len(PHASES) and found.ended == 0
-  assert difference(straight, tmp_path, STEPS) == ''
+  assert differ(straight, tmp_path) == ''
 
 
-def test_a_resume_that_forgets_is_found(tmp_path, straight):
+def test_a_resume_that_forgets_is_found(tmp_path, straight, killed):
   """Negative control: such a life ends itself when a replayed step differs, or its ledger is another."""
   found = killed(tmp_path, 'forgetful', 1, ('retire',))
   assert found.killed.total() == 1
-  assert found.ended == 70 or difference(straight, tmp_path, STEPS)
+  assert found.ended == 70 or differ(straight, tmp_path)
 
 
-def asked_to_leave(folder: Path, straight: Path, phases: tuple[str, ...]) -> None:
+@pytest.fixture
+def asked_to_leave(straight, zygote):
   """SIGTERM in each of the phases in turn, then a life to the end: each leaves with 75, and nothing is lost."""
-  with kills.Zygote('tests.campaign.test_kill:run') as zygote:
+  def asked(folder: Path, phases: tuple[str, ...]) -> None:
+    real.parents(straight, folder)
     steps = []
     for phase in phases:
-      status, _ = zygote.live(folder, kills.Kill(phase, 1, 0.5, signal.SIGTERM))
+      status, _ = zygote.live('run', folder, kills.Kill(phase, 1, 0.5, signal.SIGTERM))
       assert status == PREEMPTED, (phase, status)
-      steps.append(max(look(folder / 'checkpoints').seals))
-      assert max(lives(folder / LEDGER)[-1].steps) == steps[-1]       # saved after its very last step
-    assert zygote.live(folder, None)[0] == 0
-  assert steps == sorted(set(steps)) and difference(straight, folder, STEPS) == ''
+      steps.append(max(look(real.made(folder) / 'checkpoints').seals))
+      assert max(lives(real.made(folder) / LEDGER)[-1].steps) == steps[-1]       # saved after its very last step
+    assert zygote.live('run', folder)[0] == 0
+    assert steps == sorted(set(steps)) and differ(straight, folder) == ''
+  return asked
 
 
-def test_a_run_that_is_told_to_leave_saves_its_last_step(tmp_path, straight):
-  asked_to_leave(tmp_path, straight, ('restore', 'step'))
-
-
-@pytest.mark.campaign
-def test_told_to_leave_in_every_phase(tmp_path, straight):
-  asked_to_leave(tmp_path, straight, PHASES)
+def test_a_run_that_is_told_to_leave_saves_its_last_step(tmp_path, asked_to_leave):
+  asked_to_leave(tmp_path, ('restore', 'step'))
 
 
 @pytest.mark.campaign
-def test_many_kills(tmp_path, straight):
+def test_told_to_leave_in_every_phase(tmp_path, asked_to_leave):
+  asked_to_leave(tmp_path, PHASES)
+
+
+@pytest.mark.campaign
+def test_many_kills(tmp_path, straight, killed):
   count = int(os.environ.get('ATHANOR_KILLS', 35))
-  done, index = 0, 0
+  done, index, phases = 0, 0, Counter()
   while done < count:
     found = killed(tmp_path / str(index), 'run', min(len(PHASES), count - done))
-    assert found.ended == 0 and found.killed and difference(straight, tmp_path / str(index), STEPS) == ''
+    assert found.ended == 0 and found.killed and differ(straight, tmp_path / str(index)) == ''
     done, index = done + found.killed.total(), index + 1
-  print(f'{done} kills, 0 differences')
+    phases += found.killed
+  print(f'{done} kills, 0 differences; phases open at death: {dict(phases)}')

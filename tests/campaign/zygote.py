@@ -1,8 +1,9 @@
-"""Lives that can be killed, a second apart: `python -m tests.campaign.zygote MODULE:FUNCTION`.
+"""Lives that can be killed, a second apart: `python -m tests.campaign.zygote MODULE`.
 
-It imports everything once, without touching a device, and forks a life for each folder that it is told on its standard
-input. It answers with the life's process id, then with its exit status; the life itself prints a line as each phase
-begins (`> save`) and ends (`< save`), so that it can be killed inside any of them.
+It imports everything once, without touching a device, and forks a life for each line `FUNCTION FOLDER` on its standard
+input: a function of that module, called with the folder. It answers with the life's process id, then with its exit
+status; in between the life prints a line as each phase begins (`> save`) and ends (`< save`), so that it can be killed
+inside any of them. Whatever else is printed goes to the standard error.
 """
 
 import functools
@@ -29,15 +30,22 @@ PHASES: dict[str, tuple[Any, str]] = {
 }
 
 
+ANSWERS = os.dup(1)
+
+
+def tell(line: str) -> None:
+  os.write(ANSWERS, f'{line}\n'.encode())
+
+
 def announced(phase: str, call):
   """The same function, which says when it begins and when it ends."""
   @functools.wraps(call)
   def wrapper(*args, **kwargs):
-    os.write(1, f'> {phase}\n'.encode())
+    tell(f'> {phase}')
     try:
       return call(*args, **kwargs)
     finally:
-      os.write(1, f'< {phase}\n'.encode())
+      tell(f'< {phase}')
   return wrapper
 
 
@@ -57,15 +65,16 @@ def life(function, folder: Path) -> int:
 
 
 def main() -> None:
-  module, name = sys.argv[1].split(':')
-  function = getattr(importlib.import_module(module), name)
+  os.dup2(2, 1)
+  module = importlib.import_module(sys.argv[1])
   for line in sys.stdin:
+    name, folder = line.rstrip('\n').split(' ', 1)
     child = os.fork()
     if child == 0:
-      os._exit(life(function, Path(line.strip())))
-    os.write(1, f'born {child}\n'.encode())
+      os._exit(life(getattr(module, name), Path(folder)))
+    tell(f'born {child}')
     _, status = os.waitpid(child, 0)
-    os.write(1, f'dead {os.waitstatus_to_exitcode(status)}\n'.encode())
+    tell(f'dead {os.waitstatus_to_exitcode(status)}')
 
 
 if __name__ == '__main__':
