@@ -1,17 +1,23 @@
 """Sweeps: every trial made once, one that diverges does not stop the others, and what is written down of them."""
 
 import json
+import math
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from absl.testing import flagsaver
 
 from experiments import command, sweep
-from experiments.laws import fit_power_law
+from experiments.laws import PowerLaw, fit_power_law
+from experiments.load import load_module
+from experiments.overrides import override
 from experiments.pictures import scaling
+from experiments.trials import Trial
 from model.errors import ConfigError
 
-TOYS = Path(__file__).parents[1] / 'toys'
+ROOT = Path(__file__).parents[2]
+TOYS = ROOT / 'tests' / 'toys'
 TRIALS = "grid(vary('minutes', 30, 40), vary('rise', 1.0, 2.0, 4.0, 10.0))"
 
 
@@ -82,3 +88,33 @@ def test_the_picture_of_a_scaling_law(tmp_path):
   compute, loss = [1e12, 1e13, 1e14, 1e15], [4.1, 3.2, 2.7, 2.4]
   scaling(tmp_path, compute, loss, ['1M', '3M', '10M', '30M'], fit_power_law(compute, loss))
   assert (tmp_path / 'sweep.png').stat().st_size > 5000 and 'FLOPs' in (tmp_path / 'sweep.svg').read_text()
+
+
+def pretended(path: str, outcome) -> tuple[ModuleType, list[Trial]]:
+  """An experiment file of sweeps, and its trials as if they were done, with the held-out loss that `outcome` gives."""
+  module = load_module(str(ROOT / path))
+  base = module.get_config()
+  things = [(changes, override(base, changes)) for changes in module.sweep()]
+  return module, [Trial(changes, thing, Path(), {'heldout_loss': outcome(thing)}) for changes, thing in things]
+
+
+def test_the_scaling_sweep_fits_the_law_that_its_trials_follow(tmp_path):
+  truth = PowerLaw(1.5, 3.0 * 1e13**0.25, 0.25, 0.0)
+  flops = load_module(str(ROOT / 'experiments/sweeps/scaling.py')).compute
+  module, trials = pretended('experiments/sweeps/scaling.py', lambda thing: float(truth(flops(thing))))
+  module.draw(trials, tmp_path)
+  law = json.loads((tmp_path / 'law.json').read_text())
+  assert law['exponent'] == pytest.approx(0.25, rel=0.02) and law['floor'] == pytest.approx(1.5, rel=0.05)
+  assert (tmp_path / 'sweep.png').exists()
+
+
+def test_the_sweep_of_widths_reads_off_the_best_rates(tmp_path):
+  def outcome(thing):
+    best = 0.02 if thing.model.mup else 0.02 * 32 / thing.model.width
+    return 4 + (math.log(thing.optimizer.rule.lr) - math.log(best)) ** 2
+
+  module, trials = pretended('experiments/sweeps/mup.py', outcome)
+  module.draw(trials, tmp_path)
+  best = json.loads((tmp_path / 'best.json').read_text())
+  assert list(best['mup'].values()) == pytest.approx([0.02, 0.02, 0.02])
+  assert list(best['standard'].values()) == pytest.approx([0.02, 0.01, 0.005])
