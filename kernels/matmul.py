@@ -44,8 +44,9 @@ def _backward(dtype, inputs, x_dtype, saved, g):
   g = g.astype(dtype)
   summed = tuple(range(x.ndim - inputs, g.ndim)), tuple(range(inputs, w.ndim))
   dx = jnp.tensordot(g, w.astype(dtype), summed, preferred_element_type=_stored(dtype))
-  rows, grads = (_two_leading(a, x.ndim - inputs) for a in (x, g))
-  dw = jnp.tensordot(rows, grads, ((0, 1), (0, 1)), preferred_element_type=jnp.float32)
+  rows, grads = (_laid_out(a, x.ndim - inputs, dtype) for a in (x, g))
+  leading = tuple(range(rows.ndim - inputs))
+  dw = jnp.tensordot(rows, grads, (leading, leading), preferred_element_type=jnp.float32)
   return settled(dx, dtype).astype(x_dtype), settled(dw, dtype).astype(w.dtype)
 
 
@@ -61,13 +62,18 @@ def _stored(dtype):
   return jnp.dtype(jnp.float32) if _emulated(dtype) else dtype
 
 
-def _two_leading(x, leading):
-  """x with its `leading` dimensions as two, [a, b, ..], both above 1 where the sizes allow it.
+def _laid_out(x, leading, dtype):
+  """x with its `leading` dimensions cut so that XLA's CPU backend sums over them fast.
 
-  XLA's CPU backend lays a product contracted over two dimensions out afresh, ahead of the matrix units; where it is
-  contracted over one, and that one comes first, it widens both operands to float32 instead.
+  Over one dimension it reads float32 operands as they lie; over two, both above 1, it transposes the left operand first,
+  which in float32 costs more than it gives. In bfloat16 only that form reaches the matrix units: where a sum is over one
+  dimension and that one leads, both operands are widened to float32.
   """
+  if jax.default_backend() != 'cpu':
+    return x
   count, rest = math.prod(x.shape[:leading]), x.shape[leading:]
+  if not _emulated(dtype):
+    return x.reshape(count, *rest)
   if leading >= 2 and 1 < x.shape[0] < count:
     return x.reshape(x.shape[0], -1, *rest)
   parts = 2 if count % 2 == 0 else 1
