@@ -86,7 +86,7 @@ def rates(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_xscale('log')
     axes.xaxis.set_minor_formatter(NullFormatter())
     shown = values[::1 + len(values) // 9]
-    axes.set_xticks(shown, [f'{x:g}' for x in shown])
+    axes.set_xticks(shown, [f'{x:.3g}' for x in shown])
   axes.margins(y=0.1)
 
 
@@ -110,6 +110,8 @@ def scaling(folder: Path, compute: Sequence[float], loss: Sequence[float], names
     line = np.geomspace(min(compute) / 2, max(compute) * 4, 200)
     axes.plot(line, law(line), color=EMBER, zorder=1)
     axes.axhline(law.floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate('what no compute takes away', (line[0], law.floor), xytext=(0, 5), textcoords='offset points', color=QUIET,
+                  fontsize=9)
     axes.plot(compute, loss, 'o', color=INK, markersize=6, zorder=2)
     for x, y, name in zip(compute, loss, names):
       axes.annotate(name, (x, y), xytext=(6, 6), textcoords='offset points', color=QUIET, fontsize=9)
@@ -120,5 +122,6 @@ def scaling(folder: Path, compute: Sequence[float], loss: Sequence[float], names
     axes.yaxis.set_major_formatter('{x:g}')
     axes.set_xlabel('training compute C, FLOPs')
     axes.set_ylabel('held-out loss L, nats a token')
-    formula = rf'$L = {law.floor:.3g} + ({law.unit:.2g}\,/\,C)^{{{law.exponent:.3g}}}$'
+    digits, power = f'{law.unit:.1e}'.split('e')
+    formula = rf'$L = {law.floor:.3g} + ({digits} \times 10^{{{int(power)}}}\,/\,C)^{{{law.exponent:.3g}}}$'
     axes.set_title(f'{formula}   (within {law.spread:.1%})')

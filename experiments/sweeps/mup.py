@@ -23,7 +23,7 @@ from train.schedule import Linear
 
 HEAD = 16
 WIDTHS = (32, 64, 128)
-RATES = tuple(2.0**power for power in range(-9, -3))
+RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 BASE = llama(VOCABULARY.size, width=WIDTHS[0], layers=2, count=WIDTHS[0] // HEAD, hidden=3 * WIDTHS[0])
 
 
