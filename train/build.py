@@ -85,13 +85,19 @@ def _place(state: State, params: Any, mesh: Mesh) -> State:
   return jax.tree_util.tree_map_with_path(place, state)
 
 
+def compiled(built: Built) -> StepFn:
+  """The step as one program. The state comes out lying as it went in, and takes the place of the one before it."""
+  return jax.jit(built.step, donate_argnums=0, out_shardings=(_places(built), None))
+
+
 def start(built: Built, seed: int, params: Any = None) -> State:
   """The state at step 0, born in place; with `params`, an optimizer that starts afresh on parameters that exist."""
-  places = jax.tree.map(lambda leaf: leaf.sharding, built.abstract)
   with jax.set_mesh(built.mesh):
-    state = jax.jit(built.init, out_shardings=places)(jax.random.key(seed))
+    state = jax.jit(built.init, out_shardings=_places(built))(jax.random.key(seed))
   if params is None:
     return state
-  return state.replace(params=jax.tree.map(lambda new, old: jax.device_put(jnp.array(new), old.sharding), params, state.params))
+  return state.replace(params=jax.tree.map(lambda old, new: jax.device_put(jnp.array(new), old.sharding), state.params, params))
 
 
+def _places(built: Built) -> State:
+  return jax.tree.map(lambda leaf: leaf.sharding, built.abstract)

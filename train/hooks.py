@@ -68,7 +68,7 @@ class Profile:
 
 @dataclass
 class Samples:
-  """Appends to `samples.jsonl` what the model says after each prompt."""
+  """Appends to a file what the model says after each prompt. All processes answer, for all hold the model; the first writes."""
 
   path: Path
   prompts: tuple[str, ...]
@@ -76,6 +76,8 @@ class Samples:
 
   def __call__(self, step: int, state: State) -> None:
     answers = self.answer(state, self.prompts)
+    if jax.process_index() > 0:
+      return
     with open(self.path, 'a') as file:
       for prompt, text in zip(self.prompts, answers):
         line = {'step': step, 'time': round(time.time(), 3), 'prompt': prompt, 'text': text}

@@ -149,7 +149,7 @@ class Guard:
 
   folder: Path
   cap: int
-  records: Callable[[int], list[int]]
+  records: Callable[[int], list[str]]
   streak: int = 0
 
   def __call__(self, record: Record) -> None:
@@ -163,5 +163,5 @@ class Guard:
     if self.streak > self.cap:
       raise NumericsError('numerics.not-finite', f'step {record.step}: {", ".join(bad)}',
                           f'{self.streak} steps in a row were not finite and were skipped; the cap is {self.cap}. '
-                          f'The last batch held records {rows[:8]}...',
+                          f'The last batch began with {rows[0]}',
                           'lower the learning rate, lengthen the warm-up, or look at those records')

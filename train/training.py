@@ -14,7 +14,7 @@ from model.count import flops_per_token
 from model.generate import generate
 from model.sampling import Sampling
 from train.artifact import Store
-from train.build import start
+from train.build import compiled, start
 from train.checkpoint import Checkpoints
 from train.environment import devices, environment
 from train.eval.ceiling import peak
@@ -53,7 +53,7 @@ class Training:
     """Trains and saves what is left."""
     state = self.restored()
     hooks = self.hooks(int(state.step))
-    loop(state, {}, jax.jit(self.built.step, donate_argnums=0), self.source, self.run.steps, hooks)
+    loop(state, {}, compiled(self.built), self.source, self.run.steps, hooks)
     self.saves.wait()
 
   def restored(self) -> State:
@@ -73,7 +73,7 @@ class Training:
     hooks: list[Hook] = [recorder, lambda *_: self.saves.check()]
     if watch.heldout:
       hooks.append(Every(watch.heldout, last, recorder, self.heldout()))
-    if watch.samples and self.first:
+    if watch.samples:
       samples = Samples(self.folder / 'samples.jsonl', watch.prompts, self.answer)
       hooks.append(Every(watch.samples, last, recorder, samples))
     hooks += [Every(self.run.saving.every, last, recorder, self.save),
@@ -114,9 +114,9 @@ class Training:
     optimizer = self.run.optimizer
     return optimizer.rule.lr * float(optimizer.schedule(self.run.steps)(np.int32(step)))
 
-  def records(self, step: int) -> list[int]:
-    """The rows of a step's batch, by their number in the order of all rows: a function of the step alone."""
-    return list(range((step - 1) * self.run.batch, step * self.run.batch))
+  def records(self, step: int) -> list[str]:
+    """The rows of a step's batch: where in the corpus each comes from."""
+    return [self.source.describe(row) for row in range((step - 1) * self.run.batch, step * self.run.batch)]
 
   def heldout(self):
     """Writes the held-out loss: nats a token and bits a byte, of the averaged parameters where there are any."""

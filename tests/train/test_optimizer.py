@@ -34,9 +34,12 @@ def chain(rule):
   return Optimizer(rule, Constant(), clip=1e9)(10, PARTS)
 
 
+DECAYED = {'w': True, 'norm': False, 'table': False, 'head': True}
+
+
 @pytest.mark.parametrize('ours, theirs', [
-    (AdamW(1e-2), optax.adamw(1e-2, 0.9, 0.95, weight_decay=0.1, mask={'w': True, 'norm': False, 'table': False, 'head': True})),
-    (Lion(1e-2), optax.lion(1e-2, weight_decay=1.0, mask={'w': True, 'norm': False, 'table': False, 'head': True})),
+    (AdamW(1e-2), optax.adamw(1e-2, 0.9, 0.95, weight_decay=0.1, mask=DECAYED)),
+    (Lion(1e-2), optax.lion(1e-2, weight_decay=1.0, mask=DECAYED)),
 ])
 def test_a_rule_is_optax_s_with_decay_on_matrices_and_head_alone(ours, theirs):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), walk(chain(ours))[0], walk(theirs)[0])

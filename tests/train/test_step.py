@@ -56,7 +56,7 @@ def test_accumulated_equals_whole_with_ragged_weights(parts):
 def test_a_mean_of_means_would_be_seen():
   """Negative control: the ragged rows above do tell a sum from a mean of the parts' means."""
   params, batch = init(jax.random.key(1)), data()
-  halves = [jax.tree.map(lambda x: x[i::2], batch) for i in (0, 1)]
+  halves = [{name: column[i::2] for name, column in batch.items()} for i in (0, 1)]
   means = [squares(params, {}, half, None).objective.value() for half in halves]
   assert abs(float(sum(means) / 2 - squares(params, {}, batch, None).objective.value())) > 1e-3
 
