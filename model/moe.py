@@ -8,12 +8,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.sharding import PartitionSpec
 
 from model.config import Decoder, MoE
 from model.linear import weight
 from model.mlp import activate, up_shape
-from model.sharding import BATCH_AXES
+from model.sharding import spec
 
 
 class Experts(nn.Module):
@@ -61,11 +60,14 @@ def apply_experts(config: Decoder, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> ja
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return _experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
-  tokens = PartitionSpec(BATCH_AXES, 'seq', None)
-  cut_up, cut_down = PartitionSpec(*(None,) * (up.ndim - 1), 'tensor'), PartitionSpec(None, 'tensor', None)
+  sizes = dict(mesh.shape)
+  tokens = spec(('batch', 'length', None), x_BLD.shape, sizes)
+  cut_up = spec((*(None,) * (up.ndim - 1), 'mlp'), up.shape, sizes)
+  cut_down = spec((None, 'mlp', None), down.shape, sizes)
 
   def local(*operands):
-    return jax.lax.psum(_experts(config, *operands), 'tensor')
+    y_BLD = _experts(config, *operands)
+    return jax.lax.psum(y_BLD, cut_down[1]) if cut_down[1] else y_BLD
 
   return jax.shard_map(local, in_specs=(tokens, tokens, tokens, cut_up, cut_down), out_specs=tokens)(
     x_BLD, gates_BLJ, chosen_BLJ, up, down)
