@@ -64,7 +64,7 @@ def test_bad_input_gets_one_message(row, tmp_path, monkeypatch):
   assert not [word for word in row.words if word not in str(error)], str(error)
   assert all(part and '\n' not in part.strip() for part in (error.what, error.why, error.do)), str(error)
   assert error.exit_code in EXIT_CODES and (row.id.split('.')[0] != 'config' or error.exit_code == 78)
-  assert re.fullmatch(r'[a-z]+\.[a-z-]+', error.id)
+  assert re.fullmatch(r'[a-z]+\.[a-z0-9-]+', error.id)
 
 
 # ---- configuration and flags ---------------------------------------------------------------------------------------
@@ -316,3 +316,194 @@ def a_vocabulary_larger_than_the_embedding(folder):
   from experiments.overrides import override
   from experiments.quickstart.pretrain import get_config
   override(get_config(), {'model.vocab': '100'})
+
+
+# ---- data: what can be wrong with a file of each format stands in tests/data/test_bad_data.py ------------------------
+
+
+def corpus(folder: Path, text: str = 'A speech about the state of the union and of the people.\n'):
+  """Twelve short documents, some of them held out."""
+  from train.data.corpus import Corpus
+  from train.data.readers import TextFiles
+  for number in range(12):
+    (folder / f'{number:02d}.txt').write_text(f'{number}. {text}' * 20)
+  return Corpus(name='c', sources=(TextFiles(f'{folder}/*.txt'),), stages=(), heldout_modulo=2)
+
+
+def tokens(folder: Path):
+  """Their tokens, made, and the store that holds them."""
+  from train.artifact import Store
+  from train.data.tokens import Tokens
+  from train.data.vocabulary import Vocabulary
+  words = corpus(folder)
+  made = Tokens(name='t', corpus=words, vocabulary=Vocabulary(name='v', corpus=words, size=300))
+  store = Store(folder / 'runs')
+  store.make(made)
+  return made, store
+
+
+def batches(folder: Path, batch: int = 2, length: int = 16):
+  """A source of batches of those tokens, in numpy."""
+  from train.data.pipeline import Batches
+  from train.data.rows import Rows
+  made, store = tokens(folder)
+  return Batches(Rows(made, length).visits(store), batch)
+
+
+def flip(path: Path, at: int = -1) -> None:
+  """One bit of a file is not what it was."""
+  data = bytearray(path.read_bytes())
+  data[at] ^= 1
+  path.write_bytes(data)
+
+
+@case(13, 'data.missing-file', 'speeches.txt', 'no file matches')
+def a_text_that_is_not_there(folder):
+  from train.artifact import Store
+  from train.data.corpus import Corpus
+  from train.data.readers import TextFiles
+  Store(folder / 'runs').make(Corpus(name='c', sources=(TextFiles(f'{folder}/speeches.txt'),)))
+
+
+@case(14, 'data.too-small', 'a batch takes 4096 rows', 'smaller batch')
+def less_text_than_a_batch(folder):
+  batches(folder, batch=4096)
+
+
+@case(15, 'data.bad-json', 'lines.jsonl:2:14')
+def a_line_that_is_no_json(folder):
+  from train.data.readers import JsonLines
+  (folder / 'lines.jsonl').write_text('{"text": "fine"}\n{"text": "x",}\n')
+  list(JsonLines(f'{folder}/lines.jsonl').read())
+
+
+@case(16, 'data.no-such-field', "'body'")
+def a_record_without_the_field(folder):
+  from train.data.readers import JsonLines
+  (folder / 'lines.jsonl').write_text('{"body": "fine"}\n')
+  list(JsonLines(f'{folder}/lines.jsonl').read())
+
+
+@case(17, 'data.not-utf8', 'a.txt: line 2')
+def bytes_that_are_no_utf8(folder):
+  from train.data.readers import TextFiles
+  (folder / 'a.txt').write_bytes(b'first\nsec\xffond')
+  list(TextFiles(f'{folder}/a.txt').read())
+
+
+@case(19, 'data.damaged-file', 'a.jsonl.gz')
+def a_gzip_that_was_cut_off(folder):
+  import gzip
+
+  from train.data.readers import JsonLines
+  (folder / 'a.jsonl.gz').write_bytes(gzip.compress(b'{"text": "fine"}\n' * 5000)[:-30])
+  list(JsonLines(f'{folder}/a.jsonl.gz').read())
+
+
+@case(20, 'data.changed', 'train tokens', 'delete the folder and launch again')
+def tokens_that_changed_since_they_were_made(folder):
+  made, store = tokens(folder)
+  flip(store.find(made) / 'train.npy')
+  made.open(store, 'train')
+
+
+@case(25, 'mixture.negative', 'weight -1', '0 or more')
+def a_mixture_with_a_negative_weight(folder):
+  from train.data.mixture import Share
+  from train.data.tokens import Tokens
+  from train.data.vocabulary import Vocabulary
+  words = corpus(folder)
+  Share(Tokens(name='t', corpus=words, vocabulary=Vocabulary(name='v', corpus=words)), -1.0)
+
+
+@case(25, 'mixture.all-zero', 'none has a weight above 0')
+def a_mixture_of_nothing(folder):
+  from train.data.mixture import Mixture
+  Mixture(())
+
+
+@case(28, 'data.other-pipeline', 'tokenizer')
+def a_position_in_the_ids_of_another_tokenizer(folder):
+  source = batches(folder)
+  position = json.loads(json.dumps(source.save()))
+  for tokens in position['definition']['sources']:
+    tokens['tokenizer'] = 'another'
+  position['fingerprint'] = 'another'
+  source.load(position)
+
+
+@case(31, 'tokenizer.damaged', 'tokenizer.model')
+def a_tokenizer_with_a_flipped_bit(folder):
+  made, store = tokens(folder)
+  flip(store.find(made.vocabulary) / 'tokenizer.model', at=99)
+  made.vocabulary.load(store)
+
+
+# ---- checkpoints: damage of every kind stands in tests/train/test_checkpoint.py and tests/campaign -------------------
+
+
+def state(width: int = 4, dtype: str = 'float32'):
+  """A small state to save."""
+  import jax
+  import jax.numpy as jnp
+
+  from train.types import State
+  return State(jnp.zeros((), jnp.int32), {'w': jnp.ones((width, 2), dtype)}, (), jax.random.key(0))
+
+
+def saved(folder: Path) -> Path:
+  """A folder with two saves of it."""
+  from train.checkpoint import Checkpoints
+  with Checkpoints(folder / 'saves') as saves:
+    for step in (1, 2):
+      saves.save(step, state(), {})
+      saves.wait()
+  return folder / 'saves'
+
+
+def restore(folder: Path, like=None):
+  """What is saved there, as `like`."""
+  from train.checkpoint import Checkpoints
+  with Checkpoints(folder) as saves:
+    return saves.restore(like or state())
+
+
+@case(33, 'checkpoint.none-whole', 'no step in it is whole')
+def all_saves_are_damaged(folder):
+  for path in saved(folder).rglob('integrity.json'):
+    path.write_text('{')
+  restore(folder / 'saves')
+
+
+@case(34, 'checkpoint.none-whole', '88888')
+def an_empty_folder_with_the_name_of_a_step(folder):
+  (folder / 'saves' / '88888').mkdir(parents=True)
+  restore(folder / 'saves')
+
+
+@case(37, 'checkpoint.other-tree', 'params.w is float32 there and int32 here')
+def a_checkpoint_of_another_dtype(folder):
+  restore(saved(folder), state(dtype='int32'))
+
+
+@case(37, 'checkpoint.other-tree', 'params.w is [4, 2] there and [5, 2] here')
+def a_checkpoint_of_another_shape(folder):
+  restore(saved(folder), state(width=5))
+
+
+@case(40, 'data.other-pipeline', 'length was 16, is 32')
+def the_position_of_another_pipeline(folder):
+  (folder / 'again').mkdir()
+  batches(folder / 'again', length=32).load(batches(folder).save())
+
+
+@case(41, 'checkpoint.save-failed', 'step 1', 'mend the disk')
+def a_folder_that_is_removed_while_it_is_in_use(folder):
+  import shutil
+
+  from train.checkpoint import Checkpoints
+  with Checkpoints(folder / 'saves', pauses=()) as saves:
+    shutil.rmtree(folder / 'saves')
+    (folder / 'saves').write_text('in its place')
+    saves.save(1, state(), {})
+    saves.wait()
