@@ -1,8 +1,8 @@
 """Attention block by block in plain XLA: the form that is fast on a CPU, and small anywhere.
 
 Queries are cut into blocks; a block multiplies only the keys that the kind of its ranges lets it see, so a causal row
-pays for half of the square and a window for its width. The backward pass recomputes the scores from the saved
-log-sum-exp (Dao et al. 2022), which on the CPU costs what reading them back would.
+pays for half of the square and a window for its width. The backward pass computes the scores again (Dao et al. 2022),
+except where they are small enough for the CPU to read them back in less time.
 
 Three choices are about XLA's CPU backend at small head sizes. Scores are held as [keys, queries]: maxima and sums run
 along vector lanes, and the products of the backward pass contract the last dimension of their left operand, the only
@@ -24,6 +24,7 @@ from jax.ad_checkpoint import checkpoint_name
 from kernels.ranges import Kind, Ranges
 
 SMALL, LARGE, MOST_BLOCKS = 64, 128, 8
+KEPT = 2**24                          # scores of a call that the CPU keeps for the backward pass: 64 MB
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Plan:
   kind: Kind
   scale: float
   softcap: float | None
+  keep: bool                          # whether the backward pass reads the exponentials back
 
 
 class Block(NamedTuple):
@@ -55,10 +57,12 @@ def blocked(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ran
   On the CPU all arithmetic is float32; elsewhere products take operands in q's dtype and give float32. Under
   rematerialisation the name 'attention' saves what the backward pass needs of the forward one.
   """
-  wide = jnp.float32 if jax.default_backend() == 'cpu' else q_BLHK.dtype
-  q, k, v = (x.astype(wide) for x in (q_BLHK, k_BSGK, v_BSGK))
-  out = _attend(q, k, v, ranges.first_BL, ranges.last_BL, Plan(ranges.kind, scale, softcap))
-  return out.astype(q_BLHK.dtype)
+  cpu = jax.default_backend() == 'cpu'
+  cells = q_BLHK.shape[0] * q_BLHK.shape[2] * sum(
+    (block.stop - block.start) * (block.b - block.a) for block in blocks(q_BLHK.shape[1], k_BSGK.shape[1], ranges.kind))
+  plan = Plan(ranges.kind, scale, softcap, keep=cpu and softcap is None and cells <= KEPT)
+  q, k, v = (x.astype(jnp.float32 if cpu else q_BLHK.dtype) for x in (q_BLHK, k_BSGK, v_BSGK))
+  return _attend(q, k, v, ranges.first_BL, ranges.last_BL, plan).astype(q_BLHK.dtype)
 
 
 def blocks(length: int, size: int, kind: Kind) -> list[Block]:
@@ -75,36 +79,38 @@ def _attend(q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, plan):
 
 def _forward(q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, plan):
   k_BGSK, v_BGKS = k_BSGK.transpose(0, 2, 1, 3), v_BSGK.transpose(0, 2, 3, 1)
-  outs, lses = [], []
+  outs, notes = [], []
   for block in blocks(q_BLHK.shape[1], k_BSGK.shape[1], plan.kind):
-    q_BGNK = _columns(q_BLHK, block, k_BSGK.shape[2])
-    scores_BGSN = _scores(k_BGSK[:, :, block.keys], q_BGNK, plan)
-    seen = _seen(first_BL, last_BL, block, plan.kind, scores_BGSN.shape)
-    top = jnp.max(scores_BGSN, 2, keepdims=True, initial=-jnp.inf, where=seen)
-    weights_BGSN = jnp.where(seen, jnp.exp(scores_BGSN - top), 0)
-    total = weights_BGSN.sum(2, keepdims=True)
-    total = jnp.where(total > 0, total, 1)
-    out_BGKN = _product(v_BGKS[..., block.keys], weights_BGSN, 3, 2) / total
-    outs.append(_rows(out_BGKN, block))
-    lses.append(checkpoint_name(top + jnp.log(total), 'attention'))
+    scores_BGSN = _scores(k_BGSK, _columns(q_BLHK, block, k_BSGK.shape[2]), first_BL, last_BL, block, plan)
+    top = scores_BGSN.max(2, keepdims=True)
+    top = jnp.where(top > -jnp.inf, top, 0)
+    exps_BGSN = jnp.exp(scores_BGSN - top)
+    total = exps_BGSN.sum(2, keepdims=True)
+    share = 1 / jnp.where(total > 0, total, 1)
+    outs.append(_rows(share * _product(v_BGKS[..., block.keys], exps_BGSN, 3, 2), block))
+    notes.append((*checkpoint_name((top, share), 'attention'), exps_BGSN if plan.keep else None))
   out_BLHK = checkpoint_name(jnp.concatenate(outs, 1).astype(q_BLHK.dtype), 'attention')
-  return out_BLHK, (q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, out_BLHK, lses)
+  return out_BLHK, (q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, out_BLHK, notes)
 
 
 def _backward(plan, saved, g_BLHK):
-  q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, out_BLHK, lses = saved
+  q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, out_BLHK, notes = saved
   k_BGSK, v_BGSK, k_BGKS = k_BSGK.transpose(0, 2, 1, 3), v_BSGK.transpose(0, 2, 1, 3), k_BSGK.transpose(0, 2, 3, 1)
   mean_BLH1 = jnp.einsum('BLHK,BLHK->BLH', out_BLHK, g_BLHK, preferred_element_type=jnp.float32)[..., None]
   cuts = blocks(q_BLHK.shape[1], k_BSGK.shape[1], plan.kind)
   dqs, dks, dvs = [], [], []
-  for block, lse in zip(cuts, lses):
+  for block, (top, share, exps_BGSN) in zip(cuts, notes):
     q_BGNK, g_BGNK, mean_BGN1 = (_columns(x, block, k_BSGK.shape[2]) for x in (q_BLHK, g_BLHK, mean_BLH1))
-    scores_BGSN = _scores(k_BGSK[:, :, block.keys], q_BGNK, plan)
-    seen = _seen(first_BL, last_BL, block, plan.kind, scores_BGSN.shape)
-    weights_BGSN = jnp.where(seen, jnp.exp(scores_BGSN - lse), 0)
-    pull_BGSN = _product(v_BGSK[:, :, block.keys], g_BGNK, 3, 3) - mean_BGN1.swapaxes(2, 3)
-    dscores_BGSN = plan.scale * _uncapped(weights_BGSN * pull_BGSN, scores_BGSN, plan.softcap)
-    dvs.append(_product(weights_BGSN, g_BGNK, 3, 2))
+    uncapped = 1
+    if not plan.keep:
+      again = jax.lax.optimization_barrier(q_BGNK)      # or XLA would keep the first ones instead
+      scores_BGSN = _scores(k_BGSK, again, first_BL, last_BL, block, plan)
+      exps_BGSN = jnp.exp(scores_BGSN - top)
+      uncapped = _cap_gradient(scores_BGSN, plan.softcap)
+    g_BGNK = (g_BGNK * share.swapaxes(2, 3)).astype(q_BGNK.dtype)
+    pull_BGSN = _product(v_BGSK[:, :, block.keys], g_BGNK, 3, 3) - share * mean_BGN1.swapaxes(2, 3)
+    dscores_BGSN = plan.scale * exps_BGSN * pull_BGSN * uncapped
+    dvs.append(_product(exps_BGSN, g_BGNK, 3, 2))
     dks.append(_product(dscores_BGSN, q_BGNK, 3, 2))
     dqs.append(_rows(_product(k_BGKS[..., block.keys], dscores_BGSN, 3, 2), block))
   dk, dv = (_laid(parts, cuts, x) for parts, x in ((dks, k_BSGK), (dvs, v_BSGK)))
@@ -129,30 +135,28 @@ def _rows(x_BGKN, block):
 
 
 def _product(a, b, i, j):
-  """The product of a and b for each batch row and head, over dimension i of a and j of b, in float32."""
+  """a times b over dimension i of a and j of b, for each row and head: operands in the narrower type, float32 out."""
+  dtype = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
   dims = (((i,), (j,)), ((0, 1), (0, 1)))
-  return jax.lax.dot_general(a, b.astype(a.dtype), dims, preferred_element_type=jnp.float32)
+  return jax.lax.dot_general(a.astype(dtype), b.astype(dtype), dims, preferred_element_type=jnp.float32)
 
 
-def _scores(k_BGSK, q_BGNK, plan):
-  scores = plan.scale * _product(k_BGSK, q_BGNK, 3, 3)
-  return scores if plan.softcap is None else plan.softcap * jnp.tanh(scores / plan.softcap)
+def _scores(k_BGSK, q_BGNK, first_BL, last_BL, block, plan):
+  """The block's scores [B, G, S, N], scaled and capped; negative infinity where a query does not see the key."""
+  scores = plan.scale * _product(k_BGSK[:, :, block.keys], q_BGNK, 3, 3)
+  if plan.softcap is not None:
+    scores = plan.softcap * jnp.tanh(scores / plan.softcap)
+  if plan.kind.within(*block):
+    return scores
+  shared = q_BGNK.shape[2] // (block.stop - block.start)
+  first, last = (jnp.tile(x[:, block.start:block.stop], (1, shared))[:, None, None] for x in (first_BL, last_BL))
+  keys = jnp.arange(block.a, block.b)[:, None]
+  return jnp.where((keys >= first) & (keys < last), scores, -jnp.inf)
 
 
-def _uncapped(dscores, scores, softcap):
-  """The gradient before the soft cap, given that of the capped scores."""
-  return dscores if softcap is None else dscores * (1 - (scores / softcap) ** 2)
-
-
-def _seen(first_BL, last_BL, block, kind, shape):
-  """Which keys each column sees, bool, broadcast to the scores; True where all surely see all."""
-  start, stop, a, b = block
-  if kind.within(start, stop, a, b):
-    return True
-  shared = shape[3] // (stop - start)
-  first, last = (jnp.tile(x[:, start:stop], (1, shared))[:, None, None] for x in (first_BL, last_BL))
-  keys = jnp.arange(a, b)[:, None]
-  return jnp.broadcast_to((keys >= first) & (keys < last), shape)
+def _cap_gradient(scores, softcap):
+  """The derivative of the soft cap where its value is `scores`; anything finite where that is masked."""
+  return 1 if softcap is None else 1 - jnp.where(scores > -jnp.inf, scores / softcap, 0) ** 2
 
 
 def _laid(parts, cuts, like_BSGK):

@@ -133,6 +133,17 @@ def test_values_and_gradients(name):
     assert not np.asarray(got[0])[empty].any() and not np.asarray(got[1])[empty].any()
 
 
+def test_computing_the_scores_again(monkeypatch):
+  """What the CPU does with long rows, and other machines always, is the same gradient."""
+  monkeypatch.setattr(attention_blocked, 'KEPT', 0)
+  names = 'grouped', 'packed', 'random ranges'
+  data = [operands(CASES[name]) for name in names]
+  results = jax.jit(lambda data: [run(CASES[name], 'blocked', *each) for name, each in zip(names, data)])(data)
+  for name, each, got in zip(names, data, results):
+    for value, expected in zip(got, truth(CASES[name], *each)):
+      close(value, expected, 2e-5)
+
+
 WRONG = {
   'sees one too many': lambda r: r.replace(last_BL=r.last_BL + 1, kind=Kind()),
   'sees one too few': lambda r: r.replace(first_BL=r.first_BL + 1, kind=Kind()),
@@ -181,7 +192,7 @@ def test_blocks_pay_only_for_what_is_seen():
 
 
 def test_rematerialisation_can_keep_the_forward_pass():
-  """Saving what is named 'attention' spares the backward pass two products for each of the three blocks."""
+  """Saving what is named 'attention' spares the backward pass the product with the values, for each of three blocks."""
   case = CASES['causal']
   q, k, v, _ = operands(case)
 
@@ -190,7 +201,7 @@ def test_rematerialisation_can_keep_the_forward_pass():
     return str(jax.make_jaxpr(jax.grad(lambda q: f(q).sum()))(q)).count('dot_general')
 
   keep = jax.checkpoint_policies.save_only_these_names('attention')
-  assert products(None) - products(keep) == 2 * 3
+  assert products(None) - products(keep) == 3
 
 
 def test_maps_over_examples():
