@@ -39,10 +39,15 @@ $(VENV)/.requirements-dev.txt: requirements-dev.txt $(VENV)/.$(LOCK)
 setup: $(VENV)/.$(LOCK)   ## a virtual environment with the locked packages (LOCK=requirements-cuda.txt for a GPU)
 
 demo: setup               ## raw text to a trained, measured, talking model
-	$(PY) -m experiments.quickstart.demo --runs=$(RUNS)
+	$(PY) -m experiments.launch --config=experiments/quickstart/report.py --runs=$(RUNS)
+	@echo; $(PY) -m experiments.sample --run=$$(ls -dt $(RUNS)/sotu-lm-*/ | head -1) --prompt='My fellow citizens,' --max_new=120
+	@echo; echo "the report: $$(ls -dt $(RUNS)/sotu-report-*/ | head -1)report.html"
 
 test: $(VENV)/.requirements-dev.txt   ## the test suite, on the CPU
 	$(PY) -m pytest -q -n $(WORKERS) tests
+
+campaign: $(VENV)/.requirements-dev.txt   ## the long forms: kills, damaged checkpoints, full disks
+	$(PY) -m pytest -q -m campaign tests/campaign
 
 lint: $(VENV)/.requirements-dev.txt   ## ruff, and mypy over the public types
 	$(VENV)/bin/ruff check .
