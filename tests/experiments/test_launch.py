@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,24 @@ def test_processes_that_mean_different_things_stop_at_the_start(bread, tmp_path)
   for code, err in results:
     assert code == 69 and 'error[distributed.other-config]' in err and 'process 1' in err, err
   assert not (tmp_path / 'runs').exists()
+
+
+def listening(port: int) -> set[str]:
+  """The local addresses on which this machine listens at the port, as /proc/net spells them."""
+  lines = [line.split() for name in ('tcp', 'tcp6') for line in Path(f'/proc/net/{name}').read_text().splitlines()[1:]]
+  return {line[1].split(':')[0] for line in lines if line[3] == '0A' and int(line[1].split(':')[1], 16) == port}
+
+
+@pytest.mark.skipif(not Path('/proc/net/tcp').exists(), reason='needs /proc/net')
+def test_the_coordinator_listens_on_loopback_alone(bread, tmp_path):
+  port = free_port()
+  job = shell(f'--config={bread}', f'--runs={tmp_path / "runs"}', f'--coordinator=127.0.0.1:{port}', '--processes=2',
+              '--process=0')
+  try:
+    deadline = time.monotonic() + 60
+    while not listening(port) and time.monotonic() < deadline:
+      time.sleep(0.1)
+    assert listening(port) in ({'0100007F'}, {'0000000000000000FFFF00000100007F'})
+  finally:
+    job.kill()
+    job.communicate()
