@@ -1,13 +1,12 @@
-"""Folders in memory where there is such a place: these tests force files to the disk thousands of times."""
+"""Folders in memory."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-MEMORY = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
+from tests.campaign.memory import MEMORY
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Kills a training with SIGKILL again and again, each time inside a phase that was drawn by chance, until it is through."""
+"""Kills a training with SIGKILL again and again, each time somewhere inside one phase of it, until it is through."""
 
 import os
 import random

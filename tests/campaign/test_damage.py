@@ -24,7 +24,8 @@ STEPS = (1, 2, 3)
 def at(step: int) -> State:
   """A state that is a function of the step."""
   key = jax.random.fold_in(jax.random.key(0), step)
-  params = {'w': jax.random.normal(key, (40, 50)), 'half': jax.random.normal(key, (30,), jnp.bfloat16), 'ones': jnp.ones(64)}
+  params = {'w': jax.random.normal(key, (40, 50)), 'half': jax.random.normal(key, (30,), jnp.bfloat16),
+            'ones': jnp.ones(64)}
   return State(jnp.int32(step), params, {'mu': jax.tree.map(lambda x: x * step, params), 'count': jnp.int32(step)}, key)
 
 

@@ -106,7 +106,7 @@ def asked_to_leave(straight, zygote):
 
 
 def test_a_run_that_is_told_to_leave_saves_its_last_step(tmp_path, asked_to_leave):
-  asked_to_leave(tmp_path, ('restore', 'step'))
+  asked_to_leave(tmp_path, ('step',))
 
 
 @pytest.mark.campaign

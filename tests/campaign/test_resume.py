@@ -1,7 +1,7 @@
 """Resuming at every step of a short run equals never having stopped; with anything forgotten it does not.
 
-Once for a small training that has everything that can be forgotten (dropout, a schedule, moments), in which each life costs
-little, and once for a run as people launch it.
+Once for a small training that has everything that can be forgotten (dropout, a schedule, moments) and in which a life
+costs little, and once for a run as people launch it.
 """
 
 import os

@@ -62,11 +62,11 @@ def parts(steps: int):
   return jax.jit(make_step(gradient(loss), tx), donate_argnums=0), jax.jit(lambda: born(init, jax.random.key(3), tx))
 
 
-def live(folder: Path, steps: int = 12, every: int = 3, pause: float = 0.0) -> Path:
-  """Trains what is left of `steps` steps, in the folder, which it gives back; `pause` seconds are added to each step."""
+def live(folder: Path, steps: int = 12, every: int = 3, pause: float = 0.0, reserve: int = 0) -> Path:
+  """Trains what is left of `steps` steps, in the folder, which it gives back; each step is `pause` seconds longer."""
   step_fn, birth = parts(steps)
-  with (Lock(folder), Checkpoints(folder / 'checkpoints', pauses=(0.0, 0.0)) as saves, Preemption() as preemption,
-        Ledger(folder, HERE) as ledger):
+  with (Lock(folder), Checkpoints(folder / 'checkpoints', reserve=reserve, pauses=(0.0, 0.0)) as saves,
+        Preemption() as preemption, Ledger(folder, HERE) as ledger):
     source = Rows()
     restored = saves.restore(jax.eval_shape(birth))
     state, host = restored or (birth(), {'source': source.save()})

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import resource
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from model.errors import CheckpointError, StorageError
+from tests.campaign.memory import MEMORY
 from train import checkpoint
 from train.checkpoint import Checkpoints
 from train.saving import integrity, shelf
@@ -65,15 +65,9 @@ def same(state: State, other: State) -> bool:
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-  """A folder in memory where there is such a place: these tests force files to the disk hundreds of times."""
-  with tempfile.TemporaryDirectory(dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None) as folder:
-    yield Path(folder)
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-  return tmp_path / 'checkpoints'
+def folder() -> Iterator[Path]:
+  with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+    yield Path(folder) / 'checkpoints'
 
 
 @pytest.fixture

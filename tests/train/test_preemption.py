@@ -49,7 +49,7 @@ import hashlib
 from train.preemption import Preemption
 with Preemption():
   print("in", flush=True)
-  hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)      # minutes of C code without the interpreter, like a compilation
+  hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)      # minutes of C code outside the interpreter: a compilation
 '''
 
 

@@ -7,6 +7,7 @@ time.
 
 import functools
 import logging
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def read(folder: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, ja
 
 @functools.cache
 def _orbax() -> ocp.Checkpointer:
-  logging.getLogger('absl').addFilter(_wanted)
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).addFilter(_wanted)
   # Named processes make Orbax meet at the coordinator; by default it meets through the devices, where a save in the
   # background would get between the collectives of the training step.
   processes = set(range(jax.process_count())) if jax.process_count() > 1 else None
@@ -39,6 +41,6 @@ def _orbax() -> ocp.Checkpointer:
 
 
 def _wanted(record: logging.LogRecord) -> bool:
-  """Leaves out Orbax's chatter, and what it warns of at each save without OCDBT."""
-  chatter = record.levelno < logging.WARNING or 'Skipping merge of OCDBT' in str(record.msg)
-  return not (chatter and 'orbax' in record.pathname)
+  """Leaves out what Orbax says beside what it raises: chatter, and stack traces of what is told in one line here."""
+  frames = traceback.walk_tb(record.exc_info[2]) if record.exc_info else ()
+  return not any('orbax' in path for path in (record.pathname, *(frame.f_code.co_filename for frame, _ in frames)))
