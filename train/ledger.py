@@ -183,12 +183,12 @@ def compare(one: Path, other: Path) -> Comparison:
   a, b = (merged(record) for record in records)
   both = sorted(a.keys() & b.keys())
   differing = [step for step in both if a[step].values != b[step].values]
-  environments = [record[-1].environment if record else {} for record in records]
+  before, now = (record[-1].environment if record else {} for record in records)
   first = differing[0] if differing else None
   return Comparison(len(both), (len(a.keys() - b.keys()), len(b.keys() - a.keys())), first,
                     '' if first is None else _tell(a[first].values, b[first].values),
                     max((_apart(a[step].values, b[step].values) for step in differing), default=0.0),
-                    differences(*environments))
+                    differences(before, now))
 
 
 def _tell(before: Values, now: Values) -> str:

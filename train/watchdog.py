@@ -63,7 +63,7 @@ class Watchdog:
   def _end(self, seconds: float) -> None:
     why = f'the limit is {self.limit:.0f} s; a process, the disk or the data hangs: all stacks stand above'
     try:
-      faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+      faulthandler.dump_traceback(2, all_threads=True)
       print(PeerError('peer.stuck', f'no step was done for {seconds:.0f} s', why,
                       'launch again: it goes on from the last save'), file=sys.__stderr__, flush=True)
     finally:

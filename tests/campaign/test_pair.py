@@ -35,8 +35,9 @@ class Pair:
                                 'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax')}
     command = [sys.executable, '-m', 'tests.campaign.pair', str(port)]
     self.processes = [
-        subprocess.Popen([*command, str(process), str(folder), str(steps)], cwd=ROOT, env=environment, text=True, stdout=out)
-        for process, out in ((0, subprocess.PIPE), (1, subprocess.DEVNULL))]
+        subprocess.Popen([*command, str(process), str(folder), str(steps)], cwd=ROOT, env=environment, stdout=out,
+                         text=True)
+        for process, out in enumerate((subprocess.PIPE, subprocess.DEVNULL))]
 
   def __enter__(self) -> 'Pair':
     return self
