@@ -53,6 +53,20 @@ lint: $(VENV)/.requirements-dev.txt   ## ruff, and mypy over the public types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+BENCH   ?=
+PEERS_HF     := $(VENV)-peers-hf
+PEERS_LITGPT := $(VENV)-peers-litgpt
+
+bench: setup $(PEERS_HF)/.ready $(PEERS_LITGPT)/.ready   ## speed beside peers, about ten minutes: BENCH="train --quick" for some of it
+	$(PY) -m experiments.bench $(BENCH) --hf=$(PEERS_HF)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python
+
+# The peers pin packages that the project does not want, and each other's: an environment each. Not locked by hash,
+# for PyTorch's builds differ from index to index.
+$(VENV)-peers-%/.ready: requirements-peers-%.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 lock:                     ## the lock files again, from the ranges in pyproject.toml
 	@test -n "$(UV)" || $(MAKE) --no-print-directory $(VENV)/bin/uv
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; for extra in "" cuda tpu; do \

@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
   unknown = [name for name in names if name not in BENCHMARKS]
   if unknown:
     raise app.UsageError(f'{unknown[0]}: there are {", ".join(BENCHMARKS)} and table')
-  with tempfile.TemporaryDirectory(prefix='bench-', dir='.') as folder:
+  Path('.cache').mkdir(exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix='bench-', dir='.cache') as folder:
     setting = Setting(Path(folder).resolve(), peers(), TURNS.value, QUICK.value)
     for name in names:
       say(f'{name}:')

@@ -32,8 +32,9 @@ def lines(setting: Setting) -> Iterator[Line]:
 
 
 def imports(setting: Setting, turns: int) -> Line:
-  """What training imports, beside what its peers do."""
-  words = {'ours': (sys.executable, 'import train.run, train.training'), 'jax alone': (sys.executable, 'import jax')}
+  """What a run's value imports and what its training does, beside jax, which is most of it, and what a peer's does."""
+  words = {'ours': (sys.executable, 'import train.run'), 'ours, to train': (sys.executable, 'import train.training'),
+           'jax alone': (sys.executable, 'import jax')}
   if 'hf' in setting.peers:
     words['torch and transformers'] = (setting.peers['hf'], 'import torch; from transformers import LlamaForCausalLM')
   found: dict[str, list[list[Sample]]] = {name: [] for name in words}
@@ -74,7 +75,8 @@ class Launch:
   """One launch of the recipe: it starts at once, and `leave` lets it go when its first step is on record."""
 
   def __init__(self, folder: Path, cache: Path):
-    self.folder, self.before = folder, self._recorded()
+    self.folder = folder
+    self.before = self._recorded()
     command = [sys.executable, '-m', 'experiments.launch', f'--config={RECIPE}', f'--runs={folder / "runs"}',
                f'--config.steps={STEPS}', '--config.watch.heldout=0', '--config.saving.every=0']
     self.log = folder / 'launch.log'
