@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from kernels.attention_blocked import blocked
 from kernels.attention_call import Call
@@ -52,20 +53,24 @@ class Choice(NamedTuple):
 
 
 def attention(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, scale: float,
-              softcap: float | None = None, implementation: str | None = None) -> jax.Array:
+              softcap: float | None = None, implementation: str | None = None,
+              dtype: jnp.dtype | type | str | None = None) -> jax.Array:
   """softmax(cap(scale * q k)) v over each row's range: [B, L, H, K] in q's dtype, softmax in float32.
 
   Row i sees the keys [first_i, last_i); where there are none its output and its gradients are 0. Query heads
   [g H/G, (g+1) H/G) share key head g. The soft cap is cap(s) = softcap * tanh(s / softcap). `implementation` names a
   form; None picks one (`explain` says which). Keys and values kept as [B, G, S, K] and passed with their middle
-  dimensions swapped cost no copy.
+  dimensions swapped cost no copy. Accelerators cast operands to `dtype` (None: as they are); the CPU would only lose
+  time by that, and computes in float32.
 
   Raises: ValueError for shapes that do not fit, an unknown implementation, or one that cannot do this call.
   """
   _check(q_BLHK, k_BSGK, v_BSGK, ranges)
-  call = describe(q_BLHK, k_BSGK, ranges, softcap)
+  narrow = None if jax.default_backend() == 'cpu' else dtype
+  q, k, v = (x if narrow is None else x.astype(narrow) for x in (q_BLHK, k_BSGK, v_BSGK))
+  call = describe(q, k, ranges, softcap)
   name = choose(call).name if implementation is None else _able(implementation, call)
-  return FORMS[name].run(q_BLHK, k_BSGK, v_BSGK, ranges, scale=scale, softcap=softcap)
+  return FORMS[name].run(q, k, v, ranges, scale=scale, softcap=softcap).astype(q_BLHK.dtype)
 
 
 def explain(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: jax.Array | jax.ShapeDtypeStruct, ranges: Ranges,

@@ -22,6 +22,7 @@ def xla(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges,
         softcap: float | None) -> jax.Array:
   """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype. Holds [B, H, L, S]."""
   seen = _seen(ranges, k_BSGK.shape[1])
+  k_BSGK, v_BSGK = k_BSGK.astype(q_BLHK.dtype), v_BSGK.astype(q_BLHK.dtype)
   out = jax.nn.dot_product_attention(q_BLHK, k_BSGK, v_BSGK, mask=seen[:, None], scale=scale, implementation='xla')
   return jnp.where(seen.any(-1)[..., None, None], out, 0)
 

@@ -144,6 +144,48 @@ def test_computing_the_scores_again(monkeypatch):
       close(value, expected, 2e-5)
 
 
+def test_narrow_operands(monkeypatch):
+  """Accelerators multiply in bfloat16 and weigh in float32; pretended here, for the blocked form runs anywhere."""
+  case = CASES['packed, window, cap, grouped']
+  data = operands(case)
+  narrow = [jnp.asarray(a, jnp.bfloat16) for a in data]
+
+  def forward(q, k, v):
+    return attention(q, k, v, case.ranges, scale=case.scale, softcap=case.softcap, implementation='blocked', dtype='bfloat16')
+
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  traced = jax.make_jaxpr(forward)(*data[:3])
+  out, pull = jax.vjp(jax.jit(forward), *data[:3])
+  gradients = pull(data[3])
+  monkeypatch.undo()
+  products = list(products_of(traced.jaxpr))
+  assert products and all(v.aval.dtype == jnp.bfloat16 for eqn in products for v in eqn.invars)
+  assert all(v.aval.dtype == jnp.float32 for eqn in products for v in eqn.outvars)
+  for value, expected in zip((out, *gradients), truth(case, *narrow)):
+    assert value.dtype == jnp.float32
+    close(value, expected, 3e-2)
+
+
+def products_of(jaxpr):
+  """All products of a jaxpr and of those within it."""
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name == 'dot_general':
+      yield eqn
+    for value in jax.tree.leaves(eqn.params):
+      body = getattr(value, 'jaxpr', value)
+      if hasattr(body, 'eqns'):
+        yield from products_of(body)
+
+
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='about the CPU')
+def test_the_cpu_keeps_float32():
+  """Asked for bfloat16 operands it gives the float32 result: narrowing would cost time there."""
+  case = CASES['packed']
+  q, k, v, _ = operands(case)
+  wide = [attention(q, k, v, case.ranges, scale=0.5, dtype=dtype) for dtype in (None, jnp.bfloat16)]
+  np.testing.assert_array_equal(*wide)
+
+
 WRONG = {
   'sees one too many': lambda r: r.replace(last_BL=r.last_BL + 1, kind=Kind()),
   'sees one too few': lambda r: r.replace(first_BL=r.first_BL + 1, kind=Kind()),
