@@ -68,6 +68,7 @@ class Attention(nn.Module):
     dense = Dense((config.width,), (heads.kv_heads, served + 2, heads.head_size), ('embed', 'heads', 'slots', 'head'),
                   heads.qkv_bias, config.compute_dtype, name='qkv')
     x = pin(dense(x_BLD), 'batch', 'length', 'heads', None, None)
-    q_BLHK = x[:, :, :, :served].reshape(*x.shape[:2], heads.heads, heads.head_size)
-    k_BLGK, v_BLGK = (pin(x[:, :, :, served + i], 'batch', None, 'heads', None) for i in range(2))
+    q, k, v = jax.lax.split(x, (served, 1, 1), axis=3)      # the gradient is one concatenation, not three paddings
+    q_BLHK = q.reshape(*x.shape[:2], heads.heads, heads.head_size)
+    k_BLGK, v_BLGK = (pin(part.squeeze(3), 'batch', None, 'heads', None) for part in (k, v))
     return q_BLHK, k_BLGK, v_BLGK

@@ -133,7 +133,8 @@ def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, local: 
   """What the rows see in layers of this kind, and how their queries and keys turn."""
   window = config.attention.window.size if local and config.attention.window else None
   rotary = config.positions
-  angles = turns(rotary, config.attention.head_size, positions_BL, local) if isinstance(rotary, Rotary) else None
+  bound = positions_BL.shape[1] if cache is None else None
+  angles = turns(rotary, config.attention.head_size, positions_BL, local, bound) if isinstance(rotary, Rotary) else None
   if cache is not None:
     seen_BL = jnp.ones(positions_BL.shape, bool) if segments_BL is None else segments_BL != 0
     return Sight(cached_ranges(cache.lengths_B, seen_BL, window=window), angles, cache.lengths_B)

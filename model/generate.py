@@ -8,7 +8,7 @@ Letters: B rows, L positions of the prompts, T positions of the answers, V vocab
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ Reason = Literal['eos', 'stop', 'length']
 Stops = tuple[tuple[int, ...], ...]
 
 SHORTEST = 16     # rounding ends here
+WHOLE = 256       # caches up to here are not worth a program for each size
 GOING, EOS, STOP = 0, 1, 2
 
 
@@ -36,14 +37,26 @@ class Generated(NamedTuple):
   reasons: list[Reason]
 
 
-class Settings(NamedTuple):
+class Way(NamedTuple):
   """What is fixed while tracing."""
 
   model: Model
   sampling: Sampling
-  eos: int | None
-  stop: Stops
-  limit: int | None                   # ids from here on are never sampled: rows of a padded vocabulary
+
+
+class Ends(NamedTuple):
+  """What ends a row, and the vocabulary: arrays, so that other ones need no other program."""
+
+  eos: np.ndarray                     # i32[], -1 for none
+  stop_NW: np.ndarray                 # i32, N sequences of at most W ids, with -1 before shorter ones
+  limit: np.ndarray                   # i32[]: ids from here on are never sampled
+
+  @classmethod
+  def of(cls, model: Model, eos: int | None, stop: Stops, limit: int | None) -> 'Ends':
+    width = max((len(sequence) for sequence in stop), default=1)
+    padded = [[-1] * (width - len(sequence)) + list(sequence) for sequence in stop]
+    return cls(np.int32(-1 if eos is None else eos), np.array(padded, np.int32).reshape(-1, width),
+               np.int32(model.config.vocab if limit is None else limit))
 
 
 @struct.dataclass
@@ -64,12 +77,14 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
              key: jax.Array, eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Generated:
   """What the model writes after each prompt: at most `max_new` ids, fewer where `eos` or a stop sequence ends it.
 
+  Ids from `limit` on are never written: a vocabulary may be padded beyond its tokenizer.
+
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
   """
   tokens_BL, lengths_B = _prepare(model, prompts, max_new)
-  settings = Settings(model, sampling, eos, stop, limit)
   slots = rounded(model, tokens_BL.shape[1] + max_new)
-  done = _generate(settings, params, tokens_BL, lengths_B, key, max_new, round_up(max_new), slots)
+  done = _generate(Way(model, sampling), params, Ends.of(model, eos, stop, limit), tokens_BL, lengths_B, key, max_new,
+                   room=round_up(max_new), slots=slots)
   tokens, logps, counts, reasons = jax.device_get((done.tokens_BT, done.logps_BT, done.counts_B, done.reason_B))
   return Generated([row[:n] for row, n in zip(tokens, counts)], [row[:n] for row, n in zip(logps, counts)],
                    [('length', 'eos', 'stop')[reason] for reason in reasons])
@@ -79,9 +94,9 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
            eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Iterator[int]:
   """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
   tokens_BL, lengths_B = _prepare(model, [prompt], max_new)
-  settings = Settings(model, sampling, eos, stop, limit)
-  ready = jax.jit(partial(laid_out, model.config))(params)
-  now = _begin(settings, ready, tokens_BL, lengths_B, key, round_up(max_new), tokens_BL.shape[1])
+  way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
+  ready = _lay_out(model.config, params)
+  now = _begin(way, ready, ends, tokens_BL, lengths_B, key, room=round_up(max_new), slots=tokens_BL.shape[1])
   for count in range(1, max_new + 1):
     token_B, reason_B = jax.device_get((now.token_B, now.reason_B))
     yield int(token_B[0])
@@ -89,7 +104,7 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
       return
     if len(prompt) + count > now.cache.slots:
       now = now.replace(cache=grow(now.cache, 2 * now.cache.slots))
-    now = _advance(settings, ready, now, key)
+    now = _advance(way, ready, ends, now, key)
 
 
 def round_up(length: int) -> int:
@@ -122,73 +137,78 @@ def _prepare(model: Model, prompts: list[list[int]], max_new: int) -> tuple[np.n
   return tokens_BL, lengths_B
 
 
-@partial(jax.jit, static_argnames=('settings', 'room', 'slots'))
-def _generate(settings: Settings, params: Params, tokens_BL, lengths_B, key, max_new, room: int,
-              slots: int) -> Progress:
+@partial(jax.jit, static_argnames=('way', 'room', 'slots'))
+def _generate(way: Way, params: Params, ends: Ends, tokens_BL, lengths_B, key, max_new, room: int, slots: int) -> Progress:
   """`room` ids can be written and `slots` positions kept: at least `max_new` ids, and all of the prompts with them."""
-  ready = laid_out(settings.model.config, params)
-  start = _read(settings, ready, tokens_BL, lengths_B, key, room, slots)
+  ready = laid_out(way.model.config, params)
+  now = _read(way, ready, ends, tokens_BL, lengths_B, key, room, tokens_BL.shape[1])
+  for size in stages(tokens_BL.shape[1], slots):
 
-  def going(now: Progress):
-    return (now.step < max_new) & jnp.any(now.reason_B == GOING)
+    def going(now: Progress, size: int = size):
+      return (now.step < max_new) & jnp.any(now.reason_B == GOING) & (now.cache.lengths_B.max() < size)
 
-  return jax.lax.while_loop(going, lambda now: _write(settings, ready, now, key), start)
+    now = now.replace(cache=grow(now.cache, size))
+    now = jax.lax.while_loop(going, lambda now: _write(way, ready, ends, now, key), now)
+  return now
 
 
-def _read(settings: Settings, params: Params, tokens_BL, lengths_B, key, room: int, slots: int) -> Progress:
+def stages(first: int, last: int) -> list[int]:
+  """The sizes that a cache grows through: each step reads all of it, so a short text should not pay for a long one's."""
+  sizes = [last]
+  while sizes[0] // 4 >= max(first, WHOLE):
+    sizes.insert(0, sizes[0] // 4)
+  return sizes
+
+
+def _read(way: Way, params: Params, ends: Ends, tokens_BL, lengths_B, key, room: int, slots: int) -> Progress:
   """The prompts read and the first ids chosen."""
   batch, length = tokens_BL.shape
   index_BL = jnp.broadcast_to(jnp.arange(length), (batch, length))
   segments_BL = (index_BL < lengths_B[:, None]).astype(jnp.int32)
-  hidden = settings.model.hidden(params, tokens_BL, segments_BL, settings.model.cache(batch, slots))
+  hidden = way.model.hidden(params, tokens_BL, segments_BL, way.model.cache(batch, slots))
   x_B1D = jnp.take_along_axis(hidden.x_BLD, (lengths_B - 1)[:, None, None], axis=1)
   read_BV = None
-  if settings.sampling.repetition_penalty != 1.0:
+  if way.sampling.repetition_penalty != 1.0:
     rows = jnp.arange(batch)[:, None]
-    read_BV = jnp.zeros((batch, settings.model.config.vocab), bool).at[rows, tokens_BL].max(segments_BL == 1)
+    read_BV = jnp.zeros((batch, way.model.config.vocab), bool).at[rows, tokens_BL].max(segments_BL == 1)
   none_B = jnp.zeros(batch, jnp.int32)
   now = Progress(hidden.cache, none_B, jnp.zeros((batch, room), jnp.int32), jnp.zeros((batch, room)), none_B, none_B,
                  read_BV, jnp.zeros((), jnp.int32))
-  return _choose(settings, params, now, x_B1D, key)
+  return _choose(way, params, ends, now, x_B1D, key)
 
 
-def _write(settings: Settings, params: Params, now: Progress, key) -> Progress:
+def _write(way: Way, params: Params, ends: Ends, now: Progress, key) -> Progress:
   """Reads the last ids and chooses the next ones."""
   segments_B1 = (now.reason_B == GOING)[:, None].astype(jnp.int32)
-  hidden = settings.model.hidden(params, now.token_B[:, None], segments_B1, now.cache)
-  return _choose(settings, params, now.replace(cache=hidden.cache), hidden.x_BLD, key)
+  hidden = way.model.hidden(params, now.token_B[:, None], segments_B1, now.cache)
+  return _choose(way, params, ends, now.replace(cache=hidden.cache), hidden.x_BLD, key)
 
 
-_begin = partial(jax.jit, static_argnames=('settings', 'room', 'slots'))(_read)
-_advance = partial(jax.jit, static_argnames='settings', donate_argnames='now')(_write)
+_lay_out = partial(jax.jit, static_argnames='config')(laid_out)
+_begin = partial(jax.jit, static_argnames=('way', 'room', 'slots'))(_read)
+_advance = partial(jax.jit, static_argnames='way', donate_argnames='now')(_write)
 
 
-def _choose(settings: Settings, params: Params, now: Progress, x_B1D: jax.Array, key: jax.Array) -> Progress:
+def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Array, key: jax.Array) -> Progress:
   """Chooses an id for each row that goes on, from what its last position became, and notes it."""
-  logits_BV = settings.model.logits(params, x_B1D)[:, 0]
-  if settings.limit is not None:
-    logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < settings.limit, logits_BV, -jnp.inf)
+  logits_BV = way.model.logits(params, x_B1D)[:, 0]
+  logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < ends.limit, logits_BV, -jnp.inf)
   rows = jnp.arange(len(logits_BV))
   keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), now.step))(rows)
-  token_B = choose(settings.sampling, logits_BV, now.read_BV, keys_B)
+  token_B = choose(way.sampling, logits_BV, now.read_BV, keys_B)
   logp_B = logits_BV[rows, token_B] - jax.nn.logsumexp(logits_BV, -1)
   going_B = now.reason_B == GOING
   tokens_BT = jax.lax.dynamic_update_slice(now.tokens_BT, jnp.where(going_B, token_B, 0)[:, None], (0, now.step))
   logps_BT = jax.lax.dynamic_update_slice(now.logps_BT, jnp.where(going_B, logp_B, 0.0)[:, None], (0, now.step))
-  reason_B = jnp.where(going_B, _reason(settings, tokens_BT, now.step), now.reason_B)
+  reason_B = jnp.where(going_B, _reason(ends, tokens_BT, now.step), now.reason_B)
   read_BV = None if now.read_BV is None else now.read_BV.at[rows, token_B].max(going_B)
   return Progress(now.cache, token_B, tokens_BT, logps_BT, reason_B, now.counts_B + going_B, read_BV, now.step + 1)
 
 
-def _reason(settings: Settings, tokens_BT: jax.Array, step: jax.Array) -> jax.Array:
+def _reason(ends: Ends, tokens_BT: jax.Array, step: jax.Array) -> jax.Array:
   """Why a row ends with the id that it wrote in this step, i32[B]."""
-  reason_B: Any = jnp.zeros(len(tokens_BT), jnp.int32)
-  for sequence in settings.stop:
-    places = step - len(sequence) + 1 + jnp.arange(len(sequence))
-    written_BN = tokens_BT[:, jnp.maximum(places, 0)]
-    same_B = jnp.all((written_BN == jnp.array(sequence)) & (places >= 0), -1)
-    reason_B = jnp.where(same_B, STOP, reason_B)
-  if settings.eos is not None:
-    last_B = jax.lax.dynamic_slice_in_dim(tokens_BT, step, 1, 1)[:, 0]
-    reason_B = jnp.where(last_B == settings.eos, EOS, reason_B)
-  return reason_B
+  width = ends.stop_NW.shape[1]
+  places_W = step - width + 1 + jnp.arange(width)
+  last_BW = jnp.where(places_W >= 0, tokens_BT[:, jnp.maximum(places_W, 0)], -2)
+  same_BN = jnp.all((last_BW[:, None] == ends.stop_NW) | (ends.stop_NW == -1), -1)
+  return jnp.where(last_BW[:, -1] == ends.eos, EOS, jnp.where(jnp.any(same_BN, -1), STOP, GOING))

@@ -41,11 +41,18 @@ def _yarn(plain: np.ndarray, scaling: YaRN, theta: float, turned: int) -> np.nda
   return plain * (1 - slowed + slowed / scaling.factor)
 
 
-def turns(config: Rotary, head_size: int, positions_BL: jax.Array, local: bool = False) -> tuple[jax.Array, jax.Array]:
-  """Cosine and sine, f32[B, L, 1, R/2] each, shared by all layers of a kind."""
+def turns(config: Rotary, head_size: int, positions_BL: jax.Array, local: bool = False,
+          bound: int | None = None) -> tuple[jax.Array, jax.Array]:
+  """Cosine and sine, f32[B, L, 1, R/2] each, shared by all layers of a kind.
+
+  With a `bound` above all positions, those of each position are looked up. XLA's CPU backend would else compute them
+  inside the loops that use them, again for every head of every layer: a tenth of a training step.
+  """
   radians, gain = frequencies(config, head_size, local)
-  angles = positions_BL.astype(jnp.float32)[:, :, None, None] * radians
-  return jnp.cos(angles) * gain, jnp.sin(angles) * gain
+  positions = positions_BL if bound is None else jnp.arange(bound)
+  angles = positions.astype(jnp.float32)[..., None, None] * radians
+  cos, sin = jnp.cos(angles) * gain, jnp.sin(angles) * gain
+  return (cos, sin) if bound is None else (cos[positions_BL], sin[positions_BL])
 
 
 def rotate(x_BLHK: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from model.decoder import build
 from model.errors import ConfigError, DataError
-from model.generate import generate, round_up, stream
+from model.generate import _generate, generate, round_up, stages, stream
 from model.sampling import GREEDY, Sampling
 from tests.model.variants import EXACT, logits, made
 
@@ -51,19 +52,37 @@ def test_logps_are_those_of_the_model_whatever_the_sampling():
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_rounding():
   model, params = made(EXACT['llama'])
-  together = generate(model, params, PROMPTS, max_new=9, sampling=Sampling(), key=KEY)
-  pair = generate(model, params, [PROMPTS[0], [5]], max_new=9, sampling=Sampling(), key=KEY)
-  longer = generate(model, params, PROMPTS, max_new=20, sampling=Sampling(), key=KEY)
-  assert together.tokens[0].tolist() == pair.tokens[0].tolist() == longer.tokens[0][:9].tolist()
-  assert together.tokens[0].tolist() != generate(model, params, PROMPTS, max_new=9, sampling=Sampling(),
-                                                 key=jax.random.key(8)).tokens[0].tolist()
+  together = generate(model, params, PROMPTS, max_new=9, sampling=Sampling(), key=KEY).tokens
+  longer = generate(model, params, [PROMPTS[0], [5]], max_new=20, sampling=Sampling(), key=KEY).tokens
+  assert together[0].tolist() == longer[0][:9].tolist()
+  other = generate(model, params, PROMPTS, max_new=9, sampling=Sampling(), key=jax.random.key(8)).tokens
+  assert together[0].tolist() != other[0].tolist()
+
+
+def test_a_cache_that_grows_on_the_way_changes_nothing(monkeypatch):
+  settings = {'max_new': 40, 'sampling': Sampling(), 'key': KEY}
+  _, params = made(EXACT['llama'])
+  whole = generate(build(EXACT['llama']), params, [PROMPTS[0], [5]], **settings)
+  monkeypatch.setattr('model.generate.WHOLE', 8)
+  assert stages(16, 64) == [16, 64]
+  grown = generate(build(EXACT['llama']), params, [PROMPTS[0], [5]], **settings)
+  for a, b in zip(whole.tokens, grown.tokens):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_sizes_of_a_growing_cache():
+  assert stages(16, 256) == [256]
+  assert stages(16, 1024) == [256, 1024]
+  assert stages(512, 1024) == [1024]
+  assert stages(64, 8192) == [512, 2048, 8192]
 
 
 def test_a_stream_gives_the_same_ids_one_by_one():
-  """Through two doublings of its cache."""
+  """Beyond the first size of its cache."""
   model, params = made(EXACT['llama'])
-  settings = {'max_new': 24, 'sampling': Sampling(), 'key': KEY}
+  settings = {'max_new': 16, 'sampling': Sampling(), 'key': KEY}
   whole = generate(model, params, [PROMPTS[0]], **settings).tokens[0].tolist()
+  assert len(whole) == 16
   assert list(stream(model, params, PROMPTS[0], **settings)) == whole
   assert list(stream(model, params, PROMPTS[0], **settings, eos=whole[3])) == whole[:whole.index(whole[3]) + 1]
 
@@ -71,40 +90,48 @@ def test_a_stream_gives_the_same_ids_one_by_one():
 def test_a_row_ends_at_eos_or_at_a_stop_sequence_or_at_the_limit():
   model, params = made(EXACT['llama'])
   free = generate(model, params, PROMPTS, max_new=8, sampling=Sampling(), key=KEY).tokens
-  eos, pair = int(free[0][3]), tuple(int(i) for i in free[1][4:6])
-  ended = generate(model, params, PROMPTS, max_new=8, sampling=Sampling(), key=KEY, eos=eos, stop=(pair,))
+  eos, pair, first = int(free[0][3]), tuple(int(i) for i in free[1][4:6]), int(free[2][0])
+  ended = generate(model, params, PROMPTS, max_new=8, sampling=Sampling(), key=KEY, eos=eos, stop=(pair, (first,)))
   for before, after, logps, reason in zip(free, ended.tokens, ended.logps, ended.reasons):
     np.testing.assert_array_equal(after, before[:len(after)])
-    ends = {'eos': [eos], 'stop': list(pair), 'length': after.tolist()}[reason]
-    assert after.tolist()[-len(ends):] == ends and len(logps) == len(after)
-    inner = after.tolist()[:-1]
-    assert eos not in inner and not any(tuple(inner[i:i + 2]) == pair for i in range(len(inner)))
-  assert ended.reasons[0] == 'eos' and ended.reasons[1] in ('stop', 'eos')
+    assert len(logps) == len(after) == _first_end(before.tolist(), eos, pair, first)
+    assert (reason == 'eos') == (after[-1] == eos)
+  assert ended.reasons[0] in ('eos', 'stop') and ended.reasons[1] in ('stop', 'eos')
+  assert len(ended.tokens[2]) == 1 and ended.reasons[2] in ('eos', 'stop')
+
+
+def _first_end(row: list[int], eos: int, pair: tuple[int, int], single: int) -> int:
+  """How many ids there are up to the first end."""
+  for i, token in enumerate(row):
+    if token in (eos, single) or tuple(row[max(i - 1, 0):i + 1]) == pair:
+      return i + 1
+  return len(row)
 
 
 def test_a_stop_sequence_does_not_reach_back_into_the_prompt():
   model, params = made(EXACT['llama'])
-  first = int(generate(model, params, [PROMPTS[0]], max_new=1, sampling=GREEDY, key=KEY).tokens[0][0])
-  written = generate(model, params, [PROMPTS[0]], max_new=3, sampling=GREEDY, key=KEY, stop=((PROMPTS[0][-1], first),))
-  assert written.reasons == ['length'] and len(written.tokens[0]) == 3
+  settings = {'max_new': 8, 'sampling': Sampling(), 'key': KEY}
+  first = int(generate(model, params, PROMPTS, **settings).tokens[0][0])
+  written = generate(model, params, PROMPTS, **settings, stop=((PROMPTS[0][-1], first), (64, 64)))
+  assert written.reasons[0] == 'length' and len(written.tokens[0]) == 8
 
 
 def test_ids_beyond_the_limit_are_never_written():
   model, params = made(EXACT['llama'])
   hot = Sampling(temperature=50.0)
-  written = generate(model, params, PROMPTS, max_new=40, sampling=hot, key=KEY, limit=11)
-  assert max(row.max() for row in written.tokens) == 10
+  free = generate(model, params, PROMPTS, max_new=16, sampling=hot, key=KEY)
+  written = generate(model, params, PROMPTS, max_new=16, sampling=hot, key=KEY, limit=11)
+  assert max(row.max() for row in written.tokens) < 11 < max(row.max() for row in free.tokens)
   assert all(np.isfinite(row).all() for row in written.logps)
 
 
 def test_programs_are_few():
-  """Prompts and answers of many lengths share a program."""
-  from model.generate import _generate
-  model, params = made(EXACT['llama3'])
-  generate(model, params, [[1, 2]], max_new=3, sampling=GREEDY, key=KEY)
+  """Prompts and answers of many lengths, ends and limits share a program."""
+  model, params = made(EXACT['llama'])
+  generate(model, params, [[1, 2]], max_new=3, sampling=Sampling(), key=KEY)
   before = _generate._cache_size()
   for length, new in ((1, 1), (3, 9), (9, 5), (16, 16)):
-    generate(model, params, [[1] * length], max_new=new, sampling=GREEDY, key=KEY)
+    generate(model, params, [[1] * length], max_new=new, sampling=Sampling(), key=KEY, eos=new, limit=60)
   assert _generate._cache_size() == before
   assert [round_up(n) for n in (1, 16, 17, 1000, 1024)] == [16, 16, 32, 1024, 1024]
 
