@@ -1,0 +1,62 @@
+"""A corpus augmented by a model that was itself trained here: the longest lineage that there is."""
+
+import pytest
+
+from model.errors import ConfigError
+from model.sizes import llama
+from train.artifact import Store, lineage
+from train.data.corpus import Corpus
+from train.data.readers import TextFiles
+from train.data.rewrite import Rewrite
+from train.data.rows import Rows
+from train.data.tokens import Tokens
+from train.data.vocabulary import Vocabulary
+from train.paraphrase import Paraphrase
+from train.run import Run, Saving, Watch
+
+
+def run(folder):
+  for number in range(6):
+    (folder / f'{number}.txt').write_text(f'The state of the union in year {number} is strong. It will be stronger.\n' * 20)
+  corpus = Corpus(name='c', sources=(TextFiles(f'{folder}/*.txt'),), stages=(), heldout_modulo=3)
+  tokens = Tokens(name='t', corpus=corpus, vocabulary=Vocabulary(name='v', corpus=corpus, size=300))
+  return Run(name='r', model=llama(300, 16, 1, 2), rows=Rows(tokens, length=16), batch=8, steps=2,
+             watch=Watch(heldout=0), saving=Saving(every=0))
+
+
+def test_a_trained_run_rewrites_sentences_and_only_those(tmp_path):
+  (tmp_path / 'in').mkdir()
+  trained = run(tmp_path / 'in')
+  corpus = Corpus(name='again', sources=trained.rows.tokens.corpus.sources, stages=(), heldout_modulo=3,
+                  augment=(Rewrite(Paraphrase(trained, max_new=8), share=0.1),))
+  assert [thing.name for thing in lineage(corpus)] == ['c', 'v', 't', 'r', 'again']
+  store = Store(tmp_path / 'runs')
+  folder = store.make(corpus)
+  texts = {document.id: document.text for document in corpus.documents(folder, 'train')}
+  plain = [document.text for document in _plain(trained, store)]
+  copies = [text for text in texts.values() if text not in plain]
+  assert copies and sorted(texts.values()) == sorted(plain + copies)
+  assert all('The state of the union' in text for text in copies)
+  assert list(corpus.documents(folder, 'heldout')) == _plain(trained, store, 'heldout')
+
+
+def test_what_is_written_depends_on_the_span_and_its_seed_alone(tmp_path):
+  (tmp_path / 'in').mkdir()
+  store = Store(tmp_path / 'runs')
+  trained = run(tmp_path / 'in')
+  store.make(trained)
+  write = Paraphrase(trained, max_new=8).open(store)
+  spans = ['It is strong. ', 'Peace.']
+  assert write(spans, [1, 2]) == write(spans[:1], [1]) + write(spans[1:], [2])
+  assert write(spans[:1] * 2, [1, 5])[0] != write(spans[:1] * 2, [1, 5])[1]
+
+
+def test_a_prompt_without_a_place_for_the_sentence_is_refused(tmp_path):
+  (tmp_path / 'in').mkdir()
+  with pytest.raises(ConfigError, match='span'):
+    Paraphrase(run(tmp_path / 'in'), prompt='Say it again:')
+
+
+def _plain(trained, store, split='train'):
+  corpus = trained.rows.tokens.corpus
+  return list(corpus.documents(store.find(corpus), split))
