@@ -4,8 +4,8 @@ import jax
 from flax import linen as nn
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
-from kernels.attention import attention
 
+from kernels.attention import attention
 from kernels.ranges import Ranges
 from model.cache import Layer, write
 from model.config import Decoder
@@ -52,7 +52,7 @@ class Attention(nn.Module):
     if sight.turns is not None:
       q_BLHK, k_BSGK = rotate(q_BLHK, *sight.turns), rotate(k_BSGK, *sight.turns)
     q_BLHK, k_BSGK, v_BSGK = (x.astype(config.compute_dtype) for x in (q_BLHK, k_BSGK, v_BSGK))
-    if layer is not None:
+    if layer is not None and sight.starts_B is not None:
       layer = write(layer, k_BSGK, v_BSGK, sight.starts_B)
       k_BSGK, v_BSGK = (x.swapaxes(1, 2) for x in layer)
     out_BLHK = attention(q_BLHK, k_BSGK, v_BSGK, sight.ranges, scale=score_scale(config), softcap=heads.softcap,

@@ -31,9 +31,10 @@ class Block(nn.Module):
     return self._after(x_BLD, y_BLD, 'mlp'), layer, aux
 
   def _mlp(self, x_BLD: jax.Array, seen_BL: jax.Array) -> tuple[jax.Array, Aux]:
-    if isinstance(self.config.mlp, MoE):
-      return Experts(self.config, name='mlp')(x_BLD, seen_BL)
-    return MLP(self.config, name='mlp')(x_BLD), {}
+    mlp = self.config.mlp
+    if isinstance(mlp, MoE):
+      return Experts(self.config, mlp, name='mlp')(x_BLD, seen_BL)
+    return MLP(self.config, mlp, name='mlp')(x_BLD), {}
 
   def _before(self, x_BLD: jax.Array, part: str) -> jax.Array:
     return self._norm(f'{part}_norm', x_BLD) if self.config.placement in ('pre', 'sandwich') else x_BLD

@@ -53,4 +53,4 @@ def write(layer: Layer, k_BLGK: jax.Array, v_BLGK: jax.Array, starts_B: jax.Arra
 def grow(cache: Cache, length: int) -> Cache:
   """The same cache with room for `length` positions."""
   more = ((0, 0), (0, 0), (0, length - cache.slots), (0, 0))
-  return cache.replace(layers=jax.tree.map(lambda x: jnp.pad(x, more), cache.layers))
+  return Cache(jax.tree.map(lambda x: jnp.pad(x, more), cache.layers), cache.lengths_B)

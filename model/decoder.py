@@ -53,7 +53,8 @@ class Model(NamedTuple):
 def build(config: Decoder, compute: Compute = Compute()) -> Model:
   """The model that a config describes, computed as `compute` says."""
   stack = Stack(config, compute)
-  last, dtype = Norm(config.norm), jnp.dtype(config.compute_dtype)
+  last: Any = Norm(config.norm)
+  dtype = jnp.dtype(config.compute_dtype)
 
   def hidden(params: Params, tokens_BL: jax.Array, segments_BL: jax.Array | None = None,
              cache: Cache | None = None) -> Hidden:
@@ -62,14 +63,14 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
     With a cache, tokens go on where each row stood, and padding comes after them.
     """
     seen_BL = jnp.ones(tokens_BL.shape, bool) if segments_BL is None else segments_BL != 0
-    positions_BL = places(tokens_BL.shape, segments_BL, cache)
+    positions_BL = places(tokens_BL, segments_BL, cache)
     x_BLD = embed(config, params, tokens_BL, positions_BL)
     sights = {local: see(config, positions_BL, segments_BL, cache, local)
               for local in {is_local(config, i) for i in range(config.layers)}}
     x_BLD, layers, aux = stack(params['layers'], x_BLD, sights, seen_BL, None if cache is None else cache.layers)
     if config.placement != 'post':
       x_BLD = last.apply({'params': params['norm']}, x_BLD)
-    if cache is not None:
+    if cache is not None and layers is not None:
       cache = Cache(layers, cache.lengths_B + seen_BL.sum(1, dtype=jnp.int32))
     return Hidden(x_BLD, cache, aux)
 
@@ -118,9 +119,9 @@ def box(shape: tuple[int, ...], *names: str) -> nn.LogicallyPartitioned:
   return nn.LogicallyPartitioned(jnp.zeros(shape), names)
 
 
-def places(shape: tuple[int, int], segments_BL: jax.Array | None, cache: Cache | None) -> jax.Array:
+def places(tokens_BL: jax.Array, segments_BL: jax.Array | None, cache: Cache | None) -> jax.Array:
   """The position of each token in its document, i32[B, L]: from the start of its segment, or on from the cache."""
-  index_BL = jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32), shape)
+  index_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1], dtype=jnp.int32), tokens_BL.shape)
   if cache is not None:
     return index_BL + cache.lengths_B[:, None]
   if segments_BL is None:
@@ -139,7 +140,8 @@ def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, local: 
     seen_BL = jnp.ones(positions_BL.shape, bool) if segments_BL is None else segments_BL != 0
     return Sight(cached_ranges(cache.lengths_B, seen_BL, window=window), angles, cache.lengths_B)
   if segments_BL is None and config.causal:
-    return Sight(causal_ranges(*positions_BL.shape, window=window), angles)
+    batch, length = positions_BL.shape
+    return Sight(causal_ranges(batch, length, window), angles)
   segments_BL = jnp.ones_like(positions_BL) if segments_BL is None else segments_BL
   return Sight(packed_ranges(segments_BL, causal=config.causal, window=window), angles)
 

@@ -7,6 +7,7 @@ Letters: B rows, L positions of the prompts, T positions of the answers, V vocab
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -47,9 +48,9 @@ class Way(NamedTuple):
 class Ends(NamedTuple):
   """What ends a row, and the vocabulary: arrays, so that other ones need no other program."""
 
-  eos: np.ndarray                     # i32[], -1 for none
+  eos: np.int32                       # -1 for none
   stop_NW: np.ndarray                 # i32, N sequences of at most W ids, with -1 before shorter ones
-  limit: np.ndarray                   # i32[]: ids from here on are never sampled
+  limit: np.int32                     # ids from here on are never sampled
 
   @classmethod
   def of(cls, model: Model, eos: int | None, stop: Stops, limit: int | None) -> 'Ends':
@@ -103,7 +104,7 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
     if count == max_new or reason_B[0] != GOING:
       return
     if len(prompt) + count > now.cache.slots:
-      now = now.replace(cache=grow(now.cache, 2 * now.cache.slots))
+      now = replace(now, cache=grow(now.cache, 2 * now.cache.slots))
     now = _advance(way, ready, ends, now, key)
 
 
@@ -147,7 +148,7 @@ def _generate(way: Way, params: Params, ends: Ends, tokens_BL, lengths_B, key, m
     def going(now: Progress, size: int = size):
       return (now.step < max_new) & jnp.any(now.reason_B == GOING) & (now.cache.lengths_B.max() < size)
 
-    now = now.replace(cache=grow(now.cache, size))
+    now = replace(now, cache=grow(now.cache, size))
     now = jax.lax.while_loop(going, lambda now: _write(way, ready, ends, now, key), now)
   return now
 
@@ -166,6 +167,7 @@ def _read(way: Way, params: Params, ends: Ends, tokens_BL, lengths_B, key, room:
   index_BL = jnp.broadcast_to(jnp.arange(length), (batch, length))
   segments_BL = (index_BL < lengths_B[:, None]).astype(jnp.int32)
   hidden = way.model.hidden(params, tokens_BL, segments_BL, way.model.cache(batch, slots))
+  assert hidden.cache is not None
   x_B1D = jnp.take_along_axis(hidden.x_BLD, (lengths_B - 1)[:, None, None], axis=1)
   read_BV = None
   if way.sampling.repetition_penalty != 1.0:
@@ -181,7 +183,8 @@ def _write(way: Way, params: Params, ends: Ends, now: Progress, key) -> Progress
   """Reads the last ids and chooses the next ones."""
   segments_B1 = (now.reason_B == GOING)[:, None].astype(jnp.int32)
   hidden = way.model.hidden(params, now.token_B[:, None], segments_B1, now.cache)
-  return _choose(way, params, ends, now.replace(cache=hidden.cache), hidden.x_BLD, key)
+  assert hidden.cache is not None
+  return _choose(way, params, ends, replace(now, cache=hidden.cache), hidden.x_BLD, key)
 
 
 _lay_out = partial(jax.jit, static_argnames='config')(laid_out)

@@ -26,7 +26,7 @@ def muon_dimensions(boxed: Any) -> Any:
   return jax.tree.map(_dimensions, names(boxed), is_leaf=lambda x: isinstance(x, tuple))
 
 
-def kind(axes: tuple[str, ...]) -> Kind:
+def kind(axes: tuple[str | None, ...]) -> Kind:
   """What a parameter with these logical names is."""
   if not axes:
     raise ValueError('kinds are read off logical names: give the boxed tree of Model.init, not unboxed parameters')
@@ -37,12 +37,12 @@ def kind(axes: tuple[str, ...]) -> Kind:
   return 'matrix' if 'embed' in axes else 'vector'
 
 
-def sides(axes: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def sides(axes: tuple[str | None, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
   """Which dimensions a matrix with these logical names multiplies from, and into."""
   at = axes.index('embed')
   others = tuple(i for i, name in enumerate(axes) if name in SIDES and i != at)
   return ((at,), others) if at < others[0] else (others, (at,))
 
 
-def _dimensions(axes: tuple[str, ...]) -> MuonDimensionNumbers | None:
+def _dimensions(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
   return MuonDimensionNumbers(*sides(axes)) if kind(axes) == 'matrix' else None

@@ -32,10 +32,11 @@ class MLP(nn.Module):
   """[B, L, D] -> [B, L, D]."""
 
   config: Decoder
+  mlp: Gated | Plain
 
   @nn.compact
   def __call__(self, x_BLD: jax.Array) -> jax.Array:
-    config, mlp = self.config, self.config.mlp
+    config, mlp = self.config, self.mlp
     shape, names = up_shape(mlp)
     up = Dense((config.width,), shape, ('embed', *names), mlp.bias, config.compute_dtype, name='up')
     down = Dense((mlp.hidden,), (config.width,), ('mlp', 'embed'), mlp.bias, config.compute_dtype, name='down')

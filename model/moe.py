@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model.config import Decoder, MoE
+from model.config import Decoder, Gated, MoE, Plain
 from model.linear import weight
 from model.mlp import activate, up_shape
 from model.sharding import spec
@@ -19,17 +19,18 @@ class Experts(nn.Module):
   """[B, L, D] -> [B, L, D], and the router's losses over the positions where seen_BL is true."""
 
   config: Decoder
+  moe: MoE
 
   @nn.compact
   def __call__(self, x_BLD: jax.Array, seen_BL: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    config, moe = self.config, self.config.mlp
+    config, moe = self.config, self.moe
     w_DE = weight(self, 'router', (config.width, moe.experts), ('embed', 'routes'))
     router_BLE = jnp.einsum('BLD,DE->BLE', x_BLD.astype(jnp.float32), w_DE.astype(jnp.float32))
     gates_BLJ, chosen_BLJ = route(router_BLE, moe)
     shape, names = up_shape(moe.expert)
     up = weight(self, 'up', (moe.experts, config.width, *shape), ('experts', 'embed', *names))
     down = weight(self, 'down', (moe.experts, moe.expert.hidden, config.width), ('experts', 'mlp', 'embed'))
-    y_BLD = apply_experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
+    y_BLD = apply_experts(moe.expert, config.compute_dtype, x_BLD, gates_BLJ, chosen_BLJ, up, down)
     return y_BLD, losses(router_BLE, chosen_BLJ, seen_BL, moe)
 
 
@@ -55,33 +56,34 @@ def losses(router_BLE: jax.Array, chosen_BLJ: jax.Array, seen_BL: jax.Array, con
           'router_z': config.router_z * jnp.sum(z_BL * weights_BL, 1)}
 
 
-def apply_experts(config: Decoder, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> jax.Array:
+def apply_experts(expert: Gated | Plain, dtype: str, x_BLD: jax.Array, gates_BLJ: jax.Array, chosen_BLJ: jax.Array,
+                  up: jax.Array, down: jax.Array) -> jax.Array:
   """The gated sum of each position's experts, [B, L, D]. On a mesh, each device sorts its own tokens."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
-    return _experts(config, x_BLD, gates_BLJ, chosen_BLJ, up, down)
+    return _experts(expert, dtype, x_BLD, gates_BLJ, chosen_BLJ, up, down)
   sizes = dict(mesh.shape)
   tokens = spec(('batch', 'length', None), x_BLD.shape, sizes)
   cut_up = spec((*(None,) * (up.ndim - 1), 'mlp'), up.shape, sizes)
   cut_down = spec((None, 'mlp', None), down.shape, sizes)
 
   def local(*operands):
-    y_BLD = _experts(config, *operands)
+    y_BLD = _experts(expert, dtype, *operands)
     return jax.lax.psum(y_BLD, cut_down[1]) if cut_down[1] else y_BLD
 
   return jax.shard_map(local, in_specs=(tokens, tokens, tokens, cut_up, cut_down), out_specs=tokens)(
     x_BLD, gates_BLJ, chosen_BLJ, up, down)
 
 
-def _experts(config: Decoder, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> jax.Array:
+def _experts(expert: Gated | Plain, dtype: str, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> jax.Array:
   """Tokens sorted by expert, so that each expert is one matmul of its own length."""
   x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
   chosen_TJ = chosen_BLJ.reshape(len(x_TD), -1)
   order = jnp.argsort(chosen_TJ.reshape(-1), stable=True)
   sizes_E = jnp.bincount(chosen_TJ.reshape(-1), length=up.shape[0]).astype(jnp.int32)
-  matmul = partial(_grouped, sizes_E=sizes_E, dtype=config.compute_dtype)
+  matmul = partial(_grouped, sizes_E=sizes_E, dtype=dtype)
   h = matmul(x_TD[order // chosen_TJ.shape[1]], up.reshape(*up.shape[:2], -1))
-  y = matmul(activate(config.mlp.expert, h.reshape(-1, *up.shape[2:])), down)
+  y = matmul(activate(expert, h.reshape(-1, *up.shape[2:])), down)
   y_TJD = y[jnp.argsort(order)].reshape(*chosen_TJ.shape, -1)
   y_TD = jnp.einsum('TJD,TJ->TD', y_TJD.astype(jnp.float32), gates_BLJ.reshape(chosen_TJ.shape))
   return y_TD.reshape(x_BLD.shape).astype(x_BLD.dtype)

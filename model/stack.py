@@ -31,7 +31,7 @@ def split(stacked: Any, layers: int) -> tuple[Any, ...]:
   """The parameters of each layer. One split each, whose transpose is one concatenation of gradients."""
   leaves, tree = jax.tree.flatten(stacked)
   parts = [[part.reshape(w.shape[1:]) for part in jax.lax.split(w, (1,) * layers)] for w in leaves]
-  return tuple(tree.unflatten(part) for part in zip(*parts))
+  return tuple(jax.tree.unflatten(tree, part) for part in zip(*parts))
 
 
 class Stack:

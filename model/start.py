@@ -29,7 +29,8 @@ def start(config: Decoder, abstract: Any, key: jax.Array) -> Any:
   for i, (path, box) in enumerate(zip(paths, boxes)):
     if i not in drawn:
       drawn[i] = _single(config, path, box, jax.random.fold_in(key, i + 1))
-  return tree.unflatten([box.replace(value=drawn[i].astype(config.param_dtype)) for i, box in enumerate(boxes)])
+  boxes = [box.replace(value=drawn[i].astype(config.param_dtype)) for i, box in enumerate(boxes)]
+  return jax.tree.unflatten(tree, boxes)
 
 
 def _single(config: Decoder, path: list[str], box: LogicallyPartitioned, key: jax.Array) -> jax.Array:

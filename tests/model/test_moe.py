@@ -46,7 +46,7 @@ def test_grouped_experts_equal_a_loop(name):
   seen = jnp.ones((2, 6), bool)
 
   def grouped(params):
-    return Experts(config).apply({'params': params}, x_BLD, seen)[0]
+    return Experts(config, config.mlp).apply({'params': params}, x_BLD, seen)[0]
 
   @jax.jit
   def both(params):
