@@ -146,7 +146,7 @@ class Checkpoints:
     for pause in (*self.pauses, None):
       try:
         self._attempt(save)
-        return
+        return self._retire()
       except Exception as error:
         writing.discard(self.folder, save.step)
         if pause is None:
@@ -160,8 +160,13 @@ class Checkpoints:
       last = list(shelf.look(self.folder).seals.values())[-1:]
       writing.room(self.folder, last[0].bytes if last else save.bytes, self.reserve)
     writing.write(self.folder, save)
-    if self.first:
-      shelf.retire(self.folder, self.keep, self.keep_every)
+
+  def _retire(self) -> None:
+    try:
+      if self.first:
+        shelf.retire(self.folder, self.keep, self.keep_every)
+    except OSError as error:
+      log.error('an older step could not be deleted: %s', error)
 
   def _failed(self, step: int, error: Exception) -> StorageError:
     failure = StorageError('checkpoint.save-failed', f'step {step} in {self.folder}',

@@ -21,7 +21,7 @@ from model.errors import CheckpointError, StorageError
 from tests.campaign.memory import MEMORY
 from train import checkpoint
 from train.checkpoint import Checkpoints
-from train.saving import integrity, shelf
+from train.saving import arrays, integrity, shelf
 from train.saving.leaves import bits, named
 from train.saving.reading import load
 from train.step import born
@@ -44,6 +44,9 @@ def new(seed=0) -> State:
 def _next(state: State) -> State:
   return state.replace(step=state.step + 1, params=jax.tree.map(lambda x: x * 1.25 + 0.5, state.params),
                        opt_state=jax.tree.map(lambda x: x + 1, state.opt_state))
+
+
+overwrite = jax.jit(lambda state: jax.tree.map(lambda x: x * 0 - 1, state.params), donate_argnums=0)
 
 
 def at(step: int) -> State:
@@ -106,7 +109,6 @@ class TestRoundTrip:
     assert (jax.random.normal(state.key) == jax.random.normal(new().key)).all()
 
   def test_the_state_may_be_donated_at_once(self, folder):
-    overwrite = jax.jit(lambda state: jax.tree.map(lambda x: x * 0 - 1, state.params), donate_argnums=0)
     with Checkpoints(folder) as saves:
       for step in (1, 2, 3):
         state = at(step)
@@ -114,6 +116,18 @@ class TestRoundTrip:
         jax.block_until_ready(overwrite(state))
         saves.wait()
         assert same(saves.restore(jax.eval_shape(new))[0], at(step))
+
+  def test_with_memory_of_its_own_a_device_keeps_nothing_back(self, folder, monkeypatch):
+    """The way of a GPU or a TPU, through pinned memory of the host, which the CPU pretends to have."""
+    arrays._orbax.cache_clear()
+    with monkeypatch.context() as patched:
+      patched.setattr(jax, 'default_backend', lambda: 'gpu')
+      with Checkpoints(folder) as saves:
+        state = jax.device_put(at(1), layout(4, 'w'))
+        saves.save(1, state, {})
+        jax.block_until_ready(overwrite(state))
+    arrays._orbax.cache_clear()
+    assert same(restore(folder)[0], at(1))
 
   def test_host_values_are_those_of_the_call(self, folder):
     host = {'source': [1]}
@@ -139,6 +153,18 @@ class TestRoundTrip:
     part, host = load(saved, {'params': {'half': jax.eval_shape(new).params['half']}})
     assert (part['params']['half'] == at(2).params['half']).all() and host == {'source': 2}
     assert sorted(saved.rglob('*')) == before
+
+  def test_a_step_that_is_deleted_while_it_is_read_is_no_damage(self, saved, monkeypatch, caplog):
+    verify = integrity.verify
+
+    def meanwhile(path, seal):
+      monkeypatch.setattr(integrity, 'verify', verify)
+      with Checkpoints(saved, keep=1) as saves:
+        saves.save(4, at(4), {'source': 4})
+      verify(path, seal)
+
+    monkeypatch.setattr(integrity, 'verify', meanwhile)
+    assert load(saved, {'step': jax.eval_shape(new).step})[1] == {'source': 4} and not caplog.records
 
   def test_no_part_of_what_is_not_there(self, saved, tmp_path):
     with pytest.raises(CheckpointError, match=r'1 not in the checkpoint: params\.other'):
@@ -330,6 +356,25 @@ class TestStorage:
       with pytest.raises(StorageError, match='must stay free'):
         saves.wait()
     assert restore(saved)[1] == {'source': 3}
+
+  @pytest.mark.parametrize('call', ['pathlib.Path.read_bytes', 'train.saving.integrity._hash'])
+  def test_what_may_not_be_read_is_no_damage(self, saved, monkeypatch, call):
+    monkeypatch.setattr(call, lambda *args, **kwargs: fail(PermissionError(13, 'Permission denied', 'it')))
+    with pytest.raises(StorageError, match='Permission denied'):
+      restore(saved)
+    assert sorted(path.name for path in saved.iterdir()) == ['1', '2', '3']
+
+  def test_whole_files_that_cannot_be_read_are_no_damage(self, saved, monkeypatch):
+    monkeypatch.setattr('train.saving.arrays.read', lambda *args: fail(MemoryError('no memory')))
+    with pytest.raises(CheckpointError, match='no memory') as refusal:
+      restore(saved)
+    assert refusal.value.id == 'checkpoint.unreadable' and (saved / '3').is_dir()
+
+  def test_an_old_step_that_cannot_be_deleted_costs_nothing(self, saved, monkeypatch, caplog):
+    monkeypatch.setattr(shelf, 'remove', lambda path: fail(OSError('busy')))
+    with Checkpoints(saved, keep=1) as saves:
+      saves.save(4, at(4), {'source': 4})
+    assert 'busy' in caplog.text and sorted(path.name for path in saved.iterdir()) == ['1', '2', '3', '4']
 
   def test_a_file_is_no_folder(self, tmp_path):
     (tmp_path / 'file').write_text('')

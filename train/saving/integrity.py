@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, StorageError
 from train.files import LARGEST, write_json
 from train.saving.leaves import Leaf
 
@@ -56,7 +56,8 @@ def write(folder: Path, step: int, leaves: Mapping[str, Leaf], digests: Mapping[
 def read(folder: Path) -> Seal:
   """The seal of a step's folder, if it is what was written there and the folder has the name of its step.
 
-  Raises: Damaged whatever else it finds; CheckpointError if a newer version of this project wrote it.
+  Raises: Damaged whatever else it finds; CheckpointError if a newer version of this project wrote it; StorageError if
+  it may not be read.
   """
   body = _body(folder / SEAL)
   if body.get('format') != FORMAT:
@@ -83,9 +84,9 @@ def _body(path: Path) -> dict[str, Any]:
     body, own = data['seal'], data['sha256']
     if _own(body) != own:
       raise Damaged(SEAL, 'it does not agree with its own sha256')
-  except FileNotFoundError as error:
-    raise Damaged(SEAL, 'it is missing') from error
-  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+  except OSError as error:
+    raise _unreadable(path, SEAL, error) from error
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise Damaged(SEAL, f'it cannot be read: {error!r}') from error
   if not isinstance(body, dict):
     raise Damaged(SEAL, 'it is no seal')
@@ -101,7 +102,7 @@ def present(folder: Path, seal: Seal) -> None:
     try:
       found = (folder / name).stat().st_size
     except OSError as error:
-      raise Damaged(name, f'it is missing: {error.strerror}') from error
+      raise _unreadable(folder / name, name, error) from error
     if found != size:
       raise Damaged(name, f'it has {found:,} bytes and was saved with {size:,}')
 
@@ -115,10 +116,19 @@ def verify(folder: Path, seal: Seal) -> None:
   try:
     found = _hashes(folder, list(seal.files), sync=False)
   except OSError as error:
-    raise Damaged(str(error.filename), f'it cannot be read: {error.strerror}') from error
+    raise _unreadable(error.filename, str(error.filename), error) from error
   for name, (size, sha) in seal.files.items():
     if found[name] != (size, sha):
       raise Damaged(name, 'its bytes are not those that were saved (sha256 differs)')
+
+
+def _unreadable(path: Path | str, part: str, error: OSError) -> Exception:
+  """A file that may not be read says nothing of the step; any other that cannot be read is damage."""
+  if isinstance(error, PermissionError):
+    return StorageError('store.unreadable', str(path), str(error.strerror), 'launch as the user who wrote it')
+  if isinstance(error, FileNotFoundError):
+    return Damaged(part, 'it is missing')
+  return Damaged(part, f'it cannot be read: {error.strerror}')
 
 
 def sync(folder: Path) -> None:

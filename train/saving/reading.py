@@ -34,6 +34,8 @@ def load(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
       integrity.verify(path, seal)
       return read(path, seal, like), read_json(path / shelf.HOST)
     except Damaged as damage:
+      if not path.exists():
+        return load(folder, like)           # the training that goes on has a newer step and deleted this one
       look.damaged[step] = damage
       log.error('%s is damaged and is passed over: %s', path, damage)
   raise no_step(folder, look)
@@ -44,13 +46,16 @@ def read(path: Path, seal: Seal, like: Any) -> Any:
 
   All processes of the job call it together.
 
-  Raises: Damaged where an array is not, to the bit, what was saved.
+  Raises: Damaged where an array is not, to the bit, what was saved; CheckpointError where whole files cannot be read,
+  which is no fault of theirs (too little memory, another version of Orbax).
   """
   wanted = {name: leaf for name, leaf in named(like).items() if describe(leaf).stored}
   try:
     found = arrays.read(path / shelf.ARRAYS, {name: abstract_bits(leaf) for name, leaf in wanted.items()})
   except Exception as error:
-    raise Damaged(shelf.ARRAYS, f'it cannot be read: {brief(error)}') from error
+    why = f'its files are whole, but they cannot be read: {brief(error)}'
+    raise CheckpointError('checkpoint.unreadable', str(path), why,
+                          'see that there is memory enough, and the packages that it was written with') from error
   _check(found, seal)
   leaves = [from_bits(leaf, found.get(name)) for name, leaf in named(like).items()]
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
