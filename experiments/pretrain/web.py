@@ -15,7 +15,7 @@ def web_tokens(vocab: int, split: str) -> Tokens:
   """The tokens of a part of C4, such as `train[:10%]`, in a vocabulary trained on a hundredth of it."""
   corpus = Corpus(name='c4', sources=(Tfds('c4/en', split, source='c4'),), heldout_modulo=10_000)
   vocabulary = Vocabulary(name='c4-bpe', corpus=corpus, size=vocab, share=0.01)
-  return Tokens(name='c4-tokens', corpus=corpus, vocabulary=vocabulary, processes=16)
+  return Tokens(name='c4-tokens', corpus=corpus, vocabulary=vocabulary, workers=16)
 
 
 def sample_tokens(vocab: int = 512) -> Tokens:
