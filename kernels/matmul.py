@@ -8,7 +8,6 @@ bfloat16.
 Letters: `..` any leading dimensions, I the dimensions that are summed over, O those of the result.
 """
 
-import math
 from functools import partial
 
 import jax
@@ -63,21 +62,16 @@ def _stored(dtype):
 
 
 def _laid_out(x, leading, dtype):
-  """x with its `leading` dimensions cut so that XLA's CPU backend sums over them fast.
+  """x with its `leading` dimensions shaped so that XLA's CPU backend sums over them fast: one, or in bfloat16 [1, all].
 
-  Over one dimension it reads float32 operands as they lie; over two, both above 1, it transposes the left operand first,
-  which in float32 costs more than it gives. In bfloat16 only that form reaches the matrix units: where a sum is over one
+  Summed over one dimension, float32 operands are read as they lie; over two, the left one is transposed ahead of the
+  product, which costs more than it gives. In bfloat16 only that form reaches the matrix units: where a sum is over one
   dimension and that one leads, both operands are widened to float32.
   """
   if jax.default_backend() != 'cpu':
     return x
-  count, rest = math.prod(x.shape[:leading]), x.shape[leading:]
-  if not _emulated(dtype):
-    return x.reshape(count, *rest)
-  if leading >= 2 and 1 < x.shape[0] < count:
-    return x.reshape(x.shape[0], -1, *rest)
-  parts = 2 if count % 2 == 0 else 1
-  return x.reshape(parts, count // parts, *rest)
+  both = (1, -1) if _emulated(dtype) else (-1,)
+  return x.reshape(*both, *x.shape[leading:])
 
 
 def settled(y, dtype):
