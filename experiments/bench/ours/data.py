@@ -88,4 +88,6 @@ class Waited:
 
 if __name__ == '__main__':
   place, form = sys.argv[1:]
-  serve({'alone': Alone, 'waited': Waited}[form](Path(place)))
+  program = {'alone': Alone, 'waited': Waited}[form](Path(place))
+  serve(program)
+  program.source.close()               # its threads would keep the process alive
