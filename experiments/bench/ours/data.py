@@ -34,8 +34,9 @@ def write_tokens(folder: Path) -> None:
   bytes_of = np.ones(TASK.vocab, np.int32)
   documents = (Encoded('random', str(i), random.integers(3, TASK.vocab, random.integers(1, 2 * MEAN_LENGTH)))
                for i in range(DOCUMENTS))
+  sources: list[str] = []
   np.save(folder / BYTES_OF, bytes_of)
-  split = write_split(folder, 'train', documents, bytes_of, sources := [])
+  split = write_split(folder, 'train', documents, bytes_of, sources)
   (folder / MANIFEST).write_text(json.dumps({'tokenizer': 'random', 'sources': sources, 'controls': {},
                                              'splits': {'train': split}}))
 
@@ -88,6 +89,6 @@ class Waited:
 
 if __name__ == '__main__':
   place, form = sys.argv[1:]
-  program = {'alone': Alone, 'waited': Waited}[form](Path(place))
+  program: Alone | Waited = Alone(Path(place)) if form == 'alone' else Waited(Path(place))
   serve(program)
   program.source.close()               # its threads would keep the process alive

@@ -30,6 +30,11 @@ def built(dtype: Dtype = 'float32', parts: int = PARTS) -> Built:
                length=TASK.length, parts=parts)
 
 
+def temporary_mb(compiled: Any) -> float:
+  """What a compiled program needs beside its arguments and results."""
+  return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+
 def write_batches(folder: Path, count: int = 16) -> None:
   """Batches that all contestants read in turn, i32[count, B, L + 1]: Zipf's law, and a chain that can be learnt."""
   random = np.random.default_rng(0)

@@ -6,6 +6,7 @@ and safetensors, which writes one file and knows neither threads nor steps.
 
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def born() -> State:
 @partial(jax.jit, donate_argnums=0)
 def update(state: State) -> State:
   """Something that takes the memory of the state, as every training step does."""
-  return state.replace(params=jax.tree.map(lambda x: x + 1, state.params),
-                       opt_state=jax.tree.map(lambda x: x * 1.5, state.opt_state))
+  return replace(state, params=jax.tree.map(lambda x: x + 1, state.params),
+                 opt_state=jax.tree.map(lambda x: x * 1.5, state.opt_state))
 
 
 class Saver:

@@ -5,12 +5,12 @@ As a run takes it: packed rows, accumulated parts, donated state, an optimizer t
 
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.bench.ours.model import built, export
+from experiments.bench.ours.model import built, export, temporary_mb
 from experiments.bench.task import BATCHES, INITIAL, WARM
 from experiments.bench.worker import Sample, serve, timed
 from model.config import Dtype
@@ -32,10 +32,8 @@ class Train:
     if not (self.folder / INITIAL).exists():
       export(self.state.params, self.folder / INITIAL)
     with jax.set_mesh(self.built.mesh):
-      compiled = jax.jit(self.built.step, donate_argnums=0).lower(self.state, {}, self.batches[0]).compile()
-    self.compiled = compiled
-    memory = compiled.memory_analysis()
-    return {'losses': [self.step()['loss'] for _ in range(WARM)], 'temporary_mb': memory.temp_size_in_bytes / 1e6}
+      self.compiled = jax.jit(self.built.step, donate_argnums=0).lower(self.state, {}, self.batches[0]).compile()
+    return {'losses': [self.step()['loss'] for _ in range(WARM)], 'temporary_mb': temporary_mb(self.compiled)}
 
   def step(self) -> Sample:
     batch = self.batches[self.index % len(self.batches)]
@@ -45,6 +43,6 @@ class Train:
 
 
 if __name__ == '__main__':
-  folder, dtype = sys.argv[1:]
-  assert dtype in get_args(Dtype)
-  serve(Train(Path(folder), dtype))
+  folder, word = sys.argv[1:]
+  dtypes: dict[str, Dtype] = {'float32': 'float32', 'bfloat16': 'bfloat16'}
+  serve(Train(Path(folder), dtypes[word]))
