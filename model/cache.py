@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from model.config import Decoder
+from model.sharding import pin
 
 
 class Layer(NamedTuple):
@@ -33,10 +34,10 @@ def empty(config: Decoder, batch: int, length: int) -> Cache:
   """Room for `length` positions of `batch` rows, in the dtype of the matmuls."""
   shape = (batch, config.attention.kv_heads, length, config.attention.head_size)
 
-  def layer() -> Layer:
-    return Layer(jnp.zeros(shape, config.compute_dtype), jnp.zeros(shape, config.compute_dtype))
+  def zeros() -> jax.Array:
+    return pin(jnp.zeros(shape, config.compute_dtype), 'batch', 'heads', None, None)
 
-  return Cache(tuple(layer() for _ in range(config.layers)), jnp.zeros(batch, jnp.int32))
+  return Cache(tuple(Layer(zeros(), zeros()) for _ in range(config.layers)), jnp.zeros(batch, jnp.int32))
 
 
 def write(layer: Layer, k_BLGK: jax.Array, v_BLGK: jax.Array, starts_B: jax.Array) -> Layer:

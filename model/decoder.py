@@ -18,7 +18,7 @@ from model import cache as caches
 from model.attention import Sight
 from model.block import Aux, Block
 from model.cache import Cache
-from model.config import Compute, Decoder, Learned, Rotary
+from model.config import Compute, Decoder, Learned, Rotary, demand
 from model.errors import ConfigError
 from model.norm import Norm
 from model.rotary import turns
@@ -88,6 +88,7 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
     return y_BLV if config.softcap is None else config.softcap * jnp.tanh(y_BLV / config.softcap)
 
   def cache(batch: int, length: int) -> Cache:
+    demand(config.causal, 'Decoder.causal', config.causal, 'later tokens would change what a cache holds', 'set it to True')
     check_length(config, length)
     return caches.empty(config, batch, length)
 

@@ -17,7 +17,7 @@ from model.sharding import MeshShape, batch_sharding, global_batch, pin, shardin
 from tests.model.variants import EXACT, made, small, tokens
 
 LLAMA = small(attention=Attention(4, 2, 8, window=Window(3, ('local', 'global'))), tied=False)
-SPLITS = {'data': MeshShape(), 'fsdp': MeshShape(1, 8), 'tensor': MeshShape(2, 2, 1, 2), 'seq': MeshShape(1, 2, 2, 2)}
+SPLITS = {'fsdp': MeshShape(1, 8), 'tensor': MeshShape(2, 2, 1, 2), 'seq': MeshShape(1, 2, 2, 2)}
 
 
 def loss_and_gradient(config):
