@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from model.count import flops_per_token
 from model.generate import generate
@@ -112,7 +112,7 @@ class Training:
   def rate(self, step: int) -> float:
     """The learning rate of the rule's matrices at a step."""
     optimizer = self.run.optimizer
-    return optimizer.rule.lr * float(optimizer.schedule(self.run.steps)(np.int32(step)))
+    return optimizer.rule.lr * float(optimizer.schedule(self.run.steps)(jnp.int32(step)))
 
   def records(self, step: int) -> list[str]:
     """The rows of a step's batch: where in the corpus each comes from."""

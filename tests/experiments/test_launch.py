@@ -167,11 +167,11 @@ def test_the_program_tells_a_mistake_in_one_message_and_a_bug_with_its_traceback
   mistake = shell(f'--config={bread}', runs, '--config.minuets=3')
   bug = shell(f'--config={bread}', runs, '--config.minutes=0')
   help = shell('--help')
-  _, err = mistake.communicate(timeout=120)
+  _, err = mistake.communicate(timeout=400)
   assert mistake.returncode == 78 and err.startswith('error[config.unknown-field]') and 'Traceback' not in err
-  _, err = bug.communicate(timeout=120)
+  _, err = bug.communicate(timeout=400)
   assert bug.returncode == 1 and 'an empty oven' in err and 'crash.json' in err and 'report it' in err.splitlines()[-1]
-  out, _ = help.communicate(timeout=120)
+  out, _ = help.communicate(timeout=400)
   assert help.returncode == 0 and '--dry_run' in out and '--runs' in out and '--config.FIELD=VALUE' in out
 
 
@@ -184,7 +184,7 @@ def test_launching_imports_nothing_heavy_before_it_is_needed(bread):
 
 def test_two_launches_at_once_make_it_once(bread, tmp_path):
   jobs = [shell(f'--config={bread}', f'--runs={tmp_path / "runs"}') for _ in range(2)]
-  said = [job.communicate(timeout=120)[1] for job in jobs]
+  said = [job.communicate(timeout=400)[1] for job in jobs]
   assert [job.returncode for job in jobs] == [0, 0], said
   for folder in (tmp_path / 'runs').iterdir():
     assert len((folder / 'lives.jsonl').read_text().splitlines()) == 1
@@ -198,11 +198,11 @@ def test_a_plan_for_a_pod_needs_no_pod(tmp_path):
                   '                 mesh=MeshShape(fsdp=32, tensor=4))\n')
   plan = shell(f'--config={path}', '--dry_run', '--devices=256')
   none = shell(f'--config={path}', '--dry_run')
-  out, err = plan.communicate(timeout=120)
+  out, err = plan.communicate(timeout=400)
   assert plan.returncode == 0, err
   said = ' '.join(out.split())
   assert 'parameters 8.03B' in said and 'devices 256: data 2 x fsdp 32 x tensor 4' in said and 'MiB of state' in said
-  _, err = none.communicate(timeout=120)
+  _, err = none.communicate(timeout=400)
   assert none.returncode == 78 and '--devices=N' in err
 
 
@@ -216,7 +216,7 @@ def pair(bread: Path, runs: Path, second: tuple[str, ...] = ()) -> list[tuple[in
   """Two processes of one job: exit code and what each wrote to stderr."""
   join = (f'--config={bread}', f'--runs={runs}', f'--coordinator=127.0.0.1:{free_port()}', '--processes=2')
   jobs = [shell(*join, '--process=0'), shell(*join, '--process=1', *second)]
-  said = [job.communicate(timeout=120)[1] for job in jobs]
+  said = [job.communicate(timeout=400)[1] for job in jobs]
   return [(job.returncode, err) for job, err in zip(jobs, said)]
 
 

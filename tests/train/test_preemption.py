@@ -28,6 +28,7 @@ def test_a_signal_asks_and_does_not_kill(number, capfd):
 
 
 def test_what_was_there_before_is_there_after():
+  signal.signal(signal.SIGINT, signal.default_int_handler)      # a shell may start background jobs that ignore Ctrl-C
   before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   with Preemption():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] != before
