@@ -28,6 +28,7 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
   """
   if parts == 1:
     return grad_fn
+  grad_fn = jax.jit(grad_fn)      # traced once, for the shapes of the sums and for the loop alike: a second of each start
 
   def accumulated(params, frozen, batch, key):
     dealt = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
