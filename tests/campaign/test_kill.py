@@ -96,7 +96,7 @@ def asked_to_leave(straight, zygote):
     real.parents(straight, folder)
     steps = []
     for phase in phases:
-      status, _ = zygote.live('run', folder, kills.Kill(phase, 1, 0.5, signal.SIGTERM))
+      status, _ = zygote.live('run', folder, kills.Kill(phase, 1, 0.0, signal.SIGTERM))
       assert status == PREEMPTED, (phase, status)
       steps.append(max(look(real.made(folder) / 'checkpoints').seals))
       assert max(lives(real.made(folder) / LEDGER)[-1].steps) == steps[-1]       # saved after its very last step
