@@ -92,10 +92,12 @@ def agree(config: Artifact) -> None:
 def cache_compilations() -> None:
   """Keeps compiled programs under the user's cache folder, so that a relaunch need not compile again.
 
-  `JAX_COMPILATION_CACHE_DIR` says another place, `JAX_ENABLE_COMPILATION_CACHE=0` none.
+  `JAX_COMPILATION_CACHE_DIR` says another place, `JAX_ENABLE_COMPILATION_CACHE=0` none. Small programs are kept too, which
+  jax by itself does not: a start has several, of 10 to 500 ms each.
   """
   if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'athanor' / 'jax'))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  if jax.config.jax_persistent_cache_min_compile_time_secs == 1.0:  # type: ignore[attr-defined]  # as jax has it
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 

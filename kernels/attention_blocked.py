@@ -62,7 +62,8 @@ def blocked(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ran
     (block.stop - block.start) * (block.b - block.a) for block in blocks(q_BLHK.shape[1], k_BSGK.shape[1], ranges.kind))
   plan = Plan(ranges.kind, scale, softcap, keep=cpu and softcap is None and cells <= KEPT)
   q, k, v = (x.astype(jnp.float32 if cpu else q_BLHK.dtype) for x in (q_BLHK, k_BSGK, v_BSGK))
-  return _attend(q, k, v, ranges.first_BL, ranges.last_BL, plan).astype(q_BLHK.dtype)
+  bounds = jax.lax.optimization_barrier((ranges.first_BL, ranges.last_BL))     # or XLA works them out again at each score
+  return _attend(q, k, v, *bounds, plan).astype(q_BLHK.dtype)
 
 
 def blocks(length: int, size: int, kind: Kind) -> list[Block]:
@@ -151,7 +152,7 @@ def _scores(k_BGSK, q_BGNK, first_BL, last_BL, block, plan):
   shared = q_BGNK.shape[2] // (block.stop - block.start)
   first, last = (jnp.tile(x[:, block.start:block.stop], (1, shared))[:, None, None] for x in (first_BL, last_BL))
   keys = jnp.arange(block.a, block.b)[:, None]
-  return jnp.where((keys >= first) & (keys < last), scores, -jnp.inf)
+  return jax.lax.optimization_barrier(jnp.where((keys >= first) & (keys < last), scores, -jnp.inf))    # masked once
 
 
 def _cap_gradient(scores, softcap):

@@ -42,15 +42,16 @@ def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int
   grid = mesh.build(devices)
   _check_batch(batch, parts, grid)
   decoder.check_length(model, length)
+  key = jax.eval_shape(jax.random.key, 0)
   with jax.set_mesh(grid):
     net = decoder.build(model, compute)
-    boxed = jax.eval_shape(net.init, jax.random.key(0))
+    boxed = jax.eval_shape(net.init, key)
     tx = optimizer(steps, Parts(kinds(boxed), muon_dimensions(boxed), lr_multipliers(model, boxed)))
 
     def init(key: Key) -> State:
       return born(lambda k: unbox(net.init(k)), key, tx)
 
-    abstract = _place(jax.eval_shape(init, jax.random.key(0)), shardings(boxed, grid), grid)
+    abstract = _place(jax.eval_shape(init, key), shardings(boxed, grid), grid)
     step = make_step(accumulate(gradient(objective(net)), parts), tx)
   return Built(net, grid, init, step, abstract)
 

@@ -1,9 +1,11 @@
 """What a run writes down of each step, one step late, so that writing never makes the device wait.
 
 The loop hands over metrics that are still being computed. The recorder keeps them for one step, reads them once, and
-gives plain numbers to everyone who wants them: the ledger, the metric files, the progress bar, the guard.
+gives plain numbers to everyone who wants them: the ledger, the metric files, the progress bar, the guard. Only the first
+step is read at once: somebody waits to see it, and while nothing else is computed, what the machine can do is measured.
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from model.errors import NumericsError
+from train.eval.ceiling import Peak
 from train.types import Mean, State
 
 
@@ -38,10 +41,15 @@ class Recorder:
     self.consumers = tuple(consumers)
     self.pending: tuple[int, dict[str, Mean]] | None = None
     self.last = time.perf_counter()
+    self.first = True
 
   def __call__(self, step: int, state: State, metrics: dict[str, Mean]) -> None:
     self.flush()
     self.pending = step, metrics
+    if self.first:
+      self.first = False
+      self.flush()
+      self.pause()
 
   def flush(self) -> None:
     if self.pending is None:
@@ -68,15 +76,19 @@ def _value(mean: Mean) -> np.float32:
 
 @dataclass(frozen=True)
 class Pace:
-  """What turns seconds into tokens/s and MFU. `peak` is the FLOP/s of all devices together."""
+  """What turns seconds into tokens/s and MFU. `measure` is called once, with the first step on record."""
 
   tokens: int            # per step, of the global batch
   flops: float           # model FLOPs per token, forward and backward
-  peak: float
+  measure: Callable[[], Peak]
+
+  @functools.cached_property
+  def peak(self) -> Peak:
+    return self.measure()
 
   def __call__(self, seconds: float) -> dict[str, float]:
     rate = self.tokens / max(seconds, 1e-9)
-    return {'tokens_per_s': rate, 'mfu': rate * self.flops / self.peak}
+    return {'tokens_per_s': rate, 'mfu': rate * self.flops / self.peak.flops}
 
 
 @dataclass

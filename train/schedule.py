@@ -1,18 +1,22 @@
 """Learning-rate schedules as shapes: a factor between 0 and 1 for every step, which the peak rates are multiplied with.
 
 Warm-up counts steps of the optimizer (never micro-batches), starts above zero at step 0 and reaches 1 at step `warmup`; the
-decay ends exactly on the last step of the run.
+decay ends exactly on the last step of the run. A factor is traced with the step's program, and taken from numpy where the
+step is a plain number: who only writes the rate down neither compiles nor waits for the device.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.errors import ConfigError
 
-Factor = Callable[[jax.Array], jax.Array]     # step i32[] -> f32[]
+Step = jax.Array | int
+Factor = Callable[[Step], jax.Array | float]  # step i32[] -> f32[]
 
 
 def _check(schedule, **fractions: float) -> None:
@@ -25,12 +29,17 @@ def _check(schedule, **fractions: float) -> None:
                       'give 0 or more steps')
 
 
-def _warm(step: jax.Array, warmup: int) -> jax.Array:
-  return jnp.minimum(1.0, (step + 1) / (warmup + 1))
+def _library(step: Step) -> ModuleType:
+  return jnp if isinstance(step, jax.Array) else np
 
 
-def _progress(step: jax.Array, begin: float, end: float) -> jax.Array:
-  return jnp.clip((step - begin) / jnp.maximum(end - begin, 1), 0.0, 1.0)
+def _warm(step: Step, warmup: int) -> jax.Array | float:
+  return _library(step).minimum(1.0, (step + 1) / (warmup + 1))
+
+
+def _progress(step: Step, begin: float, end: float) -> jax.Array | float:
+  xp = _library(step)
+  return xp.clip((step - begin) / xp.maximum(end - begin, 1), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Cosine:
 
   def __call__(self, steps: int) -> Factor:
     def factor(step):
-      wave = 0.5 * (1 + jnp.cos(jnp.pi * _progress(step, self.warmup, steps - 1)))
+      wave = 0.5 * (1 + _library(step).cos(np.pi * _progress(step, self.warmup, steps - 1)))
       return _warm(step, self.warmup) * (self.floor + (1 - self.floor) * wave)
 
     return factor

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 
 from model.count import flops_per_token
 from model.generate import generate
@@ -107,12 +106,12 @@ class Training:
   def pace(self) -> Pace:
     """What a step costs, and what the machine could do."""
     flops = flops_per_token(self.run.model, self.run.rows.length)
-    return Pace(self.run.batch * self.run.rows.length, flops, peak(self.run.model.compute_dtype).flops)
+    return Pace(self.run.batch * self.run.rows.length, flops, lambda: peak(self.run.model.compute_dtype))
 
   def rate(self, step: int) -> float:
     """The learning rate of the rule's matrices at a step."""
     optimizer = self.run.optimizer
-    return optimizer.rule.lr * float(optimizer.schedule(self.run.steps)(jnp.int32(step)))
+    return optimizer.rule.lr * float(optimizer.schedule(self.run.steps)(step))
 
   def records(self, step: int) -> list[str]:
     """The rows of a step's batch: where in the corpus each comes from."""

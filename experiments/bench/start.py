@@ -87,8 +87,7 @@ class Launch:
                f'--config.steps={STEPS}', '--config.watch.heldout=0', '--config.saving.every=0']
     self.log = folder / 'launch.log'
     self.begin = time.perf_counter()
-    environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(cache),
-                                'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3'}
+    environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(cache)}
     with self.log.open('w') as out:
       self.process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
 

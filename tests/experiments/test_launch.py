@@ -235,6 +235,14 @@ def test_processes_that_mean_different_things_stop_at_the_start(bread, tmp_path)
   assert not (tmp_path / 'runs').exists()
 
 
+@pytest.mark.parametrize('settings, kept', [({}, True), ({'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '60'}, False)])
+def test_small_programs_are_kept_for_the_next_launch_unless_told_otherwise(settings, kept, tmp_path):
+  text = 'from experiments.processes import cache_compilations; import jax; cache_compilations(); jax.jit(lambda x: x + 1)(1)'
+  subprocess.run([sys.executable, '-c', text], cwd=ROOT, check=True,
+                 env=os.environ | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path)} | settings)
+  assert any(tmp_path.iterdir()) == kept
+
+
 def listening(port: int) -> set[str]:
   """The local addresses on which this machine listens at the port, as /proc/net spells them."""
   lines = [line.split() for name in ('tcp', 'tcp6') for line in Path(f'/proc/net/{name}').read_text().splitlines()[1:]]

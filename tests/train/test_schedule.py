@@ -1,5 +1,6 @@
 """Schedules: where they start, where they stand still and where they end."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,6 +35,14 @@ def test_known_points():
   assert float(Linear(0, 0.0)(101)(25)) == pytest.approx(0.75)
   stable = curve(WSD(0, decay=0.2))
   assert np.all(stable[:79] == 1) and stable[90] == pytest.approx(9 / 20, abs=0.01)
+
+
+@pytest.mark.parametrize('schedule', [Constant(10), Cosine(10, floor=0.1), Linear(10, floor=0.05), WSD(10, decay=0.3)])
+def test_a_plain_number_gives_what_the_device_computes_and_needs_none(schedule):
+  factor = schedule(STEPS)
+  steps = np.arange(STEPS)
+  np.testing.assert_allclose(curve(schedule), jax.jit(jax.vmap(factor))(steps), rtol=1e-5, atol=1e-6)
+  assert not any(isinstance(factor(step), jax.Array) for step in range(STEPS))
 
 
 def test_one_step_is_enough():
