@@ -21,16 +21,15 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
-from model.errors import PeerError, StorageError, UserError
+from model.errors import StorageError, UserError
 from train.files import read_json
 from train.lives import writable
 from train.saving import integrity, shelf, writing
 from train.saving.held import Held
 from train.saving.integrity import Damaged
 from train.saving.leaves import bits, compare, describe, named
+from train.saving.peers import agree, share
 from train.saving.reading import brief, no_step, read
 from train.saving.writing import Save
 from train.types import State
@@ -38,7 +37,7 @@ from train.types import State
 log = logging.getLogger(__name__)
 
 GO, BUSY, THERE = 0, 1, 2           # what to do with a save that is asked for
-NOTHING, REFUSED = -1, -2           # in place of a step to restore
+NOTHING = -1                        # in place of a step to restore
 
 
 class Checkpoints:
@@ -72,7 +71,7 @@ class Checkpoints:
     """
     text = json.dumps(host, allow_nan=False)
     self.check()
-    verdict = _agree(BUSY if self.busy else THERE if self._there(step) else GO)
+    verdict = agree(BUSY if self.busy else THERE if self._there(step) else GO)
     if verdict == BUSY:
       log.warning('step %d is not saved: step %d is still being saved, after %.0f s. Save less often',
                   step, self.saving, time.monotonic() - self.since)
@@ -110,11 +109,13 @@ class Checkpoints:
     if self.first:
       shelf.clean(shelf.look(self.folder))
       writing.room(self.folder, sum(leaf.size * leaf.dtype.itemsize for leaf in named(like).values()), self.reserve)
-    while (step := self._choose(like)) != NOTHING:
+    damaged: dict[int, Damaged] = {}
+    while (step := self._choose(like, damaged)) != NOTHING:
       try:
         path = self.folder / str(step)
         return read(path, integrity.read(path), like), read_json(path / shelf.HOST)
       except Damaged as damage:
+        damaged[step] = damage
         if self.first:
           self._reject(step, damage)
     return None
@@ -181,36 +182,29 @@ class Checkpoints:
     except Damaged:
       return False
 
-  def _choose(self, like: State) -> int:
+  def _choose(self, like: State, damaged: dict[int, Damaged]) -> int:
     """The step to restore, on which all processes agree; the first process looks for it."""
-    step, refusal = REFUSED, None
+    step, refusal = NOTHING, None
     if self.first:
       try:
-        step = self._newest(like)
+        step = self._newest(like, damaged)
       except UserError as error:
         refusal = error
-    step = _agree(step)
-    if refusal is not None:
-      raise refusal
-    if step == REFUSED:
-      raise PeerError('peer.refused', str(self.folder), 'the first process of this job could not restore from it',
-                      'look at the output of the first process')
-    return step
+    share(refusal, self.folder)
+    return agree(step)
 
-  def _newest(self, like: State) -> int:
-    """The newest step that is what `like` is and whose files are whole; sets aside those that are not whole."""
+  def _newest(self, like: State, damaged: dict[int, Damaged]) -> int:
+    """The newest step that is what `like` is and has all its files; sets aside those that have not, into `damaged`."""
     look = shelf.look(self.folder)
     for step, damage in look.damaged.items():
       self._reject(step, damage)
-    for step, seal in reversed(look.seals.items()):
-      path = self.folder / str(step)
-      compare({name: describe(leaf) for name, leaf in named(like).items()}, seal.leaves, str(path))
-      try:
-        integrity.verify(path, seal)
-        return step
-      except Damaged as damage:
-        self._reject(step, damage)
-        look.damaged[step] = damage
+    damaged.update(look.damaged)
+    look.damaged = damaged
+    if look.seals:
+      step = max(look.seals)
+      compare({name: describe(leaf) for name, leaf in named(like).items()}, look.seals[step].leaves,
+              str(self.folder / str(step)))
+      return step
     if look.lost:
       raise no_step(self.folder, look)
     return NOTHING
@@ -218,10 +212,3 @@ class Checkpoints:
   def _reject(self, step: int, damage: Damaged) -> None:
     aside = shelf.set_aside(self.folder / str(step))
     log.error('step %d is damaged and is not used; it is now %s. %s', step, aside, damage)
-
-
-def _agree(value: int) -> int:
-  """The first process's value, on every process."""
-  if jax.process_count() == 1:
-    return value
-  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

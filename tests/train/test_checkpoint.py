@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -22,7 +23,8 @@ from tests.campaign.memory import MEMORY
 from train import checkpoint
 from train.checkpoint import Checkpoints
 from train.saving import arrays, integrity, shelf
-from train.saving.leaves import bits, named
+from train.saving.held import Held
+from train.saving.leaves import abstract_bits, bits, named
 from train.saving.reading import load
 from train.step import born
 from train.types import State
@@ -88,14 +90,17 @@ def restore(folder: Path, like=None, **kwargs):
     return saves.restore(jax.eval_shape(new) if like is None else like)
 
 
-def flip(path: Path, place: int = -1) -> None:
+def flip(path: Path, place: int) -> None:
   data = bytearray(path.read_bytes())
   data[place] ^= 1
   path.write_bytes(data)
 
 
-def weights(folder: Path, step: int) -> Path:
-  return folder / str(step) / 'state' / 'params.w' / '0.0'
+def weights(folder: Path, step: int) -> tuple[Path, int]:
+  """The file in which the weights lie, as raw numbers, and where their first byte is."""
+  w = np.asarray(at(step).params['w']).tobytes()
+  return next((path, place) for path in (folder / str(step)).rglob('*')
+              if path.is_file() and (place := path.read_bytes().find(w)) >= 0)
 
 
 class TestRoundTrip:
@@ -129,6 +134,18 @@ class TestRoundTrip:
     arrays._orbax.cache_clear()
     assert same(restore(folder)[0], at(1))
 
+  def test_a_copy_that_something_still_looks_at_is_not_overwritten(self):
+    """A write that failed may go on reading in the background while the next save makes its copy."""
+    held = Held()
+    view = np.asarray(held({'w': jnp.zeros(5000)})['w'])
+    held({'w': jnp.ones(5000)})
+    assert (view == 0).all()
+
+  def test_a_copy_goes_into_the_memory_of_the_copy_before(self):
+    held = Held()
+    first = held({'w': jnp.zeros(5000)})['w'].unsafe_buffer_pointer()
+    assert held({'w': jnp.ones(5000)})['w'].unsafe_buffer_pointer() == first
+
   def test_host_values_are_those_of_the_call(self, folder):
     host = {'source': [1]}
     with Checkpoints(folder) as saves:
@@ -147,8 +164,32 @@ class TestRoundTrip:
       assert same(state, at(1))
       assert state.params['w'].sharding.is_equivalent_to(like.params['w'].sharding, 2)
 
+  def test_orbax_reads_what_was_saved(self, saved):
+    """As it comes, with nothing of ours between."""
+    found = ocp.PyTreeCheckpointer().restore(saved / '3' / 'state')
+    assert {name: np.asarray(leaf).tobytes() for name, leaf in found.items()} == {
+        name: value for name, value in values(at(3)).items() if value}
+
+  def test_a_folder_for_each_array_is_read_too(self, saved):
+    """The layout of our first checkpoints, that Orbax calls plain zarr."""
+    step = saved / '3'
+    seal = integrity.read(step)
+    shutil.rmtree(step / 'state')
+    ocp.PyTreeCheckpointer(use_ocdbt=False).save(step / 'state', bits(named(at(3))))
+    integrity.write(step, 3, seal.leaves, seal.digests)
+    assert (step / 'state' / 'params.w' / '0.0').exists()
+    assert same(restore(saved)[0], at(3))
+
+  def test_a_part_of_the_array_that_is_not_there_is_no_zeros(self, saved):
+    """Plain zarr takes what is missing for zeros."""
+    folder = saved / 'zarr'
+    ocp.PyTreeCheckpointer(use_ocdbt=False).save(folder, {'w': at(1).params['w']})
+    (folder / 'w' / '0.0').unlink()
+    with pytest.raises(ValueError, match='missing'):
+      dict(arrays.read(folder, {'w': abstract_bits(at(1).params['w'])}))
+
   def test_a_part_is_read_alone_and_nothing_is_changed(self, saved):
-    flip(weights(saved, 3))
+    flip(*weights(saved, 3))
     before = sorted(saved.rglob('*'))
     part, host = load(saved, {'params': {'half': jax.eval_shape(new).params['half']}})
     assert (part['params']['half'] == at(2).params['half']).all() and host == {'source': 2}
@@ -183,25 +224,26 @@ def layout(devices: int, how: str):
 class TestDamage:
 
   def test_a_flipped_bit_is_not_believed(self, saved, caplog):
-    flip(weights(saved, 3))
+    path, place = weights(saved, 3)
+    flip(path, place)
     state, host = restore(saved)
     assert same(state, at(2)) and host == {'source': 2}
-    assert 'state/params.w/0.0' in caplog.text and (saved / '3.corrupt').is_dir()
+    assert path.relative_to(saved / '3').as_posix() in caplog.text and (saved / '3.corrupt').is_dir()
     assert restore(saved)[1] == {'source': 2}
 
   def test_without_the_seal_it_would_be_believed(self, saved, monkeypatch):
     """Negative control: it is our check that keeps this wrong weight out, not Orbax's."""
-    flip(weights(saved, 3))
+    flip(*weights(saved, 3))
     monkeypatch.setattr(integrity, 'verify', lambda path, seal: None)
     assert restore(saved)[1] == {'source': 2}           # the digests of arrays alone see it too
     shutil.move(saved / '3.corrupt', saved / '3')
-    monkeypatch.setattr('train.saving.reading._check', lambda found, seal: None)
+    monkeypatch.setattr('train.saving.reading._check', lambda *args: None)
     state, _ = restore(saved)
     assert not same(state, at(3))
 
   def test_all_steps_damaged_is_not_a_start_from_scratch(self, saved):
     for step in (1, 2, 3):
-      flip(weights(saved, step))
+      flip(*weights(saved, step))
     for _ in range(2):                                  # nor the next time
       with pytest.raises(CheckpointError, match='no step in it is whole') as refusal:
         restore(saved)

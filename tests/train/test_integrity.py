@@ -1,7 +1,9 @@
 """The seal: it passes what was sealed, names what was damaged, and is never believed when it was damaged itself."""
 
+import hashlib
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -28,6 +30,35 @@ def test_what_was_sealed_passes(folder):
   seal = integrity.read(folder)
   integrity.verify(folder, seal)
   assert seal.step == 7 and seal.leaves == LEAVES and seal.digests == {'w': 123} and seal.bytes == 213
+
+
+def test_files_are_hashed_as_they_come(tmp_path):
+  """Those with a name of OCDBT's, which they have when they are whole; the folders above are renamed meanwhile."""
+  content = {f'{index:032x}': bytes([index]) * 1000 for index in range(20)}
+  data = tmp_path / '7.saving' / 'state.tmp' / 'd'
+  data.mkdir(parents=True)
+  with integrity.ahead(tmp_path) as known:
+    (data / f'{99:032x}.__lock').write_bytes(b'half')
+    for name, value in content.items():
+      (data / f'{name}.__lock').write_bytes(value)
+      (data / f'{name}.__lock').rename(data / name)
+    data.parent.rename(data.parent.with_name('state'))
+    while len(known) < len(content):
+      time.sleep(0.01)
+  assert known == {name: (1000, hashlib.sha256(value).hexdigest()) for name, value in content.items()}
+
+
+def test_a_hash_of_another_size_is_not_believed(folder):
+  integrity.write(folder, 7, LEAVES, {'w': 123}, {'0.0': (199, 'of what was there before')})
+  integrity.verify(folder, integrity.read(folder))
+
+
+def test_all_is_forced_to_the_disk(folder, monkeypatch):
+  """Each file and each folder, the seal's own last: a name is lost with its folder."""
+  forced = []
+  monkeypatch.setattr(integrity, 'sync', forced.append)
+  integrity.write(folder, 7, LEAVES, {'w': 123})
+  assert set(forced) == {path for path in folder.rglob('*') if path.name != SEAL} | {folder} and forced[-1] == folder
 
 
 def flip(path):

@@ -8,10 +8,14 @@ of itself too, for it is as likely to be damaged as anything else: whatever is w
 import hashlib
 import json
 import os
+import re
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from model.errors import CheckpointError, StorageError
@@ -20,6 +24,9 @@ from train.saving.leaves import Leaf
 
 FORMAT = 1
 SEAL = 'integrity.json'
+DATA = re.compile(r'[0-9a-f]{32}')      # what OCDBT names a file of data: at random, when all of it is written
+
+Hash = tuple[int, str]                  # bytes, sha256
 
 
 class Damaged(Exception):
@@ -34,7 +41,7 @@ class Seal:
   """What a step's folder holds, by its own account."""
 
   step: int
-  files: dict[str, tuple[int, str]]   # path inside the folder -> bytes, sha256
+  files: dict[str, Hash]              # path inside the folder -> bytes, sha256
   leaves: dict[str, Leaf]
   digests: dict[str, int]             # of each leaf that has elements; see train.saving.digest
 
@@ -43,14 +50,45 @@ class Seal:
     return sum(size for size, _ in self.files.values())
 
 
-def write(folder: Path, step: int, leaves: Mapping[str, Leaf], digests: Mapping[str, int]) -> Seal:
-  """Seals the folder as it is now: hashes each file, forces it to the disk, and writes `integrity.json` last."""
-  seal = Seal(step, _hashes(folder, sorted(_files(folder)), sync=True), dict(leaves), dict(digests))
+def write(folder: Path, step: int, leaves: Mapping[str, Leaf], digests: Mapping[str, int],
+          known: Mapping[str, Hash] = MappingProxyType({})) -> Seal:
+  """Seals the folder as it is now: hashes each file, forces it to the disk, and writes `integrity.json` last.
+
+  `known` are hashes of `ahead`.
+  """
+  seal = Seal(step, _hashes(folder, sorted(_files(folder)), known, force=True), dict(leaves), dict(digests))
+  for path in folder.rglob('*/'):
+    sync(path)
   body = {'format': FORMAT, 'step': step, 'files': seal.files,
           'leaves': {name: [leaf.shape, leaf.dtype, seal.digests.get(name)] for name, leaf in leaves.items()}}
   write_json(folder / SEAL, {'sha256': _own(body), 'seal': body})
   sync(folder)
   return seal
+
+
+@contextmanager
+def ahead(folder: Path) -> Iterator[dict[str, Hash]]:
+  """Hashes files of data while others are still being written: a dict by name alone, whole when the block ends.
+
+  The folders that they lie in are renamed meanwhile.
+  """
+  known: dict[str, Hash] = {}
+  end = threading.Event()
+  with ThreadPoolExecutor(1) as thread:
+    follower = thread.submit(_follow, folder, known, end)
+    try:
+      yield known
+    finally:
+      end.set()
+  follower.result()
+
+
+def _follow(folder: Path, known: dict[str, Hash], end: threading.Event) -> None:
+  while not end.wait(0.01):
+    with suppress(FileNotFoundError):
+      for path in folder.rglob('d/*'):
+        if DATA.fullmatch(path.name) and path.name not in known and not end.is_set():
+          known[path.name] = _hash(path)
 
 
 def read(folder: Path) -> Seal:
@@ -114,7 +152,7 @@ def verify(folder: Path, seal: Seal) -> None:
   """
   present(folder, seal)
   try:
-    found = _hashes(folder, list(seal.files), sync=False)
+    found = _hashes(folder, list(seal.files))
   except OSError as error:
     raise _unreadable(error.filename, str(error.filename), error) from error
   for name, (size, sha) in seal.files.items():
@@ -131,9 +169,9 @@ def _unreadable(path: Path | str, part: str, error: OSError) -> Exception:
   return Damaged(part, f'it cannot be read: {error.strerror}')
 
 
-def sync(folder: Path) -> None:
-  """Forces a folder's list of names to the disk, so that a power cut cannot undo a rename in it."""
-  handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+  """Forces a file to the disk, or a folder's list of names, so that a power cut cannot undo a rename in it."""
+  handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)
   finally:
@@ -148,14 +186,20 @@ def _files(folder: Path) -> Iterator[str]:
   return (path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file() and path.name != SEAL)
 
 
-def _hashes(folder: Path, names: list[str], sync: bool) -> dict[str, tuple[int, str]]:
+def _hashes(folder: Path, names: list[str], known: Mapping[str, Hash] = MappingProxyType({}),
+            force: bool = False) -> dict[str, Hash]:
+  def one(name: str) -> Hash:
+    path = folder / name
+    if force:
+      sync(path)
+    found = known.get(path.name)
+    return found if found and found[0] == path.stat().st_size else _hash(path)
+
   with ThreadPoolExecutor() as threads:
-    return dict(zip(names, threads.map(lambda name: _hash(folder / name, sync), names)))
+    return dict(zip(names, threads.map(one, names)))
 
 
-def _hash(path: Path, sync: bool) -> tuple[int, str]:
+def _hash(path: Path) -> Hash:
   with open(path, 'rb') as file:
-    if sync:
-      os.fsync(file.fileno())
     sha = hashlib.file_digest(file, 'sha256').hexdigest()
     return file.tell(), sha

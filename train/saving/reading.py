@@ -1,6 +1,9 @@
-"""From a sealed step back to arrays, believing nothing: the tree before a byte, the files, and then every array."""
+"""From a sealed step back to arrays, believing nothing: the tree before a byte, the files beside the reading, and then
+every array.
+"""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ from jax.experimental import multihost_utils
 from model.errors import CheckpointError
 from train.files import read_json
 from train.saving import arrays, integrity, shelf
-from train.saving.digest import MODULUS, digests
+from train.saving.digest import MODULUS, digest
 from train.saving.integrity import Damaged, Seal
 from train.saving.leaves import abstract_bits, compare, describe, from_bits, named
+from train.saving.peers import share
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +35,6 @@ def load(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     path = folder / str(step)
     try:
       compare({name: describe(leaf) for name, leaf in named(like).items()}, seal.leaves, str(path), whole=False)
-      integrity.verify(path, seal)
       return read(path, seal, like), read_json(path / shelf.HOST)
     except Damaged as damage:
       if not path.exists():
@@ -42,31 +45,46 @@ def load(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def read(path: Path, seal: Seal, like: Any) -> Any:
-  """The leaves that `like` has, as in a step whose files are verified, in its tree and with its shardings.
+  """The leaves that `like` has, in its tree and with its shardings, from a step whose seal is valid.
 
-  All processes of the job call it together.
+  The files are verified beside the reading, by the first process where several share the arrays; then all of them call
+  it together. Arrays on a process's own devices it reads alone.
 
-  Raises: Damaged where an array is not, to the bit, what was saved; CheckpointError where whole files cannot be read,
-  which is no fault of theirs (too little memory, another version of Orbax).
+  Raises: Damaged where a file or an array is not, to the bit, what was saved; CheckpointError where whole files cannot
+  be read, which is no fault of theirs (too little memory, another version of Orbax).
   """
-  wanted = {name: leaf for name, leaf in named(like).items() if describe(leaf).stored}
-  try:
-    found = arrays.read(path / shelf.ARRAYS, {name: abstract_bits(leaf) for name, leaf in wanted.items()})
-  except Exception as error:
-    why = f'its files are whole, but they cannot be read: {brief(error)}'
-    raise CheckpointError('checkpoint.unreadable', str(path), why,
-                          'see that there is memory enough, and the packages that it was written with') from error
-  _check(found, seal)
+  wanted = {name: abstract_bits(leaf) for name, leaf in named(like).items() if describe(leaf).stored}
+  alone = all(leaf.sharding.is_fully_addressable for leaf in wanted.values())
+  found, parts, error = {}, {}, None
+  with ThreadPoolExecutor(1) as thread:
+    files = thread.submit(integrity.verify, path, seal) if alone or jax.process_index() == 0 else None
+    try:
+      for name, array in arrays.read(path / shelf.ARRAYS, wanted):
+        found[name], parts[name] = array, digest(array)
+    except Exception as trouble:
+      error = trouble
+  share(files.exception() if files else None, path, alone)
+  if error is not None:
+    raise _unreadable(path, error) from error
+  _check(parts, seal, alone)
   leaves = [from_bits(leaf, found.get(name)) for name, leaf in named(like).items()]
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def _check(found: dict[str, jax.Array], seal: Seal) -> None:
+def _unreadable(path: Path, error: Exception) -> Exception:
+  if not path.exists():
+    return Damaged(path.name, 'it was deleted while it was read')
+  return CheckpointError('checkpoint.unreadable', str(path),
+                         f'its files are whole, but they cannot be read: {brief(error)}',
+                         'see that there is memory enough, and the packages that it was written with')
+
+
+def _check(parts: dict[str, int], seal: Seal, alone: bool) -> None:
   """Compares digests; the parts of a digest come from every process, so that all processes come to one opinion."""
-  parts = np.array(list(digests(found).values()), np.uint32)
-  if jax.process_count() > 1:
-    parts = np.asarray(multihost_utils.process_allgather(parts)).sum(axis=0, dtype=np.uint64) % MODULUS
-  wrong = [name for name, digest in zip(found, parts) if seal.digests.get(name) != int(digest)]
+  found = np.array(list(parts.values()), np.uint32)
+  if not alone:
+    found = np.asarray(multihost_utils.process_allgather(found)).sum(axis=0, dtype=np.uint64) % MODULUS
+  wrong = [name for name, whole in zip(parts, found) if seal.digests.get(name) != int(whole)]
   if wrong:
     raise Damaged(wrong[0], f'its elements are not those that were saved (and so with {len(wrong) - 1} other arrays)')
 

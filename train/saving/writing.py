@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +42,17 @@ def write(folder: Path, save: Save) -> None:
 
   Raises: whatever Orbax or the file system raises; PeerError if another process does not do its part.
   """
-  draft, final = folder / f'{save.step}.saving', folder / str(save.step)
-  with ThreadPoolExecutor(1) as thread:
+  draft, final, first = folder / f'{save.step}.saving', folder / str(save.step), jax.process_index() == 0
+  hashing: AbstractContextManager[dict[str, integrity.Hash]] = integrity.ahead(draft) if first else nullcontext({})
+  with ThreadPoolExecutor(1) as thread, hashing as known:
     parts = thread.submit(digests, save.arrays)
     arrays.write(draft / shelf.ARRAYS, save.arrays)
-  if jax.process_index() != 0:
+  if not first:
     _hand_over(draft, parts.result())
     _until(lambda: not draft.exists(), f'the first process to seal step {save.step}')
     return
   (draft / shelf.HOST).write_text(save.host, encoding='utf-8')
-  integrity.write(draft, save.step, save.leaves, _whole(draft, parts.result()))
+  integrity.write(draft, save.step, save.leaves, _whole(draft, parts.result()), known)
   if final.exists():
     shelf.set_aside(final)
   draft.rename(final)

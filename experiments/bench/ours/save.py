@@ -103,7 +103,7 @@ class Ours(Saver):
 
 
 class Orbax(Saver):
-  """In the default layout; the step before is deleted when a save begins, as ours deletes the one before the last."""
+  """In the default layout; the step before the last is deleted when a save is done, as ours deletes it."""
 
   def __init__(self, folder: Path):
     import orbax.checkpoint as ocp
@@ -111,7 +111,6 @@ class Orbax(Saver):
     self.ocp, self.checkpointer = ocp, ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
 
   def begin(self) -> None:
-    shutil.rmtree(self.folder / str(self.index - 2), ignore_errors=True)
     self.item = bits(named(self.state))
     self.checkpointer.save(self.folder / str(self.index), args=self.ocp.args.StandardSave(self.item))
     self.like = jax.tree.map(self.ocp.utils.to_shape_dtype_struct, self.item)
@@ -119,6 +118,7 @@ class Orbax(Saver):
 
   def finish(self) -> None:
     self.checkpointer.wait_until_finished()
+    shutil.rmtree(self.folder / str(self.index - 2), ignore_errors=True)
 
   def restore(self) -> Any:
     return self.checkpointer.restore(self.folder / str(self.index), args=self.ocp.args.StandardRestore(self.like))

@@ -1,0 +1,35 @@
+"""What the processes of one job agree on when one of them knows better. All must call these together."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from model.errors import PeerError
+from train.saving.integrity import Damaged
+
+FINE, DAMAGED, REFUSED = 0, 1, 2
+
+
+def agree(value: int) -> int:
+  """The first process's value, on every process."""
+  if jax.process_count() == 1:
+    return value
+  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def share(failure: BaseException | None, where: Path, alone: bool = False) -> None:
+  """Raises what failed in the first process: there itself, and on the others Damaged, or PeerError for all else.
+
+  A process that is `alone` in this waits for no other.
+  """
+  mine = FINE if failure is None else DAMAGED if isinstance(failure, Damaged) else REFUSED
+  told = mine if alone else agree(mine)
+  if failure is not None:
+    raise failure
+  if told == DAMAGED:
+    raise Damaged('its files', 'the first process found that they are not those that were saved')
+  if told == REFUSED:
+    raise PeerError('peer.refused', str(where), 'the first process of this job could not restore from it',
+                    'look at the output of the first process')
