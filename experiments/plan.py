@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from model.errors import ConfigError
@@ -13,12 +14,16 @@ STYLES = {'made': 'green', 'cut off': 'yellow', 'to be made': 'cyan'}
 
 
 class Item(NamedTuple):
-  """One artifact of the plan; `changed` is what is not as it was when it was cut off."""
+  """One artifact of the plan; `changed` is what is not as it was when it was cut off.
+
+  `outdated` says which of its sources are not as they were when it was made.
+  """
 
   thing: Artifact
   state: str           # 'made', 'cut off' or 'to be made'
   detail: str
   changed: Changes
+  outdated: str = ''
 
 
 def plan(artifact: Artifact, store: Store) -> list[Item]:
@@ -32,7 +37,7 @@ def plan(artifact: Artifact, store: Store) -> list[Item]:
 def _item(thing: Artifact, store: Store) -> Item:
   folder = store.folder(thing)
   if store.made(thing):
-    return Item(thing, 'made', '', {})
+    return Item(thing, 'made', '', {}, thing.outdated(folder))
   if not (folder / 'run.json').exists():
     return Item(thing, 'to be made', '', {})
   return Item(thing, 'cut off', thing.remains(folder), changes(folder, encode(thing), digest(thing)))
@@ -52,8 +57,22 @@ def show(items: list[Item], store: Store, prices: bool) -> None:
     for path, (before, after) in item.changed.items():
       console.print(f'[yellow]changed since {item.thing.name} was cut off[/]: {path} was {before!r} and is {after!r}',
                     highlight=False)
+    if item.outdated:
+      console.print(_warning(item, items, store), highlight=False, soft_wrap=True)       # paths stay whole
     if prices and item.state != 'made' and (rows := _price(item.thing)):
       console.print(_price_table(item.thing.name, rows))
+
+
+def _warning(item: Item, items: list[Item], store: Store) -> str:
+  """What to know before something is used whose sources are not any more what they were."""
+  mine = digest(item.thing)
+  heirs = [other for other in items if other is not item and other.state != 'to be made'
+           and mine in map(digest, lineage(other.thing))]
+  folders = ', '.join(escape(str(store.folder(one.thing))) for one in (item, *heirs))
+  return (f'[bold red]outdated: {item.thing.name}[/]: {escape(item.outdated)}\n'
+          '  why: what is made is used as it is, so this goes on with the text as it was then\n'
+          f'  do:  for the text as it is now, delete what was made from the old ({folders}), or give it a new name; '
+          'for the old text, nothing')
 
 
 def _price(thing: Artifact) -> dict[str, str]:

@@ -8,7 +8,7 @@ Without --prompt the text comes from standard input; at a terminal the model beg
 --seed gives the same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.
 """
 
-import codecs
+import os
 import sys
 from collections.abc import Iterator
 
@@ -18,23 +18,24 @@ from absl import flags
 from experiments import command
 from experiments.load import load_run
 from experiments.processes import cache_compilations
+from model.errors import ConfigError, DataError, StorageError
 from model.generate import stream
 from model.sampling import Sampling
-from model.tokenizer import Tokenizer
+from model.tokenizer import stream_text
 from train.artifact import Store
 from train.trained import Trained
 from train.trained import load as open_run
 
 flags.declare_key_flag('run')
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'What the model goes on from; may be given several times.')
-MAX_NEW = flags.DEFINE_integer('max_new', 200, 'Tokens to write at most.', lower_bound=1)
+MAX_NEW = flags.DEFINE_integer('max_new', 200, 'Tokens to write at most.', lower_bound=1, upper_bound=1 << 20)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.8, '0 always takes the likeliest token; 1 samples as trained.')
 TOP_K = flags.DEFINE_integer('top_k', 0, 'Sample among so many of the likeliest tokens; 0: all.')
 TOP_P = flags.DEFINE_float('top_p', 1.0, 'Sample among the fewest tokens that hold this share of the probability.')
 MIN_P = flags.DEFINE_float('min_p', 0.0, 'Sample among tokens with this share of the likeliest one\'s probability.')
 PENALTY = flags.DEFINE_float('repetition_penalty', 1.0, 'Above 1, tokens that were there already become less likely.')
 STOP = flags.DEFINE_multi_string('stop', [], 'Stop after this text; may be given several times.')
-SEED = flags.DEFINE_integer('seed', 0, 'The seed of the randomness.')
+SEED = flags.DEFINE_integer('seed', 0, 'The seed of the randomness.', lower_bound=0, upper_bound=(1 << 63) - 1)
 
 
 def main(overrides: command.Overrides) -> int:
@@ -42,20 +43,32 @@ def main(overrides: command.Overrides) -> int:
   command.no_overrides(overrides)
   sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value, MIN_P.value, PENALTY.value)
   run, folder = load_run(command.RUN.value)
+  if not run.model.causal:
+    raise ConfigError('config.not-causal', f'--run={command.RUN.value}', 'this model reads from both sides and cannot go '
+                      'on with a text', 'give the folder of a run with a causal model')
   cache_compilations()
+  wanted = prompts()
   trained = open_run(run, Store(folder.parent))
-  for index, prompt in enumerate(prompts()):
-    if index:
-      print('\n' + '-' * 40)
-    write(trained, prompt, sampling, jax.random.fold_in(jax.random.key(SEED.value), index))
+  try:
+    for index, prompt in enumerate(wanted):
+      if index:
+        say('\n' + '-' * 40 + '\n')
+      write(trained, prompt, sampling, jax.random.fold_in(jax.random.key(SEED.value), index))
+  except BrokenPipeError:               # nobody reads any more, as after `| head`: there is nothing left to do
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   return 0
 
 
 def prompts() -> list[str]:
-  """The prompts: from the flags, else standard input, else one that is empty."""
-  if PROMPT.value:
-    return PROMPT.value
-  return [''] if sys.stdin.isatty() else [sys.stdin.read()]
+  """The prompts: from the flags, else standard input, else one that is empty. Raises: DataError if one is no UTF-8."""
+  wanted = PROMPT.value or ([''] if sys.stdin.isatty() else [sys.stdin.read()])
+  for prompt in wanted:
+    try:
+      prompt.encode()
+    except UnicodeEncodeError as error:
+      raise DataError('data.not-utf8', f'the prompt, at character {error.start + 1}', 'what stands there is no UTF-8',
+                      'convert it, for example with iconv -f latin1 -t utf-8') from None
+  return wanted
 
 
 def write(trained: Trained, prompt: str, sampling: Sampling, key: jax.Array) -> None:
@@ -63,18 +76,21 @@ def write(trained: Trained, prompt: str, sampling: Sampling, key: jax.Array) -> 
   tokenizer = trained.tokenizer
   ids = stream(trained.model, trained.params, [tokenizer.bos, *tokenizer.encode(prompt)], max_new=MAX_NEW.value,
                sampling=sampling, key=key, eos=tokenizer.eos, limit=tokenizer.size)
-  print(prompt, end='', flush=True)
-  for piece in until(pieces(tokenizer, ids), STOP.value):
-    print(piece, end='', flush=True)
-  print()
+  say(prompt)
+  for piece in until(stream_text(tokenizer, ids), STOP.value):
+    say(piece)
+  say('\n')
 
 
-def pieces(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
-  """The text of the ids in pieces of whole characters: a character may be spread over several ids."""
-  decoder = codecs.getincrementaldecoder('utf-8')('replace')
-  for id in ids:
-    yield decoder.decode(tokenizer.decode_bytes([id]))
-  yield decoder.decode(b'', final=True)
+def say(text: str) -> None:
+  """Writes to standard output at once. Raises: StorageError where it is a file that takes no more."""
+  try:
+    print(text, end='', flush=True)
+  except BrokenPipeError:
+    raise
+  except OSError as error:
+    raise StorageError('storage.cannot-write', 'standard output', error.strerror or str(error),
+                       'make room, or write it elsewhere') from error
 
 
 def until(parts: Iterator[str], stops: list[str]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Text from a model: prompts are read at once, then one token a row at a time, in one compiled program.
 
 Lengths are rounded up to powers of two, so that a few programs serve all prompts. A row's tokens depend on its prompt,
-its number and the key alone: not on the other rows, nor on the rounding.
+its number and the key alone: not on the other rows, nor on the rounding. With a key for each row, it does not depend on
+its number either.
 
 Letters: B rows, L positions of the prompts, T positions of the answers, V vocabulary.
 """
@@ -21,6 +22,7 @@ from model.config import Learned, demand
 from model.decoder import Model, Params, check_length, laid_out
 from model.errors import DataError
 from model.sampling import Sampling, choose
+from model.sharding import pin
 
 Reason = Literal['eos', 'stop', 'length']
 Stops = tuple[tuple[int, ...], ...]
@@ -78,7 +80,8 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
              key: jax.Array, eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Generated:
   """What the model writes after each prompt: at most `max_new` ids, fewer where `eos` or a stop sequence ends it.
 
-  Ids from `limit` on are never written: a vocabulary may be padded beyond its tokenizer.
+  Ids from `limit` on are never written: a vocabulary may be padded beyond its tokenizer. `key` is one for all, or an
+  array of one for each prompt, which then gets what it would get alone with that key.
 
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
   """
@@ -150,7 +153,13 @@ def _generate(way: Way, params: Params, ends: Ends, tokens_BL, lengths_B, key, m
 
     now = replace(now, cache=grow(now.cache, size))
     now = jax.lax.while_loop(going, lambda now: _write(way, ready, ends, now, key), now)
-  return now
+  return _told(now)
+
+
+def _told(now: Progress) -> Progress:
+  """The same with all that is written on every device, so that each process of a job can read it."""
+  return replace(now, tokens_BT=pin(now.tokens_BT, None, None), logps_BT=pin(now.logps_BT, None, None),
+                 counts_B=pin(now.counts_B, None), reason_B=pin(now.reason_B, None))
 
 
 def stages(first: int, last: int) -> list[int]:
@@ -197,7 +206,7 @@ def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Arra
   logits_BV = way.model.logits(params, x_B1D)[:, 0]
   logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < ends.limit, logits_BV, -jnp.inf)
   rows = jnp.arange(len(logits_BV))
-  keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), now.step))(rows)
+  keys_B = jax.vmap(lambda key: jax.random.fold_in(key, now.step))(_keys(key, len(logits_BV)))
   token_B = choose(way.sampling, logits_BV, now.read_BV, keys_B)
   logp_B = logits_BV[rows, token_B] - jax.nn.logsumexp(logits_BV, -1)
   going_B = now.reason_B == GOING
@@ -206,6 +215,12 @@ def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Arra
   reason_B = jnp.where(going_B, _reason(ends, tokens_BT, now.step), now.reason_B)
   read_BV = None if now.read_BV is None else now.read_BV.at[rows, token_B].max(going_B)
   return Progress(now.cache, token_B, tokens_BT, logps_BT, reason_B, now.counts_B + going_B, read_BV, now.step + 1)
+
+
+def _keys(key: jax.Array, batch: int) -> jax.Array:
+  """A key for each row: by its number from one that all share, or its own as if the row were alone."""
+  rows = jnp.zeros(batch, jnp.int32) if key.ndim else jnp.arange(batch)
+  return jax.vmap(jax.random.fold_in)(jnp.broadcast_to(key, (batch,)), rows)
 
 
 def _reason(ends: Ends, tokens_BT: jax.Array, step: jax.Array) -> jax.Array:

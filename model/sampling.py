@@ -29,13 +29,15 @@ class Sampling:
   repetition_penalty: float = 1.0
 
   def __post_init__(self):
-    for field, low, high, why in (('temperature', 0, float('inf'), 'it divides the logits'),
+    for field, low, high, why in (('temperature', 0, 1e6, 'it divides the logits'),
                                   ('top_k', 0, float('inf'), 'it is a number of ids'),
                                   ('top_p', 1e-9, 1, 'it is a share of the probability'),
                                   ('min_p', 0, 1, 'it is a share of the best probability'),
-                                  ('repetition_penalty', 1e-9, float('inf'), 'it divides the logits')):
+                                  ('repetition_penalty', 1e-6, 1e6, 'it divides the logits')):
       value = getattr(self, field)
       demand(low <= value <= high, f'Sampling.{field}', value, why, f'use a number from {low:g} to {high:g}')
+    demand(self.temperature == 0 or self.temperature >= 1e-6, 'Sampling.temperature', self.temperature,
+           'logits divided by so little are no numbers', 'use 0, which takes the best id, or at least 1e-06')
 
 
 GREEDY = Sampling(temperature=0.0)

@@ -105,6 +105,12 @@ def an_unknown_field_with_three_that_are_near(folder):
   launch(folder, '--config.minuets=20')
 
 
+@case(1, 'config.unknown-size', "'tinny'", 'tiny')
+def a_model_size_that_has_no_such_name(folder):
+  from model.sizes import named
+  named('tinny')
+
+
 @case(2, 'config.wrong-type', "config.minutes = 'long'", 'an int')
 def a_word_for_a_number(folder):
   launch(folder, '--config.minutes=long')
@@ -220,6 +226,13 @@ def half_of_a_distributed_job(folder):
   launch(folder, '--coordinator=127.0.0.1:9876')
 
 
+@case(7, 'config.no-augmentation', 'ExactDuplicates', 'put it among the stages')
+def a_stage_that_copies_nothing_as_augmentation(folder):
+  from train.artifact import Store
+  from train.data.dedupe import ExactDuplicates
+  Store(folder / 'runs').make(replace(corpus(folder), augment=(ExactDuplicates(),)))
+
+
 @case(8, 'model.too-long', 'rows of 2048 tokens', '1024 entries', 'at most 1024')
 def rows_longer_than_the_position_table(folder):
   from model.decoder import check_length
@@ -260,6 +273,14 @@ def an_output_folder_that_holds_another_run(folder):
   other = replace(mine, minutes=77)
   store.make(other)
   store.place(other).rename(store.place(mine))
+  launch(folder)
+
+
+@case(9, 'store.bad-mark', 'made.json', 'delete it to make the thing again')
+def a_mark_that_does_not_say_what_was_made(folder):
+  launch(folder)
+  [path] = (folder / 'runs').glob('bread-*/made.json')
+  path.write_text('[]')
   launch(folder)
 
 
@@ -321,22 +342,22 @@ def a_vocabulary_larger_than_the_embedding(folder):
 # ---- data: what can be wrong with a file of each format stands in tests/data/test_bad_data.py ------------------------
 
 
-def corpus(folder: Path, text: str = 'A speech about the state of the union and of the people.\n'):
-  """Twelve short documents, some of them held out."""
+def corpus(folder: Path, heldout_modulo: int = 2):
+  """Twelve short documents; one in so many is held out."""
   from train.data.corpus import Corpus
   from train.data.readers import TextFiles
   for number in range(12):
-    (folder / f'{number:02d}.txt').write_text(f'{number}. {text}' * 20)
-  return Corpus(name='c', sources=(TextFiles(f'{folder}/*.txt'),), stages=(), heldout_modulo=2)
+    (folder / f'{number:02d}.txt').write_text(f'{number}. A speech about the state of the union and of the people.\n' * 20)
+  return Corpus(name='c', sources=(TextFiles(f'{folder}/*.txt'),), stages=(), heldout_modulo=heldout_modulo)
 
 
-def tokens(folder: Path):
+def tokens(folder: Path, heldout_modulo: int = 2):
   """Their tokens, made, and the store that holds them."""
   from train.artifact import Store
   from train.data.tokens import Tokens
   from train.data.vocabulary import Vocabulary
-  words = corpus(folder)
-  made = Tokens(name='t', corpus=words, vocabulary=Vocabulary(name='v', corpus=words, size=300))
+  words = corpus(folder, heldout_modulo)
+  made = Tokens(name='t', corpus=words, vocabulary=Vocabulary(name='v', corpus=words, size=310))
   store = Store(folder / 'runs')
   store.make(made)
   return made, store
@@ -368,6 +389,27 @@ def a_text_that_is_not_there(folder):
 @case(14, 'data.too-small', 'a batch takes 4096 rows', 'smaller batch')
 def less_text_than_a_batch(folder):
   batches(folder, batch=4096)
+
+
+@case(14, 'data.no-documents', 'no usable document', '2 records were left out')
+def a_file_of_which_every_record_is_left_out(folder):
+  from train.data.readers import JsonLines
+  (folder / 'lines.jsonl').write_text('{"text": 1}\nno json\n')
+  list(JsonLines(f'{folder}/lines.jsonl', tolerate=9).read())
+
+
+@case(14, 'data.no-heldout', 'no document is held out', 'a smaller heldout_modulo')
+def a_corpus_too_small_to_hold_anything_out(folder):
+  from train.data.rows import Rows
+  made, store = tokens(folder, heldout_modulo=10**6)
+  Rows(made, 16).heldout(store)
+
+
+@case(15, 'data.bad-synonyms', 'words.tsv:2', 'mend or remove the line')
+def a_line_that_is_no_synonym(folder):
+  from train.data.augment import synonyms
+  (folder / 'words.tsv').write_text('big\tlarge, great\nsmall little\n')
+  synonyms(str(folder / 'words.tsv'))
 
 
 @case(15, 'data.bad-json', 'lines.jsonl:2:14')
@@ -407,6 +449,14 @@ def tokens_that_changed_since_they_were_made(folder):
   made.open(store, 'train')
 
 
+@case(20, 'data.corpus-changed', 'train-00000.jsonl', 'remove the folder of the corpus')
+def documents_that_changed_since_they_were_prepared(folder):
+  made, store = tokens(folder)
+  place = store.find(made.corpus)
+  flip(place / 'documents' / 'train-00000.jsonl', at=20)
+  list(made.corpus.documents(place, 'train'))
+
+
 @case(25, 'mixture.negative', 'weight -1', '0 or more')
 def a_mixture_with_a_negative_weight(folder):
   from train.data.mixture import Share
@@ -420,6 +470,18 @@ def a_mixture_with_a_negative_weight(folder):
 def a_mixture_of_nothing(folder):
   from train.data.mixture import Mixture
   Mixture(())
+
+
+@case(27, 'generate.unknown-id', 'prompt 1 has ids from 3 to 256', '0 to 255')
+def a_prompt_in_the_ids_of_a_larger_vocabulary(folder):
+  import jax
+
+  from model.decoder import build
+  from model.generate import generate
+  from model.sampling import GREEDY
+  from model.sizes import named
+  model = build(replace(named('tiny'), vocab=256))
+  generate(model, {}, [[1], [3, 256]], max_new=1, sampling=GREEDY, key=jax.random.key(0))
 
 
 @case(28, 'data.other-pipeline', 'tokenizer')
@@ -489,6 +551,16 @@ def a_checkpoint_of_another_dtype(folder):
 @case(37, 'checkpoint.other-tree', 'params.w is [4, 2] there and [5, 2] here')
 def a_checkpoint_of_another_shape(folder):
   restore(saved(folder), state(width=5))
+
+
+@case(39, 'checkpoint.newer-format', 'format 99', 'the version of Athanor that wrote it')
+def a_checkpoint_of_a_newer_version(folder):
+  import hashlib
+  for path in saved(folder).rglob('integrity.json'):
+    body = json.loads(path.read_text())['seal'] | {'format': 99}
+    sha = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
+    path.write_text(json.dumps({'sha256': sha, 'seal': body}))
+  restore(folder / 'saves')
 
 
 @case(40, 'data.other-pipeline', 'length was 16, is 32')

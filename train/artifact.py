@@ -53,6 +53,10 @@ class Artifact:
     """How far a try that was cut off came, in a few words: `at step 120 of 300`."""
     return ''
 
+  def outdated(self, folder: Path) -> str:
+    """What it was made from and is not any more as it was then, in a few words; '' if nothing is known to differ."""
+    return ''
+
   def price(self) -> dict[str, str]:
     """What making it will cost, in words, from shapes alone. Raises ConfigError where the devices do not suit it."""
     return {}
@@ -143,9 +147,10 @@ class Store:
     """Makes one thing under the root, or goes on where it was cut off, whatever other roots hold. Its parents exist."""
     folder = self.place(thing)
     if self.process > 0:
-      _wait(folder / ('run.json' if thing.together else MADE))
       if thing.together:
+        _wait(folder / 'run.json')
         _live(thing, folder, self)
+      _wait(folder / MADE)                # also of what is made together, or the next thing's lineage would lack it
     elif thing.together:
       with Lock(folder):                  # given back at once: what is made together takes it for itself
         begin(folder, encode(thing), digest(thing))

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 
 from model.errors import ConfigError
 from model.generate import generate
 from model.sampling import Sampling
-from train.artifact import Store
+from train.artifact import Store, how
 from train.data.rewrite import Write
 from train.run import Run
-from train.trained import load
+from train.trained import Trained, load
 
 
 @dataclass(frozen=True)
@@ -18,30 +19,45 @@ class Paraphrase:
   """What a run's model writes after `prompt`, in which `{span}` stands for the sentence, up to the end of the line.
 
   A sentence stays as it is where the model has nothing to say. It is worth what the model is worth: one that follows
-  instructions rewrites, one that only continues text makes noise.
+  instructions rewrites, one that only continues text makes noise. `batch` sentences are written at a time.
   """
 
   run: Run
   prompt: str = '{span}\nIn other words: '
   max_new: int = 64
   sampling: Sampling = Sampling(temperature=0.7)
+  batch: int = how(32)
 
   def __post_init__(self):
     if self.prompt.count('{span}') != 1:
       raise ConfigError('config.prompt', f'prompt = {self.prompt!r}', 'it must hold {span} once, for the sentence',
                         "write for example '{span}\\nIn other words: '")
+    if self.batch < 1:
+      raise ConfigError('config.out-of-range', f'batch = {self.batch}', 'it counts sentences', 'use 1 or more')
 
   def open(self, store: Store) -> Write:
-    """A function of spans and seeds. One span at a time: a row's chance depends on its place in a batch."""
+    """A function of spans and seeds. Each span has a key of its own, so that what it becomes does not depend on others."""
     trained = load(self.run, store)
     before, after = self.prompt.split('{span}')
-    end = tuple((tuple(trained.tokenizer.encode('\n')),))
 
-    def write(span: str, seed: int) -> str:
-      ids = [trained.tokenizer.bos, *trained.tokenizer.encode(before + span.strip() + after)]
-      said = generate(trained.model, trained.params, [ids], max_new=self.max_new, sampling=self.sampling, stop=end,
-                      key=jax.random.key(seed), eos=trained.tokenizer.eos, limit=trained.tokenizer.size)
-      text = trained.tokenizer.decode([int(id) for id in said.tokens[0] if id != trained.tokenizer.eos]).strip()
-      return span.replace(span.strip(), text) if text else span
+    def write(spans: list[str], seeds: list[int]) -> list[str]:
+      prompts = [[trained.tokenizer.bos, *trained.tokenizer.encode(before + span.strip() + after)] for span in spans]
+      said = [''] * len(spans)
+      order = sorted(range(len(spans)), key=lambda i: len(prompts[i]))      # neighbours of a length need little padding
+      for begin in range(0, len(order), self.batch):
+        lot = order[begin:begin + self.batch]
+        for i, text in zip(lot, self._say(trained, [prompts[i] for i in lot], [seeds[i] for i in lot])):
+          said[i] = text
+      return [span.replace(span.strip(), text) if text else span for span, text in zip(spans, said)]
 
-    return lambda spans, seeds: [write(span, seed) for span, seed in zip(spans, seeds)]
+    return write
+
+  def _say(self, trained: Trained, prompts: list[list[int]], seeds: list[int]) -> list[str]:
+    """What the model says after each of at most `batch` prompts; a whole batch is written, so one program serves all."""
+    tokenizer, missing = trained.tokenizer, self.batch - len(prompts)
+    keys_B = jax.vmap(jax.random.key)(jnp.array([*seeds, *seeds[-1:] * missing], jnp.uint32))
+    made = generate(trained.model, trained.params, [*prompts, *prompts[-1:] * missing], max_new=self.max_new,
+                    sampling=self.sampling, stop=(tuple(tokenizer.encode('\n')),), key=keys_B, eos=tokenizer.eos,
+                    limit=tokenizer.size)
+    return [tokenizer.decode([int(id) for id in ids if id != tokenizer.eos]).strip()
+            for _, ids in zip(prompts, made.tokens)]

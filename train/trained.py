@@ -1,15 +1,22 @@
-"""A run that is done, opened for use: its model, its parameters, its tokenizer."""
+"""A run that is done, opened for use: its model, its parameters, its tokenizer.
 
-from typing import TYPE_CHECKING, NamedTuple
+One process of a job can open a run while the others wait, since by default it is laid on that process's own devices. Only
+what a model is judged by is read, and nothing in the folder is touched: a training may be going on in it.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from model.decoder import Model
-from model.errors import CheckpointError
+from model.errors import CheckpointError, ConfigError
+from model.sharding import MeshShape
 from model.tokenizer import Tokenizer
 from train.artifact import Store
-from train.checkpoint import Checkpoints
-from train.optimizer import averaged
+from train.build import Built, build
+from train.optimizer import Average, averaged
+from train.saving import reading, shelf
 from train.types import Params, State
 
 if TYPE_CHECKING:
@@ -26,22 +33,43 @@ class Trained(NamedTuple):
   step: int
 
 
-def load(run: 'Run', store: Store) -> Trained:
-  """The newest verified state of a run, on the run's own mesh shape over the devices that are here.
+def load(run: 'Run', store: Store, devices: list[jax.Device] | None = None) -> Trained:
+  """The newest verified parameters of a run, on `devices`: this process's own, or those of a job that opens it together.
 
   Raises: CheckpointError if it holds none.
   """
-  built = run.build()
+  built = opened(run, jax.local_devices() if devices is None else devices)
   folder = store.folder(run) / 'checkpoints'
-  with jax.set_mesh(built.mesh), Checkpoints(folder) as saves:
-    saved = saves.restore(built.abstract)
-  if saved is None:
+  look = shelf.look(folder)
+  if not look.seals and not look.lost:
     raise CheckpointError('checkpoint.none', str(folder), f'{run.name} has not saved anything yet', 'launch it first')
-  state = saved[0]
+  state, _ = reading.load(folder, judged_by(built.abstract))
   return Trained(run, built.model, params_of(state), run.rows.vocabulary.load(store), int(state.step))
+
+
+def opened(run: 'Run', devices: list[jax.Device]) -> Built:
+  """The run's functions, on its own mesh shape where that fits the devices, else with its parameters cut over them all."""
+  try:
+    run.mesh.build(devices)
+    mesh = run.mesh
+  except ConfigError:
+    mesh = MeshShape(data=1, fsdp=-1)
+  return build(run.model, run.objective, run.optimizer, run.steps, batch=len(devices), length=run.rows.length,
+               compute=run.compute, mesh=mesh, devices=devices)
+
+
+def judged_by(state: State) -> State:
+  """The step and what `params_of` takes of a state; all else is None, and so is never read."""
+  average = jax.tree.map(lambda leaf: leaf if _is_average(leaf) else None, state.opt_state, is_leaf=_is_average)
+  kept: dict[str, Any] = {'opt_state': average, 'key': None} | ({} if averaged(average) is None else {'params': None})
+  return replace(state, **kept)
 
 
 def params_of(state: State) -> Params:
   """The parameters to judge a model by: their moving average where the optimizer keeps one."""
   average = averaged(state.opt_state)
   return state.params if average is None else average
+
+
+def _is_average(leaf: object) -> bool:
+  return isinstance(leaf, Average)

@@ -3,6 +3,7 @@
 This is where the parts meet. Each is built from the run's fields; none knows of the others.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,13 @@ from train.loop import run as loop
 from train.preemption import Preemption
 from train.record import Consumer, Guard, MetricsLog, Pace, Progress, Record, Recorder
 from train.trained import load, params_of
-from train.types import Hook, State
+from train.types import Hook, Params, State
+from train.watchdog import Watchdog
 
 if TYPE_CHECKING:
   from train.run import Run
 
+Action = Callable[[int, State], None]
 WITNESSED = ('loss', 'grad_norm')      # what the ledger keeps of each step
 
 
@@ -47,13 +50,15 @@ class Training:
     stack.callback(self.source.close)
     self.saves = stack.enter_context(Checkpoints(folder / 'checkpoints', keep=run.saving.keep))
     self.preemption = stack.enter_context(Preemption())
+    self.watchdog = stack.enter_context(Watchdog())
 
   def go(self) -> None:
     """Trains and saves what is left."""
     state = self.restored()
     hooks = self.hooks(int(state.step))
     loop(state, {}, compiled(self.built), self.source, self.run.steps, hooks)
-    self.saves.wait()
+    with self.watchdog.rest():
+      self.saves.wait()
 
   def restored(self) -> State:
     """The state to go on from: the newest verified save, else the parent's parameters, else new ones."""
@@ -62,24 +67,35 @@ class Training:
       state, host = saved
       self.source.load(host['source'])
       return state
-    return start(self.built, self.run.seed, load(self.run.restore, self.store).params if self.run.restore else None)
+    return start(self.built, self.run.seed, self.parent())
+
+  def parent(self) -> Params | None:
+    """The parameters to begin with, on the devices of the whole job."""
+    return load(self.run.restore, self.store, jax.devices()).params if self.run.restore else None
 
   def hooks(self, begin: int) -> list[Hook]:
     """In order: what is written down of each step, held-out loss, samples, saves, leaving when told to, a profile."""
     watch, last = self.run.watch, self.run.steps
     recorder = Recorder(self.consumers(begin))
     self.stack.callback(recorder.flush)
-    hooks: list[Hook] = [recorder, lambda *_: self.saves.check()]
+    hooks: list[Hook] = [recorder, lambda *_: self.watchdog.beat(), lambda *_: self.saves.check()]
     if watch.heldout:
-      hooks.append(Every(watch.heldout, last, recorder, self.heldout()))
+      hooks.append(Every(watch.heldout, last, recorder, self.resting(self.heldout())))
     if watch.samples:
       samples = Samples(self.folder / 'samples.jsonl', watch.prompts, self.answer)
-      hooks.append(Every(watch.samples, last, recorder, samples))
-    hooks += [Every(self.run.saving.every, last, recorder, self.save),
-              LeaveWhenAsked(self.preemption.asked, recorder, self.leave)]
+      hooks.append(Every(watch.samples, last, recorder, self.resting(samples)))
+    hooks += [Every(self.run.saving.every, last, recorder, self.resting(self.save)),
+              LeaveWhenAsked(self.preemption.asked, recorder, self.resting(self.leave))]
     if watch.profile and self.first:
       hooks.append(Profile(self.folder, *watch.profile))
     return hooks
+
+  def resting(self, action: Action) -> Action:
+    """The action, which may take longer than a step."""
+    def act(step: int, state: State) -> None:
+      with self.watchdog.rest():
+        action(step, state)
+    return act
 
   def consumers(self, begin: int) -> list[Consumer]:
     """Who gets each step's numbers. Only the first process writes; all stop where numbers are no numbers."""

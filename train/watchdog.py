@@ -55,10 +55,14 @@ class Watchdog:
     self.over.set()
 
   def _watch(self) -> None:
-    while not self.over.wait(min(1.0, self.least / 4)):
-      last = self.last
-      if last is not None and time.monotonic() - last > self.limit:
-        self._end(time.monotonic() - last)
+    pause, woke = min(1.0, self.least / 4), time.monotonic()
+    while not self.over.wait(pause):
+      last, now = self.last, time.monotonic()
+      asleep, woke = max(now - woke - pause, 0.0), now      # a process that was stopped (Ctrl-Z) did not stand still by itself
+      if last is not None and asleep > pause:
+        self.last = last + asleep
+      elif last is not None and now - last > self.limit:
+        self._end(now - last)
 
   def _end(self, seconds: float) -> None:
     why = f'the limit is {self.limit:.0f} s; a process, the disk or the data hangs: all stacks stand above'

@@ -96,9 +96,22 @@ def test_the_parts_of_a_report_agree_with_each_other(model, params, tokenizer):
   assert part['headline']['heldout_documents'] == 2
   assert part['headline']['heldout_tokens'] == sum(row['tokens'] for row in part['heldout'])
   assert part['headline']['perplexity'] == pytest.approx(np.exp(part['headline']['heldout_loss']))
+  documents = part['documents']
+  for column in ('tokens', 'bytes'):
+    assert sum(row[column] for row in documents) == part['headline'][f'heldout_{column}']
+  assert sorted(row['id'] for row in documents) == sorted(document.id for document in HELD)
+  assert [row['rank'] for row in documents] == [1, 2]
+  assert documents[0]['bits_per_byte'] < documents[1]['bits_per_byte']
   base = measure.baselines(HELD[:1], HELD, (3, 5))
   assert base['headline']['ngram_bits_per_byte'] == min(row['bits_per_byte'] for row in base['baselines'][1:])
   assert base['headline']['gzip_bits_per_byte'] == base['baselines'][0]['bits_per_byte']
+
+
+def test_of_many_documents_the_best_and_the_worst_are_told():
+  bits = [3.0, None, 1.0, 2.0, 5.0, 4.0]
+  rows = [{'id': id, 'bits_per_byte': value} for id, value in enumerate(bits)]
+  places = [[(row['rank'], row['id']) for row in measure.extremes(rows, most)] for most in (6, 5)]
+  assert places[0] == [(1, 2), (2, 3), (3, 0), (4, 5), (5, 4), (6, 1)] and places[1] == places[0][:2] + places[0][-2:]
 
 
 def test_documents_are_taken_whole_until_the_limit_is_reached():

@@ -12,7 +12,7 @@ from model.config import Attention, Decoder, Gated
 from model.count import flops_per_token, parameters
 from train.artifact import Artifact, Store, digest, write_json
 from train.eval.collect import ABSENT, POINTS, collect, columns, read_lines
-from train.eval.render import SECTIONS, bars, figures, render, summary, tiles, write
+from train.eval.render import SECTIONS, bars, documents, figures, render, summary, tiles, write
 from train.lives import begin
 
 HOSTILE = '<script>alert(1)</script>\x1b[2J\u202e"onload="x" & <img src=http://evil/>'
@@ -191,6 +191,30 @@ def test_the_page_is_a_function_of_the_file(full, tmp_path):
 
 def test_the_headline_is_flat(full):
   assert all(value is None or isinstance(value, int | float) for value in full['headline'].values())
+
+
+def ranked(*ranks: int) -> list[dict]:
+  return [{'rank': rank, 'id': f'{rank}{HOSTILE}', 'source': 's', 'bytes': 10 * rank, 'tokens': 5, 'loss': 1.0,
+           'perplexity': 2.7, 'bits_per_byte': rank / 4} for rank in ranks]
+
+
+def test_documents_fold_out_best_and_worst_first(full):
+  full['headline']['heldout_documents'] = 50
+  shown = documents(full | {'documents': ranked(1, 2, 3, 48, 49, 50)})
+  assert shown.title == 'the 3 best and the 3 worst of 50 documents'
+  assert [[row[0] for row in grid.rows] for grid in shown.grids] == [[1, 2, 3], [50, 49, 48]]
+  few = documents(full | {'documents': ranked(1, 2)})
+  assert few.title == 'each of the 2 documents, best first' and [len(grid.rows) for grid in few.grids] == [2]
+  assert documents({**full, 'documents': []}) is None
+  page = Page(render(full | {'documents': ranked(1, 2, 3, 48, 49, 50)}))
+  folded = [attributes for tag, attributes in page.tags if tag == 'details' and attributes.get('class') == 'more']
+  assert folded == [{'class': 'more'}], 'there, and not open'
+  assert page.text.count('<script>') >= 6 and '12.500' in page.text and shown.title in page.text
+
+
+def test_a_report_from_before_documents_were_told_apart_is_drawn_still(full):
+  del full['documents']
+  assert 'documents, best first' not in render(full)
 
 
 def test_bars_go_from_best_to_worst(full):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import grain  # noqa: F401  it defines flags, which must be there before any flagsaver, or go with it
@@ -9,8 +11,11 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import command, launch, reproduce, sample
+from experiments.pretrain.encoder_tiny import get_config as get_encoder
 from experiments.sample import until
 from model.errors import UserError
+from train.artifact import digest, encode
+from train.lives import begin
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -108,6 +113,46 @@ def test_a_folder_that_is_no_run_cannot_speak(run, tmp_path):
     with pytest.raises(UserError, match=r'runs/NAME|no training') as caught:
       go(sample, f'--run={folder}', '--prompt=x')
     assert caught.value.id == 'config.no-run'
+
+
+ODD = [         # flags of sample, id, words
+    (['--prompt=x', '--temperature=-1'], 'config.bad-value', 'temperature'),
+    (['--prompt=x', '--temperature=1e-40'], 'config.bad-value', 'use 0, which takes the best id'),
+    (['--prompt=x', '--top_p=0'], 'config.bad-value', 'top_p'),
+    (['--prompt=x', '--max_new=0'], 'config.bad-flag', '--max_new=0'),
+    (['--prompt=x', '--max_new=1000000000000'], 'config.bad-flag', '--max_new=1000000000000'),
+    (['--prompt=x', '--seed=99999999999999999999'], 'config.bad-flag', '--seed=9999'),
+    (['--prompt=caf\udce9'], 'data.not-utf8', 'at character 4'),
+    (['--prompt=x', '--config.steps=9'], 'config.no-overrides', 'experiments.launch'),
+]
+
+
+@pytest.mark.parametrize('argv, id, words', ODD, ids=[' '.join(argv).encode('ascii', 'replace').decode() for argv, *_ in ODD])
+def test_odd_flags_get_one_message(run, argv, id, words):
+  with pytest.raises(UserError) as caught:
+    go(sample, f'--run={run}', *argv)
+  assert caught.value.id == id and words in str(caught.value)
+
+
+def test_no_prompt_at_all_begins_a_text(run, capsys):
+  assert go(sample, f'--run={run}', '--prompt=', '--max_new=5') == 0
+  assert capsys.readouterr().out.endswith('\n')
+
+
+def test_a_model_that_reads_from_both_sides_cannot_go_on(tmp_path):
+  encoder = get_encoder()
+  begin(tmp_path / 'encoder', encode(encoder), digest(encoder))
+  with pytest.raises(UserError, match='both sides') as caught:
+    go(sample, f'--run={tmp_path / "encoder"}', '--prompt=x')
+  assert caught.value.id == 'config.not-causal'
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word(run):
+  command = [sys.executable, '-m', 'experiments.sample', f'--run={run}', '--prompt=The people', '--max_new=500']
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+    assert job.stdout.read(3) == 'The'
+    job.stdout.close()
+    assert job.stderr.read() == '' and job.wait(400) == 0
 
 
 STOPS = [([], 'one two three'), (['two'], 'one two'), (['o t'], 'one two t'), (['zz'], 'one two three'),

@@ -7,7 +7,7 @@ import pytest
 
 from model.decoder import build
 from model.errors import ConfigError, DataError
-from model.generate import _generate, generate, round_up, stages, stream
+from model.generate import _advance, _begin, _generate, generate, round_up, stages, stream
 from model.sampling import GREEDY, Sampling
 from tests.model.variants import EXACT, logits, made
 
@@ -134,6 +134,19 @@ def test_programs_are_few():
     generate(model, params, [[1] * length], max_new=new, sampling=Sampling(), key=KEY, eos=new, limit=60)
   assert _generate._cache_size() == before
   assert [round_up(n) for n in (1, 16, 17, 1000, 1024)] == [16, 16, 32, 1024, 1024]
+
+
+def test_a_second_stream_of_like_lengths_compiles_nothing():
+  """Its cache goes through the same sizes, so the programs of all of them are there."""
+  model, params = made(EXACT['llama'])
+
+  def programs(length: int, new: int) -> tuple[int, int]:
+    list(stream(model, params, [1] * length, max_new=new, sampling=Sampling(), key=KEY, eos=new, limit=60))
+    return _begin._cache_size(), _advance._cache_size()
+
+  first = programs(3, 16)
+  assert programs(9, 14) == first
+  assert programs(17, 16) > first          # a longer prompt is read by another program
 
 
 def test_a_prompt_that_cannot_be_read_is_refused():

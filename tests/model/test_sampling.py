@@ -55,7 +55,8 @@ def test_a_penalty_lowers_what_was_read_on_both_sides_of_zero():
 
 
 @pytest.mark.parametrize('fields', [{'temperature': -1.0}, {'top_p': 0.0}, {'top_p': 1.5}, {'min_p': -0.1}, {'top_k': -1},
-                                    {'temperature': float('nan')}])
+                                    {'temperature': float('nan')}, {'temperature': 1e-40}, {'temperature': float('inf')},
+                                    {'repetition_penalty': 0.0}])
 def test_settings_out_of_range_are_refused(fields):
   with pytest.raises(ConfigError, match='Sampling'):
     Sampling(**fields)

@@ -1,13 +1,16 @@
 """The watchdog ends what stands still, says where, and leaves alone what moves or rests."""
 
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from train.watchdog import Watchdog
 
+ROOT = Path(__file__).resolve().parents[2]
 LIFE = '''
 import time
 from train.watchdog import Watchdog
@@ -39,6 +42,45 @@ def test_standing_still_ends_with_all_stacks_and_code_69():
 def test_a_pause_and_a_rest_are_no_standing_still(hang):
   done = live(hang)
   assert (done.returncode, done.stdout) == (0, 'went on\n'), done.stderr
+
+
+def test_a_process_that_was_stopped_did_not_stand_still():
+  code = LIFE.format(hang='print("here", flush=True); time.sleep(0.2)')
+  with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) as life:
+    assert life.stdout.readline() == 'here\n'
+    life.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    life.send_signal(signal.SIGCONT)
+    assert life.stdout.read() == 'went on\n' and life.wait(60) == 0
+
+
+TRAINING = '''
+import functools, sys, time
+from pathlib import Path
+import train.training
+from tests.campaign.real import live
+from train.data.pipeline import Batches
+
+def slow(owner, name, seconds, at):
+  do, calls = getattr(owner, name), []
+  def a_slow_call(*given):
+    calls.append(given)
+    time.sleep(seconds if len(calls) == at else 0)
+    return do(*given)
+  setattr(owner, name, a_slow_call)
+
+train.training.Watchdog = functools.partial(train.training.Watchdog, least=3.0, factor=1.0)
+slow({slow})
+live(Path(sys.argv[1]), steps=8, every=0)
+'''
+
+
+@pytest.mark.parametrize('slow, code', [("Batches, '__call__', 90, 6", 69), ("train.training.Training, 'save', 6, 1", 0)])
+def test_a_training_whose_data_hangs_is_ended_and_one_that_saves_slowly_is_not(slow, code, tmp_path):
+  done = subprocess.run([sys.executable, '-c', TRAINING.format(slow=slow), tmp_path], cwd=ROOT, capture_output=True, text=True,
+                        timeout=300)
+  assert done.returncode == code, done.stderr
+  assert ('a_slow_call' in done.stderr) == ('peer.stuck' in done.stderr) == (code == 69), done.stderr
 
 
 def test_the_limit_follows_the_steps():

@@ -35,6 +35,7 @@ from train.data.stage import Stage
 from train.data.table import drawn
 
 DOCUMENTS, PART, TABLE, MANIFEST = 'documents', 'documents.part', 'table.json', 'manifest.json'
+SHOWN = 3               # of the files that changed, so many are named
 A_WORKER = 8 << 20      # bytes of source files that are worth starting another process for
 
 ENGLISH: tuple[Stage, ...] = (SplitLong(), Unicode(), Language(), Gopher(), GopherRepetition(), FineWeb(), Pii(),
@@ -78,9 +79,20 @@ class Corpus(Artifact):
       if shard['split'] == split:
         yield from read_shard(folder / DOCUMENTS, shard)
 
+  def outdated(self, folder: Path) -> str:
+    """Which of its files changed or are gone: `2 of its 9 files changed since: a.txt, b.txt (gone)`."""
+    names = [path if Path(path).exists() else f'{path} (gone)' for path in self.changed_sources(folder)]
+    if not names:
+      return ''
+    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+    return f'{len(names)} of its {len(manifest(folder)["files"])} files changed since: {", ".join(names[:SHOWN])}{more}'
+
   def changed_sources(self, folder: Path) -> list[str]:
-    """The source files that are not any more what this corpus was made from."""
-    return changed(manifest(folder)['files'])
+    """The files that are not any more what this corpus was made from. New ones that its patterns match are not seen.
+
+    A file whose very folder is gone is passed over: an emptied cache or a disk that is not mounted changes no text.
+    """
+    return [path for path in changed(manifest(folder)['files']) if Path(path).parent.exists()]
 
   def _make(self, folder: Path, store: Store) -> None:
     for name in (DOCUMENTS, PART):

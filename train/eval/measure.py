@@ -21,6 +21,7 @@ from train.eval.failures import Output, count
 from train.eval.perplexity import Score, by_source, score_documents
 
 Part = dict[str, Any]
+DOCUMENTS = 40      # of the held-out ones, so many are told apart in the report
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def baselines(train: Iterable[Document], held: Sequence[Document], orders: Seque
 
 def heldout(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[Document], length: int, stride: int,
             batch: int) -> Part:
-  """Perplexity and bits per byte of the held-out documents, whole and by source."""
+  """Perplexity and bits per byte of the held-out documents: whole, by source, and of the best and the worst of them."""
   scores = score_documents(model, params, tokenizer, held, length=length, stride=stride, batch=batch)
   whole = sum(scores, Score())
   sources = by_source(held, scores)
@@ -74,10 +75,22 @@ def heldout(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[D
           f'windows of {length} with at least {length - stride} tokens before it, where its document has them. '
           'The end of a document counts as a token and as no byte.')
   return {
+    'documents': extremes([{'id': document.id, 'source': document.source} | _numbers(score)
+                           for document, score in zip(held, scores)]),
     'heldout': [{'source': name, 'documents': sum(each.source == name for each in held)} | _numbers(score)
                 for name, score in sources.items()],
     'headline': _flat(whole, len(held)), 'notes': {'bits_per_byte': note},
   }
+
+
+def extremes(rows: list[dict[str, Any]], most: int = DOCUMENTS) -> list[dict[str, Any]]:
+  """The rows from the fewest bits per byte to the most, each with its `rank` from 1; of many, as many from either end."""
+  ranked = [{'rank': rank} | row for rank, row in enumerate(sorted(rows, key=_bits), 1)]
+  return ranked if len(ranked) <= most else ranked[:most // 2] + ranked[-(most // 2):]
+
+
+def _bits(row: dict[str, Any]) -> float:
+  return np.inf if row['bits_per_byte'] is None else row['bits_per_byte']
 
 
 def _flat(whole: Score, documents: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jinja2
 
 from train.eval import show
 from train.eval.plots import EMBER, SEA, Curve, Level, plot
-from train.eval.show import NONE, Grid, duration, fixed, milliseconds, number, percent, scaled
+from train.eval.show import NONE, Figure, Grid, duration, fixed, milliseconds, number, percent, scaled
 from train.files import write_json
 
 SECTIONS = {'training': 'Training', 'samples': 'Samples', 'latency': 'Response time', 'failures': 'Errors',
@@ -22,6 +22,7 @@ def render(report: dict[str, Any]) -> str:
   return _template().render(
       r=report, sections=SECTIONS, summary=summary(report['headline']), bars=bars(report), tiles=tiles(report),
       figures=figures(report), latency=latency(report), failures=failures(report), heldout=heldout(report),
+      documents=documents(report),
       vocabularies=[vocabulary(kept['table'], kept['name']) for kept in report['vocabulary']],
       corpora=[corpus(kept['table'], kept['name']) for kept in report['corpus']])
 
@@ -166,9 +167,40 @@ def failures(report: dict[str, Any]) -> Grid | None:
 
 def heldout(report: dict[str, Any]) -> Grid | None:
   """A row a source of documents, and their sum."""
-  rows = [[row['source'], row['documents'], row['bytes'], row['tokens'], row['perplexity'], row['bits_per_byte']]
+  rows = [[row['source'], row['documents'], row['bytes'], row['tokens'], *_hardness(row)]
           for row in report['heldout']]
   return Grid.of(['source', 'documents', 'bytes', 'tokens', 'perplexity', 'bits per byte'], rows) if rows else None
+
+
+class Ranking(NamedTuple):
+  """Documents from the best to the worst, in two grids where those between are left out; `title` says what is shown."""
+
+  title: str
+  grids: list[Grid]
+
+
+def documents(report: dict[str, Any]) -> Ranking | None:
+  """How hard each held-out document is for the model; None in a report that does not tell them apart."""
+  rows, total = report.get('documents', []), report['headline'].get('heldout_documents')
+  if not rows:
+    return None
+  gap = next((i for i in range(1, len(rows)) if rows[i]['rank'] != rows[i - 1]['rank'] + 1), len(rows))
+  best, worst = rows[:gap], rows[gap:]
+  if not worst:
+    return Ranking(f'each of the {len(rows):,} documents, best first', [_ranked(best)])
+  return Ranking(f'the {len(best)} best and the {len(worst)} worst of {total:,} documents',
+                 [_ranked(best, 'best'), _ranked(worst[::-1], 'worst')])
+
+
+def _ranked(rows: list[dict[str, Any]], name: str = '') -> Grid:
+  head = ['rank', 'document', 'perplexity', 'bits per byte', 'bytes', 'tokens', 'source']     # a phone shows the first few
+  return Grid.of(head, [[row['rank'], row['id'], *_hardness(row), row['bytes'], row['tokens'], row['source']]
+                        for row in rows], name)
+
+
+def _hardness(row: dict[str, Any]) -> list[Figure]:
+  """Perplexity and bits per byte, all with as many decimals, so that a column can be compared at a glance."""
+  return [Figure(fixed(row['perplexity'], 2)), Figure(fixed(row['bits_per_byte'], 3))]
 
 
 def vocabulary(table: dict[str, Any], name: str) -> tuple[Grid, str]:

@@ -1,6 +1,21 @@
 """A report on a finished run, as an artifact: what it noted while training, and what is measured on it now.
 
     report.json   flat numbers and tables, the same names for every run      report.html   the page to look at
+
+The parts of report.json. What could not be measured is empty, and `missing` says why; seconds and bits, never rounded.
+
+    schema, name, digest, written, command, state     of what run, when, and by which command
+    headline        {name: number}: parameters, bits_per_byte, perplexity, tokens_per_s, gzip_bits_per_byte, ...
+    notes, missing  {part: sentence}: how a part was measured, why it was not
+    training        {'step': [...], 'loss': [...], 'lr': ...}: columns, means over at most 1,000 stretches
+    heldout_curve   {'step': [...], 'loss': [...], 'bits_per_byte': [...]}: while it trained
+    heldout         [{source, documents, bytes, tokens, loss, perplexity, bits_per_byte}]
+    documents       [{rank, id, source, bytes, tokens, loss, perplexity, bits_per_byte}]: from the fewest bits per byte
+                    (rank 1) to the most; of more than 40, the 20 best and the 20 worst
+    baselines       [{name, bits_per_byte}]           latency   [{concurrency, prompt_tokens, first_token_p50, ...}]
+    failures        [{name, count, of, rate, at_most, rule}]      samples   [{prompt, text, origin}]
+    vocabulary, corpus  [{name, table}]: as those artifacts keep them in their own folders
+    lineage         [{name, kind, digest, settings}]  environment   code, packages and devices
 """
 
 import shlex
