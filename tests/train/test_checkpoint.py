@@ -113,6 +113,12 @@ class TestRoundTrip:
     assert same(state, at(3)) and host == {'source': 3}
     assert (jax.random.normal(state.key) == jax.random.normal(new().key)).all()
 
+  def test_a_folder_may_be_named_from_where_one_stands(self, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with Checkpoints(Path('checkpoints')) as saves:
+      saves.save(1, at(1), {})
+    assert same(restore(Path('checkpoints'))[0], at(1)) and same(load(Path('checkpoints'), jax.eval_shape(new))[0], at(1))
+
   def test_the_state_may_be_donated_at_once(self, folder):
     with Checkpoints(folder) as saves:
       for step in (1, 2, 3):

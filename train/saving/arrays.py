@@ -26,7 +26,7 @@ def write(folder: Path, arrays: Mapping[str, jax.Array]) -> None:
 
   Every process of the job must call it at the same time.
   """
-  _orbax().save(folder, args=ocp.args.PyTreeSave(dict(arrays), ocdbt_target_data_file_size=DATA))
+  _orbax().save(folder.absolute(), args=ocp.args.PyTreeSave(dict(arrays), ocdbt_target_data_file_size=DATA))
 
 
 def read(folder: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[tuple[str, jax.Array]]:
@@ -36,7 +36,7 @@ def read(folder: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[tup
   """
   context = ts.Context({'cache_pool#ocdbt': {'total_bytes_limit': 10**8}})     # where which array lies
   with ThreadPoolExecutor() as threads:
-    yield from zip(like, threads.map(functools.partial(_read, folder, context), like, like.values()))
+    yield from zip(like, threads.map(functools.partial(_read, folder.absolute(), context), like, like.values()))
 
 
 def _read(folder: Path, context: ts.Context, name: str, like: jax.ShapeDtypeStruct) -> jax.Array:
