@@ -1,5 +1,5 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
-#   make demo | test | lint | bench | campaign | lock | clean        PYTHON=python3.12 for another interpreter
+#   make demo | test | test-gpu | lint | bench | bench-gpu | campaign | lock | clean     PYTHON=python3.12 for another interpreter
 PYTHON  ?= python3
 VENV    ?= .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 LOCK    ?= requirements.txt
@@ -8,10 +8,10 @@ WORKERS ?= 2
 PY      := $(VENV)/bin/python
 UV      := $(shell command -v uv 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench campaign lock clean
+.PHONY: help setup demo test test-gpu lint bench bench-gpu campaign lock clean
 
 help:                     ## what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
 
 # $(1) is a lock file. uv where it is there, stock pip where it is not: both check every hash.
 ifeq ($(UV),)
@@ -46,6 +46,10 @@ demo: setup               ## raw text to a trained, measured, talking model
 test: $(VENV)/.requirements-dev.txt   ## the test suite, on the CPU
 	$(PY) -m pytest -q -n $(WORKERS) tests
 
+# No JAX_PLATFORMS leaves the choice to jax: a GPU that is here, and the CPU beside it. Elsewhere all are skipped by name.
+test-gpu: $(VENV)/.requirements-dev.txt   ## the tests that need an NVIDIA GPU (LOCK=requirements-cuda.txt)
+	JAX_PLATFORMS= XLA_PYTHON_CLIENT_PREALLOCATE=false $(PY) -m pytest -q -n $(WORKERS) -m gpu tests
+
 campaign: $(VENV)/.requirements-dev.txt   ## the long forms: kills, damaged checkpoints, full disks
 	$(PY) -m pytest -q -m campaign tests/campaign
 
@@ -59,6 +63,9 @@ PEERS_LITGPT := $(VENV)-peers-litgpt
 
 bench: setup $(PEERS_HF)/.ready $(PEERS_LITGPT)/.ready   ## speed beside peers, about ten minutes: BENCH="train --quick" for some of it
 	$(PY) -m experiments.bench $(BENCH) --hf=$(PEERS_HF)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python
+
+bench-gpu: $(VENV)/.requirements-dev.txt $(PEERS_HF)/.ready   ## checks and times on one GPU, nine minutes: BENCH="--only=train" for some
+	$(PY) -m experiments.bench.gpu $(BENCH) --peers=$(PEERS_HF)/bin/python
 
 # The peers pin packages that the project does not want, and each other's: an environment each. Not locked by hash,
 # for PyTorch's builds differ from index to index.

@@ -1,4 +1,7 @@
-"""Eight pretended CPU devices, one shared compilation cache, and nothing from the network."""
+"""Eight pretended CPU devices, one shared compilation cache, and nothing from the network.
+
+`make test-gpu` sets JAX_PLATFORMS to nothing, which lets jax take a GPU that is here.
+"""
 
 import os
 from pathlib import Path

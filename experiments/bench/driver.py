@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ class Contestant:
   arguments: tuple[str, ...] = ()
   python: str = sys.executable
   environment: Mapping[str, str] = field(default_factory=dict)
+  patience: float | None = None         # seconds after which it is ended
+  ahead: bool = True                    # with real-time priority in its turns; not where it waits for a GPU by spinning
 
 
 class Died(RuntimeError):
@@ -41,6 +44,10 @@ class Child:
       self.process = subprocess.Popen(
           [contestant.python, '-m', contestant.module, *contestant.arguments], cwd=ROOT, stdin=subprocess.PIPE,
           stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **contestant.environment})
+    self.ahead = contestant.ahead
+    self.alarm = threading.Timer(contestant.patience or 0, self.process.kill)
+    if contestant.patience is not None:
+      self.alarm.start()
 
   def ask(self, request: Mapping[str, Any]) -> Any:
     """The answer to a request. Raises: Died."""
@@ -57,7 +64,7 @@ class Child:
 
   def turn(self, count: int) -> list[Sample]:
     """The samples of so many steps, ahead of everything else on the machine."""
-    with ahead(self.process.pid):
+    with ahead(self.process.pid) if self.ahead else nullcontext():
       return self.ask({'do': 'turn', 'count': count})
 
   def __enter__(self) -> 'Child':
@@ -65,6 +72,7 @@ class Child:
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                trace: TracebackType | None) -> None:
+    self.alarm.cancel()
     for pipe in (self.process.stdin, self.process.stdout):
       if pipe is not None and not pipe.closed:
         pipe.close()

@@ -14,9 +14,9 @@ def lines(setting: Setting) -> Iterator[Line]:
   """One line. What is asked of it is a later issue's: half as fast again as torch unfused."""
   folder = setting.room('head')
   peers = [peer for form in ('eager', 'compiled') for peer in setting.peer(
-      f'torch {form}', 'hf', 'torch_head', form, cache=folder / f'inductor-{form}')]
-  racers = [Contestant('ours', 'experiments.bench.ours.head'), Contestant(CEILING, 'experiments.bench.ours.ceiling'),
-            *peers]
+      f'torch {form}', 'hf', 'torch_head', '10m', 'float32', form, cache=folder / f'inductor-{form}')]
+  racers = [Contestant('ours', 'experiments.bench.ours.head', ('10m', 'float32')),
+            Contestant(CEILING, 'experiments.bench.ours.ceiling'), *peers]
   found = race(racers, 2 if setting.quick else setting.turns, 2 if setting.quick else 4, folder)
   line = Line('head', 's', raced(found, [racer.name for racer in racers if racer.name != CEILING]), 'ours',
               load=found.load, quick=setting.quick)

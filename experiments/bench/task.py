@@ -1,7 +1,8 @@
-"""What every contestant of the training benchmark does, as plain numbers that any environment can import.
+"""What the contestants of the training benchmarks do, as plain numbers that any environment can import.
 
-The Llama-style model of 10.5 million parameters: no published size is small enough to take turns with its peers on two
-cores. `LOSSES` says how far the curves may differ; a wrong rotation or a shifted target moves them a hundred times that.
+On a CPU the Llama-style model of 10.5 million parameters: no published size is small enough to take turns with its peers
+on two cores. On a GPU the shapes of GPT-2 124M and of a model of 0.95 billion. `LOSSES` says how far the curves may differ;
+a wrong rotation or a shifted target moves them a hundred times that.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Task:
   adam_eps: float = 1e-8
   weight_decay: float = 0.1            # of matrices and head, not of the embedding and the norms
   clip: float = 1.0
+  burst: int = 1                       # steps of a sample: none waits for the one before, as in a training
 
   @property
   def tokens(self) -> int:
@@ -40,7 +42,14 @@ class Task:
     return self.tokens * 6.0 * (active + self.layers * self.length * self.width)
 
 
-TASK = Task()
+TASKS = {
+  '10m': Task(),
+  '124m': Task(vocab=50_304, width=768, layers=12, heads=12, hidden=2048, length=2048, batch=16, lr=3e-4, burst=8),
+  '1b': Task(vocab=32_000, width=2048, layers=16, heads=32, hidden=5632, length=2048, batch=4, lr=1e-4, burst=8),
+  'head': Task(vocab=32_000, width=2048, length=2048),       # of which the loss head alone is taken: 16,384 tokens
+  'tiny': Task(vocab=512, width=64, layers=2, heads=2, hidden=176, length=64, batch=4, burst=2),
+}
+TASK = TASKS['10m']                                     # on the CPU
 WARM = 3                                                # steps before any is timed, whose losses are compared
 LOSSES = {'float32': 2e-3, 'bfloat16': 2e-2}            # nats, between ours and a peer at every step
 BATCHES, INITIAL = 'batches.npy', 'initial.safetensors'

@@ -27,10 +27,10 @@ def lines(setting: Setting) -> Iterator[Line]:
 def contestants(setting: Setting, folder: Path, dtype: str) -> list[Contestant]:
   """Ours first: it writes the parameters that all begin with."""
   def hf(form: str) -> list[Contestant]:
-    return setting.peer(f'HF {form}', 'hf', 'hf', str(folder), dtype, form, cache=folder / f'inductor-{form}')
+    return setting.peer(f'HF {form}', 'hf', 'hf', str(folder), '10m', dtype, form, cache=folder / f'inductor-{form}')
 
   lit = setting.peer('litgpt eager', 'litgpt', 'lit', str(folder), dtype, 'eager') if dtype == 'float32' else []
-  return [Contestant(OURS, 'experiments.bench.ours.train', (str(folder), dtype)),
+  return [Contestant(OURS, 'experiments.bench.ours.train', (str(folder), '10m', dtype, '{}')),
           Contestant(CEILING, 'experiments.bench.ours.ceiling'), *hf('eager'), *hf('compiled'), *lit]
 
 

@@ -7,6 +7,7 @@ their own.
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -45,3 +46,22 @@ def timed(call: Callable[[], Any]) -> tuple[Sample, Any]:
   cpu, wall = time.process_time(), time.perf_counter()
   result = call()
   return {'wall': time.perf_counter() - wall, 'cpu': time.process_time() - cpu}, result
+
+
+def shared(sample: Sample, steps: int) -> Sample:
+  """What each of so many steps took of a sample."""
+  return {name: value / steps for name, value in sample.items()}
+
+
+def pace(call: Callable[[], Any], wait: Callable[[Any], Any], seconds: float = 0.25, bursts: int = 5) -> float:
+  """Seconds of a call: the median over bursts of calls, each as long as `seconds / bursts`, that are waited for together."""
+  def burst(count: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(count - 1):
+      call()
+    wait(call())
+    return (time.perf_counter() - begin) / count
+
+  burst(1)                             # compiles, and finds its memory
+  count = max(1, round(seconds / bursts / burst(2)))
+  return statistics.median(burst(count) for _ in range(bursts))

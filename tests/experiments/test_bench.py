@@ -1,12 +1,33 @@
-"""Laws of the bench: the arithmetic of its lines, when it judges and when it does not, and turns of real processes."""
+"""Laws of the bench: the arithmetic of its lines, when it judges and when it does not, and turns of real processes.
+
+Of the GPU benchmark, what holds without a GPU: what its figures count, and that a part that fails, hangs or comes too late
+is told of and costs the others nothing.
+"""
 
 import json
+import sys
+import time
+from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 
 from experiments.bench.driver import Contestant, Died, race
+from experiments.bench.gpu import __main__ as gpu
+from experiments.bench.gpu import table
+from experiments.bench.gpu.bench import Bench, Ended
 from experiments.bench.line import Figures, Line, Target, apart, append, figures
+from experiments.bench.ours.model import Form, Whole, decoder
+from experiments.bench.ours.train import form_of
 from experiments.bench.show import latest, markdown
+from experiments.bench.sights import BOTH, FORWARD, Sight
+from experiments.bench.task import TASKS, Task
+from experiments.bench.worker import pace, shared
+from model.count import flops_per_token
+from model.decoder import build
+from model.sharding import unbox
+from train.objectives import NextToken
 
 RACER = '''
 import sys
@@ -99,3 +120,109 @@ def test_a_peer_that_dies_is_told_of_and_ours_must_not(contestant, tmp_path):
   assert 'no negative racers' in found.died['b'] and list(found.turns) == ['a']
   with pytest.raises(Died, match='no negative racers'):
     race([contestant('a', -1)], turns=3, count=1, logs=tmp_path)
+
+
+def test_a_contestant_that_outstays_its_time_is_ended(contestant, tmp_path):
+  (tmp_path / 'sleeper.py').write_text('import time\ntime.sleep(60)\n')
+  slow = replace(contestant('slow', 1), module='sleeper', patience=0.5)
+  begin = time.monotonic()
+  with pytest.raises(Died, match='slow ended with -9'):
+    race([slow], turns=1, count=1, logs=tmp_path)
+  assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize('name', TASKS)
+def test_a_tasks_flops_are_those_that_the_model_counts(name):
+  task = TASKS[name]
+  assert task.flops == pytest.approx(task.tokens * flops_per_token(decoder(task), task.length))
+
+
+def test_the_task_of_the_cpu_is_what_it_was():
+  assert TASKS['10m'] == Task(8192, 256, 8, 8, 688, length=512, batch=8, lr=1e-3, burst=1)
+
+
+def test_whole_rows_are_packed_rows_of_one_document():
+  """The same loss; a second document, the control, is seen by the packed form alone."""
+  task = TASKS['tiny']
+  model = build(decoder(task))
+  params = unbox(model.init(jax.random.key(0)))
+  tokens = np.random.default_rng(0).integers(0, task.vocab, (task.batch, task.length + 1)).astype(np.int32)
+  one, two = np.ones_like(tokens), 1 + (np.arange(task.length + 1) > 20) + 0 * tokens
+
+  @jax.jit
+  def losses(segments):
+    batch = {'tokens': tokens, 'segments': segments}
+    return [objective(model)(params, {}, batch, None).objective.value() for objective in (Whole(), NextToken())]
+
+  whole, packed, still, other = map(float, losses(one) + losses(two))
+  assert still == whole == pytest.approx(packed, abs=1e-5)
+  assert abs(other - packed) > 1e-4
+
+
+def test_a_form_comes_from_json():
+  assert form_of('{}') == Form()
+  told = form_of('{"rows": "whole", "parts": 1, "compute": {"remat": "dots"}}')
+  assert (told.rows, told.parts, told.compute.remat, told.stream) == ('whole', 1, 'dots', 'float32')
+
+
+def test_only_live_scores_count():
+  causal, packed = Sight(64, 2048, False), Sight(64, 2048, True)
+  assert causal.flops(FORWARD) == 4 * 64 * 32 * 8 * 2048 * 2049 / 2
+  assert causal.flops(BOTH) == 3.5 * causal.flops(FORWARD)
+  live = sum((row == segment).sum() * ((row == segment).sum() + 1) / 2
+             for row in packed.segments() for segment in set(row.tolist()))
+  assert packed.flops(FORWARD) == 4 * 64 * 32 * live < causal.flops(FORWARD) / 2
+  assert packed.segments().shape == (8, 2048) and packed.segments().min() == 1
+
+
+def test_a_pace_is_of_one_call_and_waits_once_a_burst():
+  waits: list[None] = []
+  seconds = pace(lambda: time.sleep(0.01), waits.append, seconds=0.1, bursts=3)
+  assert 0.01 <= seconds < 0.1 and len(waits) == 5
+  assert shared({'wall': 3.0, 'cpu': 6.0}, 3) == {'wall': 1.0, 'cpu': 2.0}
+
+
+@pytest.fixture
+def bench(tmp_path):
+  return Bench(tmp_path, tmp_path, sys.executable, True, time.monotonic() + 120)
+
+
+def test_a_program_tells_as_it_goes_and_how_it_ended(bench, tmp_path):
+  told = bench.lines([sys.executable, '-c', 'print(1, flush=True); import time; time.sleep(300)'], 'log')
+  begin = time.monotonic()
+  assert next(told) == '1' and time.monotonic() - begin < 100
+  bench.end = 0.0                        # a second is left
+  with pytest.raises(Ended, match='ended with -9'):
+    list(bench.lines([sys.executable, '-c', 'import time; time.sleep(60)'], 'log'))
+  with pytest.raises(Ended, match='no such thing'):
+    list(bench.lines([sys.executable, '-c', 'raise SystemExit("no such thing")'], 'log'))
+
+
+def test_a_part_that_fails_or_comes_too_late_is_told_of(bench, monkeypatch, tmp_path):
+  def fails(bench):
+    yield {'what': 'begun', 'seconds': 1.5}
+    raise ValueError('it broke')
+
+  monkeypatch.setattr(gpu, 'PARTS', {'ceilings': (fails, 5), 'tests': (lambda bench: iter([{'tests': 3}]), 5)})
+  monkeypatch.setattr(gpu, 'LIMIT', type('Flag', (), {'value': 100.0}))
+  gpu.go('ceilings', bench, time.monotonic() + 100)
+  gpu.go('tests', bench, time.monotonic() + 100)
+  gpu.go('tests', bench, time.monotonic() + 5)
+  records = [json.loads(line) for line in (tmp_path / table.FILE).read_text().splitlines()]
+  assert [{**record, 'took_s': None} if 'took_s' in record else record for record in records] == [
+    {'part': 'ceilings', 'what': 'begun', 'seconds': 1.5}, {'part': 'ceilings', 'failed': 'ValueError: it broke'},
+    {'part': 'ceilings', 'took_s': None}, {'part': 'tests', 'tests': 3}, {'part': 'tests', 'took_s': None},
+    {'part': 'tests', 'failed': 'no time was left for it'}]
+
+
+def test_the_table_shows_what_failed_beside_what_did_not(tmp_path, capsys):
+  for record in ({'part': 'ceilings', 'what': 'bfloat16 product', 'tflops': 800.0},
+                 {'part': 'train', 'task': '1b', 'contestant': 'ours', 'seconds': 0.1, 'tokens_per_s': 81920.0, 'mfu': 0.4,
+                  'tflops': 400.0, 'spread': 0.01, 'apart': 0.5, 'equal': False, 'attention': 'cudnn (x)'},
+                 {'part': 'train', 'task': '1b', 'contestant': 'theirs', 'failed': 'Traceback\nOutOfMemory'},
+                 {'part': 'attention', 'sight': 'causal 8 x 8', 'form': 'a', 'backward': False, 'tflops': 321.0},
+                 {'part': 'attention', 'sight': 'causal 8 x 8', 'form': 'a', 'backward': True, 'failed': 'no kernel'}):
+    table.append(tmp_path, record)
+  table.show(tmp_path)
+  said = capsys.readouterr().out
+  assert all(word in said for word in ('50.0%', '40.0%', 'UNEQUAL', 'OutOfMemory', '321', 'no kernel', 'bfloat16 product'))

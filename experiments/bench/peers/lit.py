@@ -27,7 +27,7 @@ class LitGPT(TorchTrain):
         n_embd=TASK.width, n_head=TASK.heads, n_query_groups=TASK.heads, intermediate_size=TASK.hidden, bias=False,
         norm_class_name='RMSNorm', norm_eps=TASK.eps, mlp_class_name='LLaMAMLP', parallel_residual=False,
         rotary_percentage=1.0, rope_base=int(TASK.theta)))
-    super().__init__(folder, model, model, dtype, form == 'compiled')
+    super().__init__(folder, TASK, model, model, dtype, form == 'compiled')
 
   def prepare(self) -> dict[str, Any]:
     self.model.load_state_dict(renamed(load_file(self.folder / INITIAL)))

@@ -1,4 +1,4 @@
-"""What the peers in PyTorch share: the task's batches, a fused AdamW in two groups, and one step."""
+"""What the peers in PyTorch share: the task's batches, a fused AdamW in two groups, and one step, on a GPU if one is here."""
 
 import os
 from collections.abc import Callable
@@ -10,49 +10,61 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from experiments.bench.task import BATCHES, TASK, WARM
-from experiments.bench.worker import Sample, timed
+from experiments.bench.task import BATCHES, WARM, Task
+from experiments.bench.worker import Sample, shared, timed
 
 torch.set_num_threads(os.cpu_count() or 1)
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 class TorchTrain:
   """Trains a model whose `logits(inputs)` are [B, L, V], in float32 or under autocast, eager or compiled."""
 
-  def __init__(self, folder: Path, model: torch.nn.Module, logits: Callable[[Any], Any], dtype: str, compiled: bool):
-    self.folder, self.model, self.index = folder, model.train(), 0
+  def __init__(self, folder: Path, task: Task, model: torch.nn.Module, logits: Callable[[Any], Any], dtype: str,
+               compiled: bool):
+    self.folder, self.task, self.model, self.index = folder, task, model.to(DEVICE).train(), 0
 
     def loss(inputs, targets):
-      with torch.autocast('cpu', torch.bfloat16) if dtype == 'bfloat16' else nullcontext():
+      with torch.autocast(DEVICE, torch.bfloat16) if dtype == 'bfloat16' else nullcontext():
         return cross_entropy(logits(inputs).flatten(0, 1).float(), targets.flatten())
 
     self.loss = torch.compile(loss) if compiled else loss
 
   def prepare(self) -> dict[str, Any]:
-    self.batches = torch.from_numpy(np.load(self.folder / BATCHES)).long()
-    self.optimizer = adamw(self.model)
-    return {'losses': [self.step()['loss'] for _ in range(WARM)], 'torch': torch.__version__,
-            'threads': torch.get_num_threads()}
+    self.batches = torch.from_numpy(np.load(self.folder / BATCHES)).long().to(DEVICE)
+    self.optimizer = adamw(self.model, self.task)
+    return {'losses': [self._take(1)['loss'] for _ in range(WARM)], 'torch': torch.__version__,
+            'threads': torch.get_num_threads(), 'device': DEVICE, **memory()}
 
   def step(self) -> Sample:
-    rows = self.batches[self.index % len(self.batches)]
-    self.index += 1
-    sample, loss = timed(lambda: self._update(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
-    return sample | {'loss': loss}
+    return self._take(self.task.burst)
 
-  def _update(self, inputs, targets) -> float:
+  def _take(self, count: int) -> Sample:
+    """So many steps, of which only the last is waited for."""
+    rows = [self.batches[(self.index + i) % len(self.batches)] for i in range(count)]
+    self.index += count
+    pairs = [(each[:, :-1].contiguous(), each[:, 1:].contiguous()) for each in rows]
+    sample, loss = timed(lambda: [self._update(*pair) for pair in pairs][-1].item())      # waits for the device
+    return shared(sample, count) | {'loss': loss}
+
+  def _update(self, inputs, targets) -> torch.Tensor:
     loss = self.loss(inputs, targets)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(self.model.parameters(), TASK.clip, foreach=True)
+    torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.task.clip, foreach=True)
     self.optimizer.step()
     self.optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    return loss.detach()
 
 
-def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
+def memory() -> dict[str, float]:
+  """The most that the device held so far."""
+  return {'peak_gb': torch.cuda.max_memory_allocated() / 1e9} if DEVICE == 'cuda' else {}
+
+
+def adamw(model: torch.nn.Module, task: Task) -> torch.optim.Optimizer:
   """Weight decay for all matrices but the embedding, as the task has it."""
   tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
   decayed = [p for p in model.parameters() if p.ndim > 1 and id(p) not in tables]
   others = [p for p in model.parameters() if p.ndim == 1 or id(p) in tables]
-  groups = [{'params': decayed, 'weight_decay': TASK.weight_decay}, {'params': others, 'weight_decay': 0.0}]
-  return torch.optim.AdamW(groups, lr=TASK.lr, betas=(TASK.b1, TASK.b2), eps=TASK.adam_eps, fused=True)
+  groups = [{'params': decayed, 'weight_decay': task.weight_decay}, {'params': others, 'weight_decay': 0.0}]
+  return torch.optim.AdamW(groups, lr=task.lr, betas=(task.b1, task.b2), eps=task.adam_eps, fused=True)

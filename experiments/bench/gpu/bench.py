@@ -1,0 +1,89 @@
+"""What the parts of the GPU benchmark share: where they write, how long they may take, and programs that tell as they go."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.bench.driver import ROOT
+
+Record = dict[str, Any]
+
+
+class Ended(RuntimeError):
+  """A program did not end well; the text says how, and the last that it wrote."""
+
+
+@dataclass
+class Bench:
+  """`folder` goes away afterwards, `out` stays. `end` is when the part that runs must be over."""
+
+  out: Path
+  folder: Path
+  peers: str
+  quick: bool
+  end: float
+
+  @property
+  def left(self) -> float:
+    """Seconds that are left to the part."""
+    return max(1.0, self.end - time.monotonic())
+
+  @property
+  def caches(self) -> dict[str, str]:
+    """Where compiled programs are kept between the contestants of one call."""
+    return {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'jax'), 'TORCHINDUCTOR_CACHE_DIR': str(self.folder / 'inductor')}
+
+  def room(self, name: str) -> Path:
+    """A folder for a part, new or as it was left."""
+    path = self.folder / name
+    path.mkdir(exist_ok=True)
+    return path
+
+  def program(self, module: str, *arguments: str, python: str = sys.executable) -> Iterator[Record]:
+    """The JSON lines that `python -m module` prints, each as it comes. Raises: Ended."""
+    for line in self.lines([python, '-m', module, *arguments], module.rpartition('.')[2]):
+      if line.startswith('{'):
+        yield json.loads(line)
+
+  def lines(self, command: Sequence[str], log: str, environment: Mapping[str, str] = {}) -> Iterator[str]:
+    """What a command prints, line by line; both streams are kept in `out`. Raises: Ended where it fails or takes too long."""
+    path = self.out / f'{log}.log'
+    with path.open('w') as file, started(command, file, {**environment, **self.caches}, self.left) as process:
+      assert process.stdout
+      for line in process.stdout:
+        file.write(line)
+        file.flush()
+        yield line.rstrip('\n')
+    if process.returncode:
+      raise Ended(f'{" ".join(command)[:120]} ended with {process.returncode}:\n{path.read_text()[-2000:]}')
+
+
+@contextmanager
+def started(command: Sequence[str], errors: Any, environment: Mapping[str, str], patience: float) -> Iterator[Any]:
+  """A process of a session of its own, which ends with the block or after so many seconds, with all that it started."""
+  process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True,
+                             env={**os.environ, **environment}, start_new_session=True)
+  alarm = threading.Timer(patience, end, (process,))
+  alarm.start()
+  try:
+    yield process
+    process.wait()
+  finally:
+    alarm.cancel()
+    end(process)
+    process.wait()
+
+
+def end(process: Any) -> None:
+  """Ends a process and those that it started."""
+  with suppress(ProcessLookupError):
+    os.killpg(process.pid, signal.SIGKILL)

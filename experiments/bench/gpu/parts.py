@@ -1,0 +1,126 @@
+"""The parts of the GPU benchmark beside the training step, each a generator of records."""
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.bench.driver import Contestant, race
+from experiments.bench.gpu import train
+from experiments.bench.gpu.bench import Bench, Ended, Record
+from experiments.bench.line import circumstances, figures
+from experiments.bench.show import latest
+from experiments.bench.task import TASKS
+from train.eval.collect import read_lines
+
+CARD = 'name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.limit,temperature.gpu'
+TORCH = 'import json, torch, transformers; print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, ' \
+        '"cudnn": torch.backends.cudnn.version(), "transformers": transformers.__version__}))'
+UNTUNED = '--xla_gpu_autotune_level=0'      # trying out products takes most of a test's compiling: 57 tests in 89 s without
+DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
+
+
+def machine(bench: Bench) -> Iterator[Record]:
+  """The card, the driver and the versions."""
+  yield {'cpus': os.cpu_count(), **circumstances()}
+  if shutil.which('nvidia-smi'):
+    said = subprocess.run(['nvidia-smi', f'--query-gpu={CARD}', '--format=csv,noheader'], capture_output=True, text=True,
+                          timeout=20, check=False).stdout
+    yield {'card': said.strip()}
+  yield json.loads(list(bench.lines([bench.peers, '-c', TORCH], 'torch'))[-1])
+
+
+def tests(bench: Bench) -> Iterator[Record]:
+  """The tests that need a GPU."""
+  begin = time.monotonic()
+  command = [sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', '-n', '2' if bench.quick else '12', '--durations=10', 'tests']
+  said: list[str] = []
+  try:
+    said += bench.lines(command, 'tests', {'JAX_PLATFORMS': '', 'XLA_FLAGS': UNTUNED})
+  except Ended:
+    said = (bench.out / 'tests.log').read_text().splitlines()
+  counts = {name: int(count) for count, name in re.findall(r'(\d+) (passed|failed|skipped|error)', said[-1] if said else '')}
+  yield {'tests': counts or 'did not end', 'seconds': time.monotonic() - begin,
+         'wrong': [line[:300] for line in said if line.startswith(('FAILED', 'ERROR'))]}
+
+
+def ceilings(bench: Bench) -> Iterator[Record]:
+  """What the card can do at most."""
+  yield from bench.program('experiments.bench.ours.ceilings', *quickly(bench))
+
+
+def attention(bench: Bench) -> Iterator[Record]:
+  """Ours, then PyTorch's."""
+  try:
+    yield from bench.program('experiments.bench.ours.attention', *quickly(bench))
+  except Ended as error:               # PyTorch's figures are of use alone
+    yield {'form': 'ours', 'failed': str(error)[-1500:]}
+  yield from bench.program('experiments.bench.peers.torch_attention', *quickly(bench), python=bench.peers)
+
+
+def head(bench: Bench) -> Iterator[Record]:
+  """The loss head forward and backward, in bfloat16."""
+  name = 'tiny' if bench.quick else 'head'
+  task, words = TASKS[name], (name, 'bfloat16')
+  racers = [Contestant('ours', 'experiments.bench.ours.head', words, environment=bench.caches, ahead=False),
+            *(Contestant(f'torch {form}', 'experiments.bench.peers.torch_head', (*words, form), bench.peers, bench.caches,
+                         ahead=False) for form in ('eager', 'compiled'))]
+  for racer in racers:
+    try:
+      found = race([train.limited(bench, racer)], 3, 2 if bench.quick else 10, bench.out)
+    except Exception as error:         # one that fails leaves the others to be measured
+      yield {'contestant': racer.name, 'failed': str(error)[-1500:]}
+      continue
+    seconds = figures(found.turns[racer.name]).median
+    yield {'contestant': racer.name, 'seconds': seconds, **found.prepared[racer.name],
+           'tflops': 6.0 * task.tokens * task.width * task.vocab / seconds / 1e12}
+
+
+def quickstart(bench: Bench) -> Iterator[Record]:
+  """The quick start from raw text to its report, then its first steps again, compared to the bit."""
+  runs, begin = bench.room('quickstart'), time.monotonic()
+  shorter = ['--config.run.steps=20', '--config.run.saving.every=10', '--config.heldout_bytes=4000'] * bench.quick
+  launch = [sys.executable, '-m', 'experiments.launch', '--config=experiments/quickstart/report.py', f'--runs={runs}', *shorter]
+  for _ in bench.lines(launch, 'quickstart', {'XLA_FLAGS': DETERMINISTIC}):
+    pass
+  yield {'launch': 'done', 'seconds': time.monotonic() - begin, **outcome(runs)}
+  [run] = runs.glob('sotu-lm-*')
+  again = [sys.executable, '-m', 'experiments.reproduce', f'--run={run}', f'--steps={5 if bench.quick else 50}']
+  begin = time.monotonic()
+  said = list(bench.lines(again, 'reproduce', {'XLA_FLAGS': DETERMINISTIC}))
+  yield {'reproduce': next((line for line in said if 'equal' in line or 'differs' in line), 'nothing was said'),
+         'seconds': time.monotonic() - begin}
+
+
+def outcome(runs: Path) -> dict[str, Any]:
+  """Tokens a second, and bits a byte of held-out text, as the run and its report noted them."""
+  [run], [report] = runs.glob('sotu-lm-*'), runs.glob('sotu-report-*')
+  lines = read_lines(run / 'metrics.jsonl')
+  paces = [line['tokens_per_s'] for line in lines if 'tokens_per_s' in line]
+  times = [line['time'] for line in lines]
+  told = json.loads((report / 'report.json').read_text())
+  return {'tokens_per_s': statistics.median(paces), 'training_s': times[-1] - times[0],
+          'heldout_bpb': [line['heldout_bpb'] for line in lines if 'heldout_bpb' in line][-1],
+          'report_bpb': told['headline']['bits_per_byte']}
+
+
+def checkpoint(bench: Bench) -> Iterator[Record]:
+  """Saves and restores of half a gigabyte from the device, by the benchmark that `make bench` has."""
+  out = bench.folder / 'checkpoint.jsonl'
+  quick = ['--quick'] if bench.quick else ['--turns=3']
+  for _ in bench.lines([sys.executable, '-m', 'experiments.bench', 'checkpoint', f'--out={out}', *quick], 'checkpoint'):
+    pass
+  for line in latest(out):
+    yield {'what': line['benchmark'], 'seconds': {name: each['median'] for name, each in line['figures'].items()},
+           'bytes': line['bytes'], 'stall_ms': line.get('stall_ms'), 'call_ms': line.get('call_ms')}
+
+
+def quickly(bench: Bench) -> tuple[str, ...]:
+  return ('quick',) if bench.quick else ()

@@ -1,0 +1,56 @@
+"""What is attended to in the attention benchmark, as plain numbers that any environment can import.
+
+FLOPs are those of live scores alone: two products forward and five backward (the scores again, and four gradients), each
+2 K for a query and a key that it sees. What a form computes and throws away counts for nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+WIDTH, MEAN = 2048, 512                # of all heads together; and tokens of a document
+FORWARD, BOTH = 4, 14                  # times K: FLOPs of a live score
+
+
+@dataclass(frozen=True)
+class Sight:
+  """Rows of queries and keys of a head size: causal, or packed with documents of 256 to 768 tokens."""
+
+  head_size: int
+  length: int
+  packed: bool
+  tokens: int = 16_384
+
+  @property
+  def batch(self) -> int:
+    return self.tokens // self.length
+
+  @property
+  def heads(self) -> int:
+    return WIDTH // self.head_size
+
+  @property
+  def name(self) -> str:
+    return f'{"packed" if self.packed else "causal"} {self.length} x {self.head_size}'
+
+  def segments(self) -> np.ndarray:
+    """i32[B, L]: documents 1, 2, ... of each row; one document where rows are not packed."""
+    if not self.packed:
+      return np.ones((self.batch, self.length), np.int32)
+    random = np.random.default_rng(0)
+    lengths = random.integers(MEAN // 2, MEAN * 3 // 2, (self.batch, 4 * self.length // MEAN + 4))
+    rows = [np.repeat(np.arange(1, len(row) + 1), row)[:self.length] for row in lengths]
+    return np.stack(rows).astype(np.int32)
+
+  def flops(self, each: int) -> float:
+    """FLOPs of all live scores of all heads, at `each` (FORWARD or BOTH) times K."""
+    counts = [np.unique(row, return_counts=True)[1].astype(float) for row in self.segments()]
+    live = sum((count * (count + 1) / 2).sum() for count in counts)
+    return float(each * self.head_size * self.heads * live)
+
+
+def sights(quick: bool) -> list[Sight]:
+  """Those that are measured."""
+  if quick:
+    return [Sight(64, 256, packed, 512) for packed in (False, True)]
+  return [Sight(size, length, packed) for packed in (False, True) for size in (128, 64) for length in (2048, 8192)]
