@@ -1,0 +1,114 @@
+"""From rewards to advantages: what looks along an answer, or across the answers of a group or a batch.
+
+None of it is differentiated, and all of it happens in the source of batches: a loss may not look across rows. Means and
+deviations are those of the whole (global) batch, never of a micro-batch. float32 throughout, whatever comes in: a reward
+of 0.7 that is kept as an integer turns every advantage around.
+
+Letters: B rows (answers; those of one prompt follow one another), G answers of a prompt, T positions of answers.
+"""
+
+from typing import Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+Deviation = Literal['population', 'sample', 'none']
+
+
+class Advantages(NamedTuple):
+  """What a critic is trained with."""
+
+  advantages_BT: jax.Array            # f32; 0 off the answer
+  returns_BT: jax.Array               # f32: advantages, before any whitening, plus values
+
+
+def token_rewards(scores_B: jax.Array, kl_BT: jax.Array, mask_BT: jax.Array, *, beta: float) -> jax.Array:
+  """-beta * kl at each token of an answer, and the answer's score at its last one: f32[B, T]. Ziegler et al. 2019, eq. 2."""
+  chex.assert_equal_shape([kl_BT, mask_BT])
+  mask_BT = mask_BT > 0
+  later_BT = jnp.cumsum(mask_BT[:, ::-1], 1)[:, ::-1]
+  last_BT = mask_BT & (later_BT == 1)
+  kept_BT = jnp.where(mask_BT, -beta * kl_BT.astype(jnp.float32), 0.0)
+  return kept_BT + jnp.where(last_BT, scores_B.astype(jnp.float32)[:, None], 0.0)
+
+
+def gae(rewards_BT: jax.Array, values_BT: jax.Array, mask_BT: jax.Array, *, gamma: float = 1.0,
+        decay: float = 0.95) -> Advantages:
+  """Generalised advantage estimates (Schulman et al. 2015, eq. 16), with `decay` as their lambda.
+
+  An answer's tokens need not lie side by side: what the mask leaves out (a tool's output, padding) is passed over. The
+  value after the last token is 0: the answer is over, also where a limit ended it.
+  """
+  chex.assert_equal_shape([rewards_BT, values_BT, mask_BT])
+  mask_BT = mask_BT > 0
+  rewards_BT, values_BT = (jnp.where(mask_BT, x.astype(jnp.float32), 0.0) for x in (rewards_BT, values_BT))
+
+  def back(carry, now):
+    advantage_B, value_B = carry
+    reward_B, own_B, seen_B = now
+    fresh_B = reward_B + gamma * value_B - own_B + gamma * decay * advantage_B
+    kept = jnp.where(seen_B, fresh_B, advantage_B), jnp.where(seen_B, own_B, value_B)
+    return kept, jnp.where(seen_B, fresh_B, 0.0)
+
+  nothing_B = jnp.zeros(len(rewards_BT))
+  _, advantages_TB = jax.lax.scan(back, (nothing_B, nothing_B), (rewards_BT.T, values_BT.T, mask_BT.T), reverse=True)
+  return Advantages(advantages_TB.T, advantages_TB.T + values_BT)
+
+
+def whiten(x: jax.Array, mask: jax.Array, *, shift: bool = True, deviation: Deviation = 'population',
+           eps: float = 1e-8) -> jax.Array:
+  """(x - mean) / deviation over what the mask keeps, 0 elsewhere: any shape. Without `shift` the mean stays (for rewards)."""
+  chex.assert_equal_shape([x, mask])
+  kept = mask > 0
+  x, count = jnp.where(kept, x.astype(jnp.float32), 0.0), kept.sum()
+  mean = x.sum() / jnp.maximum(count, 1)
+  scale = _deviation(jnp.where(kept, jnp.square(x - mean), 0.0).sum(), count, deviation)
+  white = (x - mean) / (scale + eps)
+  return jnp.where(kept, white if shift else white + mean, 0.0)
+
+
+def grouped(rewards_B: jax.Array, group: int, *, deviation: Deviation = 'sample', eps: float = 1e-4) -> jax.Array:
+  """Each answer's reward against its group: (r - mean) / (deviation + eps), f32[B]. GRPO (Shao et al. 2024, eq. 4).
+
+  'sample' divides by G - 1, as TRL, Tunix and OpenRLHF do; 'population' by G, which makes advantages of eight answers 7%
+  larger; 'none' does not divide by a deviation, which would weigh easy and hard prompts more (Dr. GRPO, Liu et al. 2025).
+  A group whose rewards are equal gets 0 exactly.
+  """
+  rewards_PG = _by_prompt(rewards_B, group)
+  apart_PG = rewards_PG - rewards_PG.mean(1, keepdims=True)
+  apart_PG = jnp.where(jnp.ptp(rewards_PG, 1, keepdims=True) == 0, 0.0, apart_PG)
+  if deviation != 'none':
+    apart_PG = apart_PG / (_deviation(jnp.square(apart_PG).sum(1, keepdims=True), group, deviation) + eps)
+  return apart_PG.reshape(-1)
+
+
+def leave_one_out(rewards_B: jax.Array, group: int) -> jax.Array:
+  """Each answer's reward less the mean of the others' of its group, f32[B]. RLOO (Ahmadian et al. 2024, eq. 9)."""
+  rewards_PG = _by_prompt(rewards_B, group)
+  others_PG = (rewards_PG.sum(1, keepdims=True) - rewards_PG) / max(group - 1, 1)
+  return (rewards_PG - others_PG).reshape(-1) if group > 1 else jnp.zeros_like(rewards_PG).reshape(-1)
+
+
+def uninformative(rewards_B: jax.Array, group: int) -> jax.Array:
+  """Which answers belong to a group whose rewards are all equal, bool[B]: they teach nothing (DAPO draws such anew)."""
+  rewards_PG = _by_prompt(rewards_B, group)
+  return jnp.broadcast_to(jnp.ptp(rewards_PG, 1, keepdims=True) == 0, rewards_PG.shape).reshape(-1)
+
+
+def kto_reference(mismatched_B: jax.Array) -> jax.Array:
+  """KTO's reference point, f32[]: the mean of log p - log p_ref of answers to other prompts, held above 0."""
+  return jnp.maximum(mismatched_B.astype(jnp.float32).mean(), 0.0)
+
+
+def _by_prompt(rewards_B, group):
+  if len(rewards_B) % group:
+    raise ValueError(f'{len(rewards_B)} answers are no whole groups of {group}')
+  return rewards_B.astype(jnp.float32).reshape(-1, group)
+
+
+def _deviation(squares, count, kind: Deviation):
+  """From the sum of squares of so many; of a single one 0 either way, where n - 1 would divide by zero."""
+  if kind == 'none':
+    return jnp.ones_like(squares)
+  return jnp.sqrt(squares / jnp.maximum(count - (kind == 'sample'), 1))
