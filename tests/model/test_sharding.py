@@ -56,7 +56,7 @@ def test_parameters_are_born_where_they_belong():
   with jax.set_mesh(mesh):
     params = jax.jit(lambda key: unbox(model.init(key)), out_shardings=places)(jax.random.key(0))
   alone = unbox(jax.jit(model.init)(jax.random.key(0)))
-  jax.tree.map(lambda a, b: np.testing.assert_array_max_ulp(np.asarray(a), np.asarray(b), 1), params, alone)   # jax 0.12: 1
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7), params, alone)   # jax 0.12 rounds by the parts
   layers = params['layers']
   parts = {name: layers[part][name]['weight'].addressable_shards[0].data.shape
            for part, name in (('attention', 'qkv'), ('attention', 'out'), ('mlp', 'up'), ('mlp', 'down'))}
