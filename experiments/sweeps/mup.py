@@ -2,8 +2,11 @@
 
   python -m experiments.sweep --config=experiments/sweeps/mup.py
 
-Two CPU cores. With muP the curves of all widths should have their lowest point at one rate, so that a rate
-tuned on a small model holds for a large one; without it the best rate falls as the width grows.
+Two CPU cores, about 8 minutes. With muP the curves of all widths should have their lowest point at one rate, so that a
+rate tuned on a small model holds for a large one; without it the best rate falls as the width grows.
+
+Result (2026-11-27, one seed): the best rate at widths 32, 64, 128 is 0.020, 0.019, 0.026 with muP, and 0.020, 0.008, 0.007
+without (docs/mup.png).
 """
 
 from collections.abc import Sequence
