@@ -4,7 +4,8 @@
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --prompt='The economy' --prompt='Our army' --temperature=0.7
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --temperature=0 --stop='. ' < prompt.txt
 
-Without --prompt the text comes from standard input; at a terminal the model begins a document of its own. The same
+A model that was taught on conversations is asked in the template that it was taught in, and answers; any other goes on with
+the text. Without --prompt the text comes from standard input; at a terminal the model begins a document of its own. The same
 --seed gives the same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.
 """
 
@@ -15,13 +16,15 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
+from align.sft import template_of
 from experiments import command
 from experiments.load import load_run
 from experiments.processes import cache_compilations
+from model import chat
 from model.errors import ConfigError, DataError, StorageError
 from model.generate import stream
 from model.sampling import Sampling
-from model.tokenizer import stream_text
+from model.tokenizer import Tokenizer, stream_text
 from train.artifact import Store
 from train.trained import Trained
 from train.trained import load as open_run
@@ -73,13 +76,21 @@ def prompts() -> list[str]:
 
 def write(trained: Trained, prompt: str, sampling: Sampling, key: jax.Array) -> None:
   """Prints the prompt and what follows, as it comes."""
-  tokenizer = trained.tokenizer
-  ids = stream(trained.model, trained.params, [tokenizer.bos, *tokenizer.encode(prompt)], max_new=MAX_NEW.value,
-               sampling=sampling, key=key, eos=tokenizer.eos, limit=tokenizer.size)
-  say(prompt)
+  tokenizer, template = trained.tokenizer, template_of(trained.run.rows)
+  before, (eos, stop) = begun(template, tokenizer, prompt)
+  ids = stream(trained.model, trained.params, before, max_new=MAX_NEW.value, sampling=sampling, key=key, eos=eos, stop=stop,
+               limit=tokenizer.size)
+  say(f'{prompt}\n' if template else prompt)
   for piece in until(stream_text(tokenizer, ids), STOP.value):
     say(piece)
   say('\n')
+
+
+def begun(template: chat.Template | None, tokenizer: Tokenizer, text: str) -> tuple[list[int], chat.Endings]:
+  """What the model reads, and what ends what it writes: a user's message in the template, or the text itself."""
+  if template is None:
+    return [tokenizer.bos, *tokenizer.encode(text)], chat.Endings(tokenizer.eos, ())
+  return chat.prompt(template, tokenizer, [chat.Message('user', text)]), chat.ends(template, tokenizer)
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Optional
 from model.config import Compute, Decoder
 from model.errors import ConfigError
 from model.sharding import MeshShape
-from train.artifact import Artifact, Store, how
+from train.artifact import Artifact, Store, digest, how
 from train.build import Built, build
 from train.data.rows import Rows
 from train.objectives import MaskedLM, NextToken
@@ -90,6 +90,9 @@ class Run(Artifact):
       raise ConfigError('config.vocab', f'model.vocab = {self.model.vocab}',
                         f'the vocabulary {self.rows.vocabulary.name} has {self.rows.vocabulary.size} ids',
                         f'set model.vocab to {self.rows.vocabulary.size} or more')
+    if self.restore and digest(self.restore.rows.vocabulary) != digest(self.rows.vocabulary):
+      raise ConfigError('config.other-vocabulary', f'restore = {self.restore.name}, rows of {self.rows.vocabulary.name}',
+                        f'its parameters know the ids of {self.restore.rows.vocabulary.name}', 'use rows in that vocabulary')
     if isinstance(self.objective, MaskedLM) != (self.rows.masking is not None):
       raise ConfigError('config.masking', f'objective = {type(self.objective).__name__}, rows.masking = {self.rows.masking}',
                         'masked rows and the masked objective belong together', 'set both or neither')

@@ -14,11 +14,12 @@ from train.data.fim import Fim
 
 
 class Encoded(NamedTuple):
-  """A document, or a part of one, as token ids from bos to eos, i64[tokens]."""
+  """A document, or a part of one, as token ids from bos to eos, i64[tokens]; mask u8[tokens], if not all are to be learnt."""
 
   source: str
   id: str
   ids: np.ndarray
+  mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ConfigError, DataError
-from train.data.pack import cut, fill
+from train.data.pack import cut
 from train.data.token_files import TokenSplit, open_split
 from train.data.visits import Row, RowStage
 
@@ -36,12 +36,13 @@ class Windows:
     """tokens, segments i32[length + 1], mask f32[length + 1] (1 = is scored), bytes i32[]: of the scored text."""
     begin = index * self.stride
     spans = cut(self.order, self.ends, self.lengths, begin, begin + self.length + 1)
-    row = fill(spans, self.tokens.ids, self.starts, self.length)
+    row = self.tokens.row(spans, self.starts, self.length)
     segments = row['segments']
     mask = np.zeros(self.length + 1, bool)
     mask[1:] = (segments[1:] == segments[:-1]) & (segments[1:] > 0)
     if index:
       mask[:self.length + 1 - self.stride] = False
+    mask &= row.get('mask', mask) > 0
     size = self.tokens.bytes_of[row['tokens'][mask]].sum()
     return row | {'mask': mask.astype(np.float32), 'bytes': np.asarray(size, np.int32)}
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from model.errors import ConfigError
-from train.data.tokens import Tokens
+from train.data.tokens import TokenFiles
 from train.data.vocabulary import Vocabulary
 
 FINEST = 1 << 16        # rows after which a schedule begins again, at most: shares are kept to 1 in so many
@@ -22,7 +22,7 @@ FINEST = 1 << 16        # rows after which a schedule begins again, at most: sha
 class Share:
   """Tokens and how much of them is wanted, next to the weights of the others; with `source`, only that source's."""
 
-  tokens: Tokens
+  tokens: TokenFiles
   weight: float
   source: str | None = None
 

@@ -130,11 +130,17 @@ def fill(spans: list[Span], ids: np.ndarray, starts: np.ndarray, length: int) ->
 
   `ids` are all tokens, `starts` says where in them each document begins.
   """
-  tokens, segments = np.zeros(length + 1, np.int32), np.zeros(length + 1, np.int32)
-  used = 0
-  for segment, (document, start, stop) in enumerate(spans, 1):
+  segments = np.zeros(length + 1, np.int32)
+  numbers = np.repeat(np.arange(1, len(spans) + 1), [span.stop - span.start for span in spans])
+  segments[:len(numbers)] = numbers
+  return {'tokens': lay(spans, ids, starts, length).astype(np.int32), 'segments': segments}
+
+
+def lay(spans: list[Span], values: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+  """What `values` has for each token of a row, [length + 1], and 0 on padding."""
+  laid, used = np.zeros(length + 1, values.dtype), 0
+  for document, start, stop in spans:
     begin, end = int(starts[document]) + start, used + stop - start
-    tokens[used:end] = ids[begin:begin + stop - start]
-    segments[used:end] = segment
+    laid[used:end] = values[begin:begin + stop - start]
     used = end
-  return {'tokens': tokens, 'segments': segments}
+  return laid

@@ -95,18 +95,14 @@ class TextFiles(Reader):
 
 
 @dataclass(frozen=True)
-class JsonLines(Reader):
-  """One document for each line of the files that match `pattern`: an object whose `field` is the text.
-
-  `id_field` names the record's own id; without it the id is file:line. Fields named in `meta` are kept as strings.
-  """
+class Lines(Reader):
+  """One document for each line of the files that match `pattern`: an object of JSON, whatever stands in it."""
 
   pattern: str
-  field: str = 'text'
-  id_field: str | None = None
-  meta: tuple[str, ...] = ()
-  _: KW_ONLY
-  source: str = 'jsonl'
+
+  @abstractmethod
+  def document(self, record: dict, name: str, where: str) -> Document:
+    """What a record says; `name` is its file:line below the pattern, `where` the same for an error."""
 
   def files(self) -> list[Path]:
     return expand(self.pattern)
@@ -128,13 +124,29 @@ class JsonLines(Reader):
     where = f'{path}:{number}'
     try:
       record = parse(decode(line, where), where)
-      text = whole(text_in(record, self.field, where), where)
-      meta = {name: whole(str(record[name]), where) for name in self.meta if name in record}
-      own = record.get(self.id_field) if self.id_field else None
-      name = f'{name_of(path, self.pattern)}:{number}' if own is None else whole(str(own), where)
-      return Document(text, self.source, name, meta)
+      return self.document(record, f'{name_of(path, self.pattern)}:{number}', where)
     except DataError as error:
       return error
+
+
+@dataclass(frozen=True)
+class JsonLines(Lines):
+  """One document for each line of the files that match `pattern`: an object whose `field` is the text.
+
+  `id_field` names the record's own id; without it the id is file:line. Fields named in `meta` are kept as strings.
+  """
+
+  field: str = 'text'
+  id_field: str | None = None
+  meta: tuple[str, ...] = ()
+  _: KW_ONLY
+  source: str = 'jsonl'
+
+  def document(self, record: dict, name: str, where: str) -> Document:
+    text = whole(text_in(record, self.field, where), where)
+    meta = {name: whole(str(record[name]), where) for name in self.meta if name in record}
+    own = record.get(self.id_field) if self.id_field else None
+    return Document(text, self.source, name if own is None else whole(str(own), where), meta)
 
 
 def parse(line: str, where: str) -> dict:

@@ -14,7 +14,7 @@ from train.data.mixture import Mixture, Schedule, Share
 from train.data.pack import Stream, Whole
 from train.data.pipeline import Batches, Placement
 from train.data.token_files import TokenSplit
-from train.data.tokens import Tokens
+from train.data.tokens import TokenFiles
 from train.data.visits import Visits
 from train.data.vocabulary import Vocabulary
 
@@ -26,7 +26,7 @@ class Rows:
   The order depends on the seed alone: batch s is the same on any number of processes and devices.
   """
 
-  tokens: Tokens | Mixture
+  tokens: TokenFiles | Mixture
   length: int
   packing: Stream | Whole = Stream()
   masking: Masking | None = None
@@ -66,7 +66,7 @@ class Rows:
     return tuple(share for share in shares if share.weight > 0)
 
   def _open(self, store: Store, split: Split) -> list[tuple[TokenSplit, str | None]]:
-    """The tokens of each share, each file read once, and all in the ids of one tokenizer."""
+    """The tokens of each share, each file read once, all in the ids of one tokenizer, and all with a mask if one has it."""
     shares = self._shares()
     opened = {tokens: tokens.open(store, split) for tokens in dict.fromkeys(share.tokens for share in shares)}
     first, *others = opened.values()
@@ -74,11 +74,16 @@ class Rows:
       if other.manifest['tokenizer'] != first.manifest['tokenizer']:
         raise DataError('mixture.tokenizers', f'{first.folder.name} and {other.folder.name}',
                         'the same id stands for different text in them', 'make them with one vocabulary')
+    if any(each.mask is not None for each in opened.values()):
+      opened = {tokens: each.masked() for tokens, each in opened.items()}
     return [(opened[share.tokens], share.source) for share in shares]
 
   def stages(self, tokens: TokenSplit) -> list[Corrupt]:
     if self.masking is None:
       return []
+    if tokens.mask is not None:
+      raise ConfigError('config.masking', f'rows.masking = {self.masking}', f'{tokens.folder.name} says itself which of '
+                        'its tokens are learnt', 'set masking to None')
     if MASK not in tokens.manifest['controls']:
       raise DataError('tokenizer.no-mask', f'{self.vocabulary.name}: it has no {MASK}',
                       'it takes the place of hidden tokens', 'train a vocabulary, or set masking to None')

@@ -3,6 +3,7 @@
     train.npy           u16 or u32[tokens], mapped into memory: documents end to end
     train.offsets.npy   i64[documents + 1]: where each begins; the last is the number of tokens
     train.sources.npy   i32[documents]: which of the manifest's sources each comes from
+    train.mask.npy      u8[tokens]: 1 where a token is to be learnt; only of documents that say so, like conversations
     train.ids.jsonl     the id of each document, a line each
     bytes_of.npy        i32[V]: the bytes of text that each token id stands for
     manifest.json       the tokenizer, its control tokens, the sources, and counts and a sha256 for each split
@@ -13,7 +14,7 @@ import itertools
 import json
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from model.errors import DataError
 from train.data.document import Split
 from train.data.encoding import Encoded
+from train.data.pack import Span, fill, lay
 
 MANIFEST, BYTES_OF = 'manifest.json', 'bytes_of.npy'
 
@@ -37,6 +39,16 @@ class TokenSplit:
   source_of: np.ndarray                  # i32[documents]
   bytes_of: np.ndarray                   # i32[V]
   manifest: dict[str, Any]
+  mask: np.ndarray | None = None         # u8[tokens]: what is to be learnt; None: all
+
+  def row(self, spans: list[Span], starts: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """tokens, segments i32[length + 1], as `pack.fill` lays them, and mask f32[length + 1] where there is one."""
+    row = fill(spans, self.ids, starts, length)
+    return row if self.mask is None else row | {'mask': lay(spans, self.mask, starts, length).astype(np.float32)}
+
+  def masked(self) -> 'TokenSplit':
+    """The same with a mask: its own, or else one in which every token is to be learnt."""
+    return self if self.mask is not None else replace(self, mask=np.broadcast_to(np.uint8(1), self.ids.shape))
 
   @property
   def sha256(self) -> str:
@@ -66,25 +78,31 @@ def write_split(folder: Path, split: Split, documents: Iterable[Encoded], bytes_
                 sources: list[str]) -> dict[str, Any]:
   """Writes the files of a split and gives its part of the manifest; names new to `sources` are added to it.
 
-  Raises: DataError that names the first document with an id that the tokenizer does not have.
+  Either all documents bring a mask or none does. Raises: DataError that names the first document with an id that the
+  tokenizer does not have.
   """
   kind = np.dtype('<u2' if len(bytes_of) <= 1 << 16 else '<u4')
-  offsets, source_of, size = array('q', [0]), array('i'), 0
-  with (folder / f'{split}.npy').open('wb') as tokens, (folder / f'{split}.ids.jsonl').open('w') as lines:
-    _write_header(tokens, kind, 0)
-    for source, id, ids in documents:
+  offsets, source_of, size, learnt = array('q', [0]), array('i'), 0, 0
+  with (Column(folder / f'{split}.npy', kind) as tokens, Column(folder / f'{split}.mask.npy', np.dtype('u1')) as masks,
+        (folder / f'{split}.ids.jsonl').open('w') as lines):
+    for source, id, ids, mask in documents:
       _check_range(ids, len(bytes_of), f'document {len(source_of)} ({source}:{id})')
-      tokens.write(ids.astype(kind).tobytes())
+      tokens.add(ids)
+      if mask is not None:
+        masks.add(mask)
+        learnt += int(mask.sum())
       size += int(bytes_of[ids].sum())
       offsets.append(offsets[-1] + len(ids))
       source_of.append(_number(sources, source))
       lines.write(json.dumps(id) + '\n')
-    tokens.seek(0)
-    _write_header(tokens, kind, offsets[-1])
+  assert masks.count in (0, tokens.count), 'some tokens have no mask'
+  if not masks.count:
+    masks.path.unlink()
   np.save(folder / f'{split}.offsets.npy', np.array(offsets, np.int64))
   np.save(folder / f'{split}.sources.npy', np.array(source_of, np.int32))
-  return {'documents': len(source_of), 'tokens': offsets[-1], 'bytes': size,
-          'sha256': _sha256(*_arrays(folder, split), bytes_of)}
+  masked = {'learnt': learnt} if masks.count else {}
+  return {'documents': len(source_of), 'tokens': offsets[-1], 'bytes': size, **masked,
+          'sha256': _sha256(*_arrays(folder, split), bytes_of, *_masks(folder, split, masked))}
 
 
 def open_split(folder: Path, split: Split) -> TokenSplit:
@@ -97,21 +115,27 @@ def open_split(folder: Path, split: Split) -> TokenSplit:
     ids, offsets, source_of = _arrays(folder, split)
     bytes_of = np.load(folder / BYTES_OF)
     wanted = manifest['splits'][split]['sha256']
+    masks = _masks(folder, split, manifest['splits'][split])
   except (OSError, ValueError, KeyError) as error:
     raise DataError('data.damaged', f'{split} tokens in {folder}: {error}', 'a file is missing or cannot be read',
                     'delete the folder and launch again to make it anew') from None
-  found = _sha256(ids, offsets, source_of, bytes_of)
+  found = _sha256(ids, offsets, source_of, bytes_of, *masks)
   if found != wanted:
     raise DataError('data.changed', f'{split} tokens in {folder}: sha256 {found}',
                     f'they were written with sha256 {wanted}',
                     'put the file back, or delete the folder and launch again to make it anew')
   _check_all(ids, offsets, len(bytes_of), folder / f'{split}.npy')
-  return TokenSplit(folder, split, ids, offsets, source_of, bytes_of, manifest)
+  return TokenSplit(folder, split, ids, offsets, source_of, bytes_of, manifest, *masks)
 
 
 def _arrays(folder: Path, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   tokens = np.load(folder / f'{split}.npy', mmap_mode='r')
   return tokens, np.load(folder / f'{split}.offsets.npy'), np.load(folder / f'{split}.sources.npy')
+
+
+def _masks(folder: Path, split: Split, entry: dict[str, Any]) -> list[np.ndarray]:
+  """The mask of a split, if its part of the manifest speaks of one."""
+  return [np.load(folder / f'{split}.mask.npy', mmap_mode='r')] if 'learnt' in entry else []
 
 
 def _sha256(*arrays: np.ndarray) -> str:
@@ -142,6 +166,27 @@ def _number(names: list[str], name: str) -> int:
   return names.index(name)
 
 
-def _write_header(file: Any, kind: np.dtype, count: int) -> None:
-  """An .npy header. Numpy leaves room in it for the count to grow, so it can be written again when that is known."""
-  np.lib.format.write_array_header_1_0(file, {'descr': kind.str, 'fortran_order': False, 'shape': (count,)})
+class Column:
+  """A flat .npy file that grows. Numpy leaves room in its header for the count, which is written again once it is known."""
+
+  def __init__(self, path: Path, kind: np.dtype):
+    self.path, self.kind, self.count = path, kind, 0
+
+  def __enter__(self) -> 'Column':
+    self.file = self.path.open('wb')
+    self._header()
+    return self
+
+  def add(self, values: np.ndarray) -> None:
+    self.file.write(values.astype(self.kind).tobytes())
+    self.count += len(values)
+
+  def __exit__(self, error: Any, *_: Any) -> None:
+    with self.file:
+      if error is None:
+        self.file.seek(0)
+        self._header()
+
+  def _header(self) -> None:
+    fields = {'descr': self.kind.str, 'fortran_order': False, 'shape': (self.count,)}
+    np.lib.format.write_array_header_1_0(self.file, fields)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from model.errors import ConfigError, DataError, PeerError
-from model.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+from model.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 from train.artifact import Artifact, Store, how, write_json
 from train.data.corpus import Corpus
 from train.data.document import SPLITS, Split
@@ -27,11 +27,32 @@ Out = TypeVar('Out')
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens(Artifact):
-  """The documents of a corpus in the ids of a vocabulary; the training ones, if wished, with gaps to fill."""
+class TokenFiles(Artifact):
+  """Documents in the ids of a vocabulary, in the files that `train.data.token_files` describes."""
 
   corpus: Corpus
   vocabulary: Vocabulary
+
+  def write(self, folder: Path, tokenizer: Tokenizer, encoded: Callable[[Split], Iterable[Encoded]]) -> None:
+    """Writes the files of both splits. Raises: DataError if there is no training document."""
+    np.save(folder / BYTES_OF, tokenizer.bytes_of)
+    sources: list[str] = []
+    splits = {split: write_split(folder, split, encoded(split), tokenizer.bytes_of, sources) for split in SPLITS}
+    if not splits['train']['documents']:
+      raise DataError('data.empty', f'corpus {self.corpus.name}', 'it holds no training document',
+                      'read its table.json for what was dropped and why, and loosen a filter or add a source')
+    write_json(folder / MANIFEST, {'tokenizer': tokenizer.fingerprint, 'size': tokenizer.size, 'sources': sources,
+                                   'controls': tokenizer.controls, 'splits': splits})
+
+  def open(self, store: Store, split: Split) -> TokenSplit:
+    """The tokens of a split, verified."""
+    return open_split(store.find(self), split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(TokenFiles):
+  """The documents of a corpus in the ids of a vocabulary; the training ones, if wished, with gaps to fill."""
+
   fim: Fim | None = None
   workers: int = how(1)                  # processes, of about 9 MB of text a second each
 
@@ -50,19 +71,7 @@ class Tokens(Artifact):
     if self.fim and missing:
       raise DataError('tokenizer.no-fim', f'{self.vocabulary.name}: it has no {min(missing)}',
                       'the parts of a rearranged text are told apart by control tokens', 'set fim to None')
-    np.save(folder / BYTES_OF, tokenizer.bytes_of)
-    sources: list[str] = []
-    splits = {split: write_split(folder, split, self._encoded(store, split), tokenizer.bytes_of, sources)
-              for split in SPLITS}
-    if not splits['train']['documents']:
-      raise DataError('data.empty', f'corpus {self.corpus.name}', 'it holds no training document',
-                      'read its table.json for what was dropped and why, and loosen a filter or add a source')
-    write_json(folder / MANIFEST, {'tokenizer': tokenizer.fingerprint, 'size': tokenizer.size, 'sources': sources,
-                                   'controls': tokenizer.controls, 'splits': splits})
-
-  def open(self, store: Store, split: Split) -> TokenSplit:
-    """The tokens of a split, verified."""
-    return open_split(store.find(self), split)
+    self.write(folder, tokenizer, lambda split: self._encoded(store, split))
 
   def _encoded(self, store: Store, split: Split) -> Iterator[Encoded]:
     encode = Encode(store.find(self.vocabulary) / MODEL, self.fim if split == 'train' else None)

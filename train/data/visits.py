@@ -12,7 +12,7 @@ import numpy as np
 from model.errors import DataError
 from train.artifact import encode
 from train.data.mixture import Schedule
-from train.data.pack import Packing, fill
+from train.data.pack import Packing
 from train.data.shuffle import key, permutation
 from train.data.token_files import TokenSplit
 
@@ -69,7 +69,7 @@ class Part:
     return epoch, int(self._order(epoch)[visit])
 
   def row(self, index: int) -> Row:
-    return fill(self.plan.spans(*self.place(index)), self.tokens.ids, self.starts, self.length)
+    return self.tokens.row(self.plan.spans(*self.place(index)), self.starts, self.length)
 
   def describe(self, index: int) -> str:
     epoch, row = self.place(index)
@@ -98,7 +98,7 @@ class Visits:
     return sum(part.rows for part in self.parts)
 
   def __getitem__(self, number: int) -> Row:
-    """tokens i32[length + 1], segments i32[length + 1], record i32[]: the number, modulo 2^31."""
+    """tokens, segments i32[length + 1], perhaps mask, as `TokenSplit.row` has them; record i32[]: the number, modulo 2^31."""
     part, index = self.schedule.locate(number)
     return self.parts[part].row(index) | {'record': np.asarray(number % RECORDS, np.int32)}
 

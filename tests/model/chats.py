@@ -1,0 +1,47 @@
+"""Tokenizers and conversations for tests of chat templates."""
+
+import io
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import sentencepiece
+
+from model.chat import ChatML, Gemma, Llama3, Message, Plain, Template
+from model.tokenizer import SentencePiece
+
+FAMILY: dict[type[Template], tuple[str, ...]] = {
+  ChatML: ('<|im_start|>', '<|im_end|>'),
+  Llama3: ('<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'),
+  Gemma: ('<start_of_turn>', '<end_of_turn>'),
+  Plain: (),
+}
+WORDS = ['The user asks and the model of the assistant answers. Hello! Fine, thanks.\n\nUser: Assistant: system\n'] * 9
+TALK = (Message('system', 'Be brief.'), Message('user', 'Hi'), Message('assistant', 'Hello!'), Message('user', 'Two?'),
+        Message('assistant', 'Fine, thanks.'))
+
+
+@cache
+def tokenizer_of(*controls: str, bos: str = '<|bos|>') -> SentencePiece:
+  """A tokenizer with pad, bos, eos, unk and these control tokens."""
+  written = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(WORDS), model_writer=written, model_type='bpe', vocab_size=360, hard_vocab_limit=False,
+      byte_fallback=True, normalization_rule_name='identity', remove_extra_whitespaces=False, add_dummy_prefix=False,
+      pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece='<|pad|>', bos_piece=bos, eos_piece='<|eos|>',
+      unk_piece='<|unk|>', control_symbols=list(controls), minloglevel=2)
+  with TemporaryDirectory() as folder:
+    path = Path(folder) / 'tokenizer.model'
+    path.write_bytes(written.getvalue())
+    return SentencePiece(path)
+
+
+def own(template: Template) -> SentencePiece:
+  """A tokenizer of the template's family."""
+  return tokenizer_of(*FAMILY[type(template)])
+
+
+def told(tokenizer: SentencePiece, ids) -> str:
+  """The ids as text in which control tokens stand by name."""
+  names = {i: name for name, i in tokenizer.controls.items()}
+  return ''.join(names[i] if i in names else tokenizer.decode([i]) for i in map(int, ids))
