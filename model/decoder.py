@@ -20,6 +20,7 @@ from model.block import Aux, Block
 from model.cache import Cache
 from model.config import Compute, Decoder, Learned, Rotary, demand
 from model.errors import ConfigError
+from model.linear import is_weight, ready
 from model.norm import Norm
 from model.rotary import turns
 from model.sharding import is_box, pin
@@ -178,8 +179,8 @@ def laid_out(config: Decoder, params: Params) -> Params:
   It is a second copy. Without it each step of a decoding loop would cut, turn and cast every weight before using it.
   """
   def cast(path, leaf):
-    return leaf.astype(config.compute_dtype) if path[-1].key in ('weight', 'up', 'down') else leaf
+    return ready(leaf, config.compute_dtype) if path[-1].key in ('weight', 'up', 'down') else leaf
 
   head = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
-  ready = {**params, 'head': {'weight': head}, 'layers': split(params['layers'], config.layers)}
-  return jax.tree_util.tree_map_with_path(cast, ready)
+  layers = split(params['layers'], config.layers)
+  return jax.tree_util.tree_map_with_path(cast, {**params, 'head': {'weight': head}, 'layers': layers}, is_leaf=is_weight)

@@ -7,7 +7,7 @@ from optax.contrib import MuonDimensionNumbers
 
 from model.sharding import names
 
-Kind = Literal['matrix', 'embedding', 'head', 'vector']
+Kind = Literal['matrix', 'embedding', 'head', 'vector', 'adapter']
 
 SIDES = ('embed', 'heads', 'head', 'mlp', 'routes')   # what a matrix multiplies from or into
 
@@ -30,6 +30,8 @@ def kind(axes: tuple[str | None, ...]) -> Kind:
   """What a parameter with these logical names is."""
   if not axes:
     raise ValueError('kinds are read off logical names: give the boxed tree of Model.init, not unboxed parameters')
+  if 'rank' in axes:
+    return 'adapter'
   if 'rows' in axes or 'positions' in axes:
     return 'embedding'
   if 'vocab' in axes:

@@ -1,8 +1,12 @@
-"""The one door through which blocks reach their weights: what a weight is decides how it multiplies."""
+"""The one door through which blocks reach their weights: what a weight is decides how it multiplies.
+
+Letters: S dimensions before a matrix (layers, experts), I the dimensions that it multiplies from, O those it gives.
+"""
 
 import math
-from functools import singledispatch
-from typing import Any
+from collections.abc import Callable
+from functools import partial, singledispatch
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +15,9 @@ from flax import linen as nn
 from kernels.matmul import matmul
 from model.sharding import is_cut
 
-Weight = Any   # an array, or a pytree that stands for one and is registered with `multiply`
+Weight = Any   # an array, or a pytree that stands for one and is registered with `multiply`, `matrix` and `ready`
+
+INPUTS = {'qkv': 1, 'out': 2, 'up': 1, 'down': 1}   # the matrices of a block, and how many dimensions I has
 
 
 def weight(module: nn.Module, name: str, shape: tuple[int, ...], names: tuple[str, ...]) -> Weight:
@@ -36,6 +42,49 @@ def multiply(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   return y.reshape(*leading, *outputs).astype(x.dtype)
 
 
+@singledispatch
+def matrix(w: Weight, dtype: Any) -> jax.Array:
+  """The array [*S, *I, *O] that a weight stands for: an array as it is, anything else worked out and given in `dtype`."""
+  return w
+
+
+@singledispatch
+def ready(w: Weight, dtype: Any) -> Weight:
+  """The weight as many small forward passes want it: what they would cast each time is cast."""
+  return w.astype(dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def frozen(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
+  """As `multiply`, by a weight that never learns: the backward pass keeps the weight as it lies, and no x."""
+  w, x = _late(w, x)
+  return multiply(matrix(w, dtype), x, inputs, dtype)
+
+
+def _late(w: Weight, x: jax.Array) -> tuple[Weight, jax.Array]:
+  """Both, with no matrix worked out of w before x is there.
+
+  XLA would make them all at the start, or once for both passes, and hold them. (Its CPU backend drops barriers before it
+  plans memory: there only a loop over the layers holds one matrix at a time.)
+  """
+  return (w, x) if isinstance(w, jax.Array) else jax.lax.optimization_barrier((w, x))
+
+
+def _frozen_forward(w, x, inputs, dtype):
+  return frozen(w, x, inputs, dtype), w
+
+
+def _frozen_backward(inputs, dtype, w, g):
+  """The gradient of x."""
+  w, g = _late(w, g)
+  w = matrix(w, dtype)
+  like = jnp.zeros(g.shape[:g.ndim - (w.ndim - inputs)] + w.shape[:inputs], g.dtype)
+  return None, jax.vjp(lambda x: multiply(w, x, inputs, dtype), like)[1](g)[0]
+
+
+frozen.defvjp(_frozen_forward, _frozen_backward)
+
+
 def dense(x: jax.Array, w: Weight, *, inputs: int = 1, dtype: str = 'float32') -> jax.Array:
   """x[..., *I] w[*I, *O] -> [..., *O], in the dtype of x."""
   return multiply(w, x, inputs, dtype)
@@ -58,3 +107,33 @@ class Dense(nn.Module):
       return y
     names = tuple('width' if name == 'embed' else name for name in self.names[len(self.inputs):])
     return y + weight(self, 'bias', self.outputs, names).astype(y.dtype)
+
+
+class Place(NamedTuple):
+  """Where a matrix of the blocks stands in the tree of parameters, its layers stacked."""
+
+  module: str                         # of INPUTS
+  stacked: int                        # how many dimensions S has
+  number: int                         # among all that the tree holds, in its order
+
+  @property
+  def inputs(self) -> int:
+    return INPUTS[self.module]
+
+
+def is_weight(x: Any) -> bool:
+  """Whether a tree of parameters ends in x: anything but a dict of more."""
+  return not isinstance(x, dict)
+
+
+def edited(params: Any, change: Callable[[Place, Weight], Weight]) -> Any:
+  """The tree with `change` made of each matrix of its blocks; embedding, head, router, norms and biases stay."""
+  leaves, tree = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_weight)
+  made = []
+  for number, (path, leaf) in enumerate(leaves):
+    names = [part.key for part in path]
+    alone = names[-1] == 'weight'     # a module of its own; experts hold theirs by name, with a dimension for experts
+    module = names[-2] if alone else names[-1]
+    inside = names[0] == 'layers' and module in INPUTS
+    made.append(change(Place(module, 1 if alone else 2, number), leaf) if inside else leaf)
+  return jax.tree.unflatten(tree, made)

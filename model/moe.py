@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.config import Decoder, Gated, MoE, Plain
-from model.linear import weight
+from model.linear import matrix, weight
 from model.mlp import activate, up_shape
 from model.sharding import spec
 
@@ -30,6 +30,7 @@ class Experts(nn.Module):
     shape, names = up_shape(moe.expert)
     up = weight(self, 'up', (moe.experts, config.width, *shape), ('experts', 'embed', *names))
     down = weight(self, 'down', (moe.experts, moe.expert.hidden, config.width), ('experts', 'mlp', 'embed'))
+    up, down = (matrix(w, config.compute_dtype) for w in (up, down))
     y_BLD = apply_experts(moe.expert, config.compute_dtype, x_BLD, gates_BLJ, chosen_BLJ, up, down)
     return y_BLD, losses(router_BLE, chosen_BLJ, seen_BL, moe)
 

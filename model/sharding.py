@@ -38,6 +38,7 @@ RULES: dict[str, tuple[str, ...]] = {
   'mlp': ('tensor',),               # F
   'experts': (),
   'routes': (),                     # the router's outputs
+  'rank': (),                       # of an adapter
   'vocab': ('tensor',),             # V of the head
   'rows': ('fsdp', 'tensor'),       # V of the embedding table: cut along D as well, a lookup would gather all of it
   'positions': (),

@@ -3,6 +3,7 @@
 Used by the run itself, by `--dry_run`, and by the test that traces and shards every experiment file.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ from model.errors import ConfigError
 from model.kinds import kinds, muon_dimensions
 from model.mup import lr_multipliers
 from model.sharding import RULES, MeshShape, shardings, unbox
+from train.edits import edited, split, whole
 from train.optimizer import Optimizer, Parts
 from train.step import accumulate, born, gradient, make_step
-from train.types import Key, Objective, State, StepFn
+from train.types import Edit, Frozen, Key, Objective, State, StepFn
 
 
 class Built(NamedTuple):
@@ -30,12 +32,13 @@ class Built(NamedTuple):
   init: Callable[[Key], State]         # to be called inside jit
   step: StepFn
   abstract: State                      # shapes, dtypes and shardings of every leaf
+  frozen: Frozen                       # the same of what is beside the state: nothing, or the base of adapters
 
 
 def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int, *, batch: int, length: int,
           parts: int = 1, compute: Compute = Compute(), mesh: MeshShape = MeshShape(),
-          devices: Any = None) -> Built:
-  """What a training of `model` is made of, on a mesh over `devices` (default: all).
+          edits: tuple[Edit, ...] = (), devices: Any = None) -> Built:
+  """What a training of `model`, edited, is made of, on a mesh over `devices` (default: all).
 
   Raises: ConfigError where the batch does not divide into parts and data-parallel devices, or a row is too long.
   """
@@ -45,15 +48,17 @@ def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int
   key = jax.eval_shape(jax.random.key, 0)
   with jax.set_mesh(grid):
     net = decoder.build(model, compute)
-    boxed = jax.eval_shape(net.init, key)
+    boxed, fixed = split(jax.eval_shape(lambda key: edited(edits, net.init(key), key), key))
     tx = optimizer(steps, Parts(kinds(boxed), muon_dimensions(boxed), lr_multipliers(model, boxed)))
 
     def init(key: Key) -> State:
-      return born(lambda k: unbox(net.init(k)), key, tx)
+      return born(lambda k: split(edited(edits, unbox(net.init(k)), k))[0], key, tx)
 
     abstract = _place(jax.eval_shape(init, key), shardings(boxed, grid), grid)
-    step = make_step(accumulate(gradient(objective(net)), parts), tx)
-  return Built(net, grid, init, step, abstract)
+    frozen = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), unbox(fixed),
+                          shardings(fixed, grid))
+    step = make_step(accumulate(gradient(whole(objective(net))), parts), tx)
+  return Built(net, grid, init, step, abstract, frozen)
 
 
 def _check_batch(batch: int, parts: int, mesh: Mesh) -> None:
@@ -88,17 +93,29 @@ def _place(state: State, params: Any, mesh: Mesh) -> State:
 
 def compiled(built: Built) -> StepFn:
   """The step as one program. The state comes out lying as it went in, and takes the place of the one before it."""
-  return jax.jit(built.step, donate_argnums=0, out_shardings=(_places(built), None))
+  return jax.jit(built.step, donate_argnums=0, out_shardings=(_places(built.abstract), None))
 
 
 def start(built: Built, seed: int, params: Any = None) -> State:
   """The state at step 0, born in place; with `params`, an optimizer that starts afresh on parameters that exist."""
   with jax.set_mesh(built.mesh):
-    state = jax.jit(built.init, out_shardings=_places(built))(jax.random.key(seed))
+    state = jax.jit(built.init, out_shardings=_places(built.abstract))(jax.random.key(seed))
   if params is None:
     return state
   return state.replace(params=jax.tree.map(lambda old, new: jax.device_put(jnp.array(new), old.sharding), state.params, params))
 
 
-def _places(built: Built) -> State:
-  return jax.tree.map(lambda leaf: leaf.sharding, built.abstract)
+def begun(built: Built, edits: tuple[Edit, ...], params: Any, key: Key) -> tuple[Any, Frozen]:
+  """What learns, at step 0, and what does not, of parameters that exist and are edited; they are used up.
+
+  They lie on the mesh of `built`. One program edits them all, so that what only an edit needs is never kept.
+  """
+  edit = jax.jit(lambda params, key: split(edited(edits, params, key)), donate_argnums=0,
+                 out_shardings=(_places(built.abstract.params), _places(built.frozen)))
+  with jax.set_mesh(built.mesh), warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Some donated buffers were not usable')    # numbers that become fewer bits
+    return edit(params, key)
+
+
+def _places(abstract: Any) -> Any:
+  return jax.tree.map(lambda leaf: leaf.sharding, abstract)

@@ -21,18 +21,24 @@ def how(default: Any = dataclasses.MISSING, **kwargs) -> Any:
   return dataclasses.field(default=default, metadata={'identity': False}, **kwargs)
 
 
+def added(default: Any) -> Any:
+  """A dataclass field that came later: while it has its default, a thing is what it was before there was the field."""
+  return dataclasses.field(default=default, metadata={'added': True})
+
+
 def encode(value: Any, shorten: Callable[[Any], Any] | None = None) -> Any:
   """The value as JSON, all of it.
 
-  With `shorten` only what changes the mathematics: `how` fields are left out, whole numbers are ints (RFC 8785 writes
-  1.0 as 1), and a field's value for which `shorten` gives anything but None is replaced by that.
+  With `shorten` only what changes the mathematics: `how` fields are left out, as are `added` ones at their default, whole
+  numbers are ints (RFC 8785 writes 1.0 as 1), and a field's value for which `shorten` gives anything but None is replaced
+  by that.
 
   Raises: ConfigError `config.not-a-value` or `config.not-finite`.
   """
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     return {'type': f'{type(value).__module__}.{type(value).__qualname__}'} | {
         f.name: _child(getattr(value, f.name), shorten) for f in dataclasses.fields(value)
-        if f.init and (shorten is None or f.metadata.get('identity', True))}
+        if f.init and (shorten is None or _says(f, getattr(value, f.name)))}
   if isinstance(value, tuple | list):
     return [_child(item, shorten) for item in value]
   if isinstance(value, dict) and 'type' not in value and all(isinstance(name, str) for name in value):
@@ -45,6 +51,11 @@ def encode(value: Any, shorten: Callable[[Any], Any] | None = None) -> Any:
     return int(value) if shorten and value.is_integer() else value
   raise ConfigError('config.not-a-value', f'{value!r} ({type(value).__name__})', 'an experiment is made of numbers, '
                     'strings, None, tuples and frozen dataclasses, so that it can be written down', 'use one of these')
+
+
+def _says(field: dataclasses.Field, value: Any) -> bool:
+  """Whether a field's value is part of what the thing is."""
+  return field.metadata.get('identity', True) and not (field.metadata.get('added', False) and value == field.default)
 
 
 def _child(value: Any, shorten: Callable[[Any], Any] | None) -> Any:

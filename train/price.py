@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from model.count import flops_per_token
+from model.count import flops_per_token, parameters
 from train.build import Built
 
 
@@ -15,12 +15,14 @@ def price(built: Built, batch: int, length: int, steps: int) -> dict[str, str]:
   flops = tokens * flops_per_token(built.model.config, length)
   params, state = (bytes_per_device(tree) for tree in (built.abstract.params, built.abstract))
   split = ' x '.join(f'{name} {size}' for name, size in built.mesh.shape.items() if size > 1)
+  learned = short(sum(leaf.size for leaf in jax.tree.leaves(built.abstract.params)))
+  base = f', {size(bytes_per_device(built.frozen))} of frozen weights' if built.frozen else ''
   return {
-      'parameters': short(sum(leaf.size for leaf in jax.tree.leaves(built.abstract.params))),
+      'parameters': f'{learned} learned beside {short(parameters(built.model.config))} frozen' if built.frozen else learned,
       'tokens': f'{short(tokens)} in {steps:,} steps of {batch} rows of {length:,}',
       'compute': f'{flops:.2e} FLOPs, forward and backward',
       'devices': f'{built.mesh.size}: {split}' if split else '1',
-      'memory per device': f'{size(state)} of state and {size(params)} of gradients; activations come on top',
+      'memory per device': f'{size(state)} of state{base} and {size(params)} of gradients; activations come on top',
   }
 
 

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
+from model.adapt import DoRA, LoRA, Merge
 from model.config import Compute, Decoder
 from model.errors import ConfigError
+from model.quantize import Quantize
 from model.sharding import MeshShape
 from train.artifact import Artifact, Store, digest, how
 from train.build import Built, build
+from train.canonical import added
 from train.data.rows import Rows
 from train.objectives import MaskedLM, NextToken
 from train.optimizer import Optimizer
@@ -66,7 +69,10 @@ def _count(thing: Any, *names: str, least: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Artifact):
-  """One training. `batch` counts rows of the global batch. With `restore`, it starts from another run's parameters."""
+  """One training. `batch` counts rows of the global batch. With `restore`, it starts from another run's parameters.
+
+  `edits` change what those are, in order, before it learns: with adapters, nothing but the adapters learns.
+  """
 
   model: Decoder
   rows: Rows
@@ -76,6 +82,7 @@ class Run(Artifact):
   optimizer: Optimizer = Optimizer()
   seed: int = 0
   restore: Optional['Run'] = None
+  edits: tuple[LoRA | DoRA | Quantize | Merge, ...] = added(())
   mesh: MeshShape = how(MeshShape())
   parts: int = how(1)                  # the batch is taken in so many parts, one after another: smaller temporaries
   compute: Compute = how(Compute())
@@ -93,14 +100,24 @@ class Run(Artifact):
     if self.restore and digest(self.restore.rows.vocabulary) != digest(self.rows.vocabulary):
       raise ConfigError('config.other-vocabulary', f'restore = {self.restore.name}, rows of {self.rows.vocabulary.name}',
                         f'its parameters know the ids of {self.restore.rows.vocabulary.name}', 'use rows in that vocabulary')
-    if isinstance(self.objective, MaskedLM) != (self.rows.masking is not None):
+    if isinstance(self.rows, Rows) and isinstance(self.objective, MaskedLM) != (self.rows.masking is not None):
       raise ConfigError('config.masking', f'objective = {type(self.objective).__name__}, rows.masking = {self.rows.masking}',
                         'masked rows and the masked objective belong together', 'set both or neither')
+
+    if self.edits and self.restore is None:
+      raise ConfigError('config.edits', f'edits = {self.edits}, restore = None', 'they are made to a model that is trained',
+                        'set restore to its run')
+
+  @property
+  def lineage_of_edits(self) -> tuple[LoRA | DoRA | Quantize | Merge, ...]:
+    """Its parents' edits and its own: all that was done to a plain tree until it was this run's."""
+    return (*(self.restore.lineage_of_edits if self.restore else ()), *self.edits)
 
   def build(self, devices: Any = None) -> Built:
     """Its pure functions and the layout of its state, from shapes alone: reads no data and compiles nothing."""
     return build(self.model, self.objective, self.optimizer, self.steps, batch=self.batch, length=self.rows.length,
-                 parts=self.parts, compute=self.compute, mesh=self.mesh, devices=devices)
+                 parts=self.parts, compute=self.compute, mesh=self.mesh, edits=self.lineage_of_edits,
+                 devices=devices)
 
   def price(self) -> dict[str, str]:
     """What it will cost, in words."""

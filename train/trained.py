@@ -14,13 +14,17 @@ from model.errors import CheckpointError, ConfigError
 from model.sharding import MeshShape
 from model.tokenizer import Tokenizer
 from train.artifact import Store
-from train.build import Built, build
+from train.build import Built, begun, build
+from train.edits import join
 from train.optimizer import Average, averaged
 from train.saving import reading, shelf
-from train.types import Params, State
+from train.types import Frozen, Params, State
 
 if TYPE_CHECKING:
   from train.run import Run
+
+
+EDITED = 1       # what is folded into the key of a run's seed for its edits
 
 
 class Trained(NamedTuple):
@@ -38,13 +42,29 @@ def load(run: 'Run', store: Store, devices: list[jax.Device] | None = None) -> T
 
   Raises: CheckpointError if it holds none.
   """
-  built = opened(run, jax.local_devices() if devices is None else devices)
+  devices = jax.local_devices() if devices is None else devices
+  built = opened(run, devices)
   folder = store.folder(run) / 'checkpoints'
   look = shelf.look(folder)
   if not look.seals and not look.lost:
     raise CheckpointError('checkpoint.none', str(folder), f'{run.name} has not saved anything yet', 'launch it first')
   state, _ = reading.load(folder, judged_by(built.abstract))
-  return Trained(run, built.model, params_of(state), run.rows.vocabulary.load(store), int(state.step))
+  frozen = foundation(run, built, store, devices)[1] if built.frozen else {}
+  params = join(params_of(state), frozen)
+  return Trained(run, built.model, params, run.rows.vocabulary.load(store), int(state.step))
+
+
+def foundation(run: 'Run', built: Built, store: Store, devices: list[jax.Device]) -> tuple[Params | None, Frozen]:
+  """What a run begins with: the parameters that learn (None: born of its seed) and those that never change.
+
+  The latter are its parent's, edited again in the same way, and in no checkpoint of its own. The parent is laid on the
+  run's mesh.
+  """
+  if run.restore is None:
+    return None, {}
+  params = load(replace(run.restore, mesh=run.mesh), store, devices).params
+  key = jax.random.fold_in(jax.random.key(run.seed), EDITED)
+  return begun(built, run.edits, params, key) if run.lineage_of_edits else (params, {})
 
 
 def opened(run: 'Run', devices: list[jax.Device]) -> Built:
@@ -55,7 +75,7 @@ def opened(run: 'Run', devices: list[jax.Device]) -> Built:
   except ConfigError:
     mesh = MeshShape(data=1, fsdp=-1)
   return build(run.model, run.objective, run.optimizer, run.steps, batch=len(devices), length=run.rows.length,
-               compute=run.compute, mesh=mesh, devices=devices)
+               compute=run.compute, mesh=mesh, edits=run.lineage_of_edits, devices=devices)
 
 
 def judged_by(state: State) -> State:

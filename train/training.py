@@ -16,6 +16,7 @@ from model.sampling import Sampling
 from train.artifact import Store
 from train.build import compiled, start
 from train.checkpoint import Checkpoints
+from train.edits import join
 from train.environment import devices, environment
 from train.eval.ceiling import peak
 from train.eval.perplexity import Scorer
@@ -25,8 +26,8 @@ from train.lock import Lock
 from train.loop import run as loop
 from train.preemption import Preemption
 from train.record import Consumer, Guard, MetricsLog, Pace, Progress, Record, Recorder
-from train.trained import load, params_of
-from train.types import Hook, Params, State
+from train.trained import foundation, params_of
+from train.types import Frozen, Hook, Params, State
 from train.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ class Training:
     self.saves = stack.enter_context(Checkpoints(folder / 'checkpoints', keep=run.saving.keep))
     self.preemption = stack.enter_context(Preemption())
     self.watchdog = stack.enter_context(Watchdog())
+    self.frozen: Frozen = {}
 
   def go(self) -> None:
     """Trains and saves what is left."""
     state = self.restored()
     hooks = self.hooks(int(state.step))
-    loop(state, {}, compiled(self.built), self.source, self.run.steps, hooks)
+    loop(state, self.frozen, compiled(self.built), self.source, self.run.steps, hooks)
     with self.watchdog.rest():
       self.saves.wait()
 
@@ -66,12 +68,15 @@ class Training:
     if saved is not None:
       state, host = saved
       self.source.load(host['source'])
+      if self.built.frozen:
+        self.frozen = foundation(self.run, self.built, self.store, jax.devices())[1]
       return state
-    return start(self.built, self.run.seed, self.parent())
+    params, self.frozen = foundation(self.run, self.built, self.store, jax.devices())
+    return start(self.built, self.run.seed, params)
 
-  def parent(self) -> Params | None:
-    """The parameters to begin with, on the devices of the whole job."""
-    return load(self.run.restore, self.store, jax.devices()).params if self.run.restore else None
+  def judged(self, state: State) -> Params:
+    """The whole parameters to judge the model by."""
+    return join(params_of(state), self.frozen)
 
   def hooks(self, begin: int) -> list[Hook]:
     """In order: what is written down of each step, held-out loss, samples, saves, leaving when told to, a profile."""
@@ -140,7 +145,7 @@ class Training:
     scorer = Scorer(self.built.model, self.run.objective, rows, self.run.batch, self.tokenizer.bytes_of)
 
     def score(step: int, state: State) -> None:
-      result = scorer(params_of(state))
+      result = scorer(self.judged(state))
       if self.first:
         self.metrics.write(step, {'heldout_loss': result.loss, 'heldout_bpb': result.bits_per_byte})
         self.progress.say(f'step {step}: held-out {result.bits_per_byte:.3f} bits per byte')
@@ -151,7 +156,7 @@ class Training:
     """What the model says after each prompt, by chance that depends on the step alone."""
     tokenizer = self.tokenizer
     ids = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in prompts]
-    said = generate(self.built.model, params_of(state), ids, max_new=self.run.watch.sample_tokens, sampling=Sampling(),
+    said = generate(self.built.model, self.judged(state), ids, max_new=self.run.watch.sample_tokens, sampling=Sampling(),
                     key=jax.random.key(int(state.step)), eos=tokenizer.eos, limit=tokenizer.size)
     return [tokenizer.decode(row.tolist()) for row in said.tokens]
 

@@ -51,7 +51,7 @@ def traced(run: Run) -> None:
   built = replace(run, mesh=small(run)).build()
   assert built.mesh.size == 8
   with jax.set_mesh(built.mesh):
-    state, metrics = jax.eval_shape(built.step, built.abstract, {}, batch_of(run))
+    state, metrics = jax.eval_shape(built.step, built.abstract, built.frozen, batch_of(run))
   shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, built.abstract)]
   assert shapes[0] == shapes[1] and metrics['loss'].total.shape == ()
   assert 'FLOPs' in price(built, run.batch, run.rows.length, run.steps)['compute']

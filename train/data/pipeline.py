@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -16,10 +16,22 @@ from jax.sharding import Mesh, NamedSharding
 
 from model.errors import CheckpointError, ConfigError, DataError
 from model.sharding import BATCH_AXES, batch_sharding
-from train.data.visits import Row, RowStage, Visits
+from train.data.visits import Row, RowStage
 from train.types import Batch, Position, State
 
 STEPS = 1 << 40         # Grain wants to know a length; no run will come so far
+
+
+class Order(Protocol):
+  """Rows by their number, without end, like `Visits`: row g is a function of g and of the `definition`, JSON, alone."""
+
+  definition: dict[str, Any]
+  length: int
+
+  @property
+  def rows(self) -> int: ...       # after which each has been read once
+  def __getitem__(self, number: int) -> Row: ...
+  def describe(self, number: int) -> str: ...
 
 
 class Placement:
@@ -66,7 +78,7 @@ def _span(index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
 class Mine:
   """The rows of all batches that belong to this process, one after another, for Grain to read at random."""
 
-  def __init__(self, visits: Visits, batch: int, rows: np.ndarray):
+  def __init__(self, visits: Order, batch: int, rows: np.ndarray):
     self.visits, self.batch, self.rows = visits, batch, rows.tolist()
 
   def __len__(self) -> int:
@@ -85,7 +97,7 @@ class Batches:
   Raises: DataError if the documents do not fill a single batch.
   """
 
-  def __init__(self, visits: Visits, batch: int, *, rows: np.ndarray | None = None,
+  def __init__(self, visits: Order, batch: int, *, rows: np.ndarray | None = None,
                place: Callable[[Row], Batch] | None = None, stages: Iterable[RowStage] = ()):
     if visits.rows < batch:
       raise DataError('data.too-small', f'{visits.rows} rows of {visits.length} tokens', f'a batch takes {batch} rows',

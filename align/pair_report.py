@@ -1,0 +1,66 @@
+"""How often a model that learnt from pairs agrees with the judges of pairs that it never saw, and how often length alone does.
+
+Pairs that share a conversation are not independent, so the error of such a share is larger than their number suggests.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import rich
+
+from align.pair_rows import ScoredSplit, lots
+from align.pair_run import PreferenceRun
+from align.pair_tokens import PairSplit
+from model.errors import ConfigError, DataError
+from train.artifact import Artifact, Store, how, write_json
+from train.trained import load
+from train.types import LossFn, Params
+
+AGREEMENT = 'agreement.json'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement(Artifact):
+  """Of a run, on all held-out pairs.
+
+  Its folder has `agreement.json`: the number of pairs, the share of them whose longer answer was preferred, and the means
+  of the run's loss and metrics.
+  """
+
+  run: PreferenceRun
+  batch: int = how(16)             # pairs at a time
+
+  def __post_init__(self):
+    if self.batch < 1:
+      raise ConfigError('config.out-of-range', f'batch = {self.batch}', 'it counts pairs', 'use 1 or more')
+
+  def make(self, folder: Path, store: Store) -> None:
+    """Measures. Raises: DataError if no pair is held out."""
+    pairs, length = self.run.rows.pairs.open(store, 'heldout'), self.run.rows.length
+    if not len(pairs):
+      raise DataError('pair.none', f'held-out pairs of {self.run.name}', 'there is none', 'lower heldout_modulo of the corpus')
+    trained = load(self.run, store)
+    means = measured(self.run.objective(trained.model), trained.params, pairs, length, self.batch)
+    result = {'pairs': len(pairs), 'longer': longer(pairs, length), 'means': means}
+    write_json(folder / AGREEMENT, result)
+    rich.print(f'{self.run.name}: agrees on {means["accuracy"]:.1%} of {len(pairs):,} held-out pairs; the longer answer was '
+               f'preferred in {result["longer"]:.1%}')
+
+
+def measured(loss_fn: LossFn, params: Params, pairs: PairSplit | ScoredSplit, length: int, size: int) -> dict[str, float]:
+  """The mean over all pairs of the loss and of each of its metrics, taken `size` pairs at a time."""
+  @jax.jit
+  def means(params, batch):
+    loss = loss_fn(params, {}, batch, jax.random.key(0))
+    return {'loss': loss.objective, **loss.metrics}
+
+  parts = jax.device_get([means(params, lot) for lot in lots(pairs, length, size)])
+  return {name: float(sum(part[name].total for part in parts) / sum(part[name].weight for part in parts)) for name in parts[0]}
+
+
+def longer(pairs: PairSplit | ScoredSplit, length: int) -> float:
+  """The share of pairs whose chosen side has the answers of more tokens, ties half."""
+  counts_NP = np.stack([pairs.row(pair, length)['mask'].sum(1) for pair in range(len(pairs))])
+  return float((0.5 * (1.0 + np.sign(counts_NP[:, 0] - counts_NP[:, 1]))).mean())

@@ -1,0 +1,90 @@
+"""The reward model: a language model that gives one number for a whole conversation, learnt from pairs.
+
+    replace(parent, name='reward', restore=parent, edits=(Score(),), objective=RewardModel(), ...)
+
+The head is a leaf of the tree beside the model's own, `params['score']`, that an edit puts there: all that reads, shards
+or saves a model goes on as before. Rewards are differences: a constant added to all of them changes no loss.
+
+Letters: B pairs, P the two sides, R = 2B rows, L positions, D width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from align import losses
+from align.pairwise import agreement, mean, pairs, penalties, rows, weights
+from model.decoder import Hidden, Model, box
+from model.errors import ConfigError
+from model.sharding import is_box
+from model.start import normal
+from train.types import Key, Loss, LossFn, Mean, Params
+
+
+@dataclass(frozen=True)
+class Score:
+  """An edit: a head without bias that makes one number of a position, normal of deviation 1 / sqrt(D + 1), in float32."""
+
+  def __call__(self, params: Params, key: Key) -> Params:
+    """Plain or boxed. Raises: ConfigError `edit.twice` if it is there."""
+    if 'score' in params:
+      raise ConfigError('edit.twice', 'Score', 'the model has a head that scores', 'leave it out of the edits')
+    table: Any = params['embedding']['table']
+    width = (table.value if is_box(table) else table).shape[1]
+    vector_D: Any = normal(key, (width,)) * (width + 1) ** -0.5
+    head = box((width,), 'width').replace(value=vector_D) if is_box(table) else vector_D
+    return {**params, 'score': {'vector': head}}
+
+
+def score(params: Params, hidden: Hidden, segments_RL: jax.Array) -> jax.Array:
+  """The reward of each row, f32[R], read at its last real token, which its length tells; 0 of an empty row.
+
+  Raises: ConfigError if the model has no such head.
+  """
+  if 'score' not in params:
+    raise ConfigError('reward.no-head', 'objective = RewardModel', 'the model has no head that scores',
+                      'add Score() to the edits of the run')
+  lengths_R = (segments_RL > 0).sum(1)
+  last_RD = jnp.take_along_axis(hidden.x_BLD, jnp.maximum(lengths_R - 1, 0)[:, None, None], 1)[:, 0]
+  reward_R = (last_RD.astype(jnp.float32) * params['score']['vector'].astype(jnp.float32)).sum(-1)
+  return jnp.where(lengths_R > 0, reward_R, 0.0)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+  """-log p(the chosen side is preferred) after Bradley and Terry 1952, less a pair's margin (Touvron et al. 2023).
+
+  `margin` is what a point of the judge's scale is worth in rewards, 0 to leave margins out. `centring`
+  times the squared sum of both rewards keeps their mean near 0 (Eisenstein et al. 2023; they use 0.01).
+  """
+
+  centring: float = 0.0
+  margin: float = 1.0
+
+  def __post_init__(self):
+    if self.centring < 0 or self.margin < 0:
+      raise ConfigError('config.out-of-range', f'centring = {self.centring}, margin = {self.margin}',
+                        'they weigh a penalty and what judges said', 'give 0 or more')
+
+  def __call__(self, model: Model) -> LossFn:
+    def loss(params, frozen, batch, key) -> Loss:
+      segments_RL = rows(batch['segments'])
+      hidden = model.hidden(params, rows(batch['tokens']), segments_RL)
+      rewards_BP = pairs(score(params, hidden, segments_RL))
+      return self.judged(rewards_BP, batch['margin'], batch['label'], weights(batch), hidden.aux)
+
+    return loss
+
+  def judged(self, rewards_BP: jax.Array, margin_B: jax.Array, label_B: jax.Array, weights_B: jax.Array,
+             aux: dict[str, jax.Array]) -> Loss:
+    """The loss of rewards, and how often they agree with the judges, ties half."""
+    chosen_B, rejected_B = rewards_BP.T
+    loss_B = losses.bradley_terry(chosen_B, rejected_B, margin=self.margin * margin_B, label=label_B)
+    objective = mean(loss_B + self.centring * losses.centring(chosen_B, rejected_B), weights_B)
+    extra = penalties(aux, weights_B)
+    metrics = {'bradley_terry': mean(loss_B, weights_B), 'accuracy': mean(agreement(rewards_BP), weights_B),
+               'reward_gap': mean(chosen_B - rejected_B, weights_B), 'reward': mean(rewards_BP.mean(1), weights_B)}
+    total = objective.total + sum(penalty.total for penalty in extra.values())
+    return Loss(Mean(total, objective.weight), metrics | extra)
