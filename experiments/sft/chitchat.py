@@ -27,7 +27,7 @@ TALKS = Corpus(name='chitchat', sources=(Chitchat(),), stages=(Turns(4), ExactDu
 def taught(run: Run, length: int) -> Run:
   """The run's model, from its parameters on, with rows of whole conversations in its own vocabulary."""
   tokens = ChatTokens(name='chitchat-tokens', corpus=TALKS, vocabulary=run.rows.vocabulary, longest=length + 1)
-  return replace(run, restore=run, rows=Rows(tokens, length, packing=Whole()), objective=NextToken())
+  return replace(run, restore=run, edits=(), rows=Rows(tokens, length, packing=Whole()), objective=NextToken())
 
 
 def get_config() -> Run:
