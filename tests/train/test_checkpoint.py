@@ -22,7 +22,7 @@ from model.errors import CheckpointError, StorageError
 from tests.campaign.memory import MEMORY
 from train import checkpoint
 from train.checkpoint import Checkpoints
-from train.saving import arrays, integrity, shelf
+from train.saving import arrays, integrity, shelf, writing
 from train.saving.held import Held
 from train.saving.leaves import abstract_bits, bits, named
 from train.saving.reading import load
@@ -112,6 +112,15 @@ class TestRoundTrip:
     state, host = restore(saved)
     assert same(state, at(3)) and host == {'source': 3}
     assert (jax.random.normal(state.key) == jax.random.normal(new().key)).all()
+
+  def test_what_a_failed_save_writes_late_goes_too(self, folder):
+    draft = folder / '7.saving'
+    draft.mkdir(parents=True)
+    late = threading.Timer(0.05, lambda: (draft / 'state').mkdir(parents=True))
+    late.start()
+    writing.discard(folder, 7)
+    late.join()
+    assert not draft.exists()
 
   def test_a_folder_may_be_named_from_where_one_stands(self, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)

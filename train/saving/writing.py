@@ -60,8 +60,16 @@ def write(folder: Path, save: Save) -> None:
 
 
 def discard(folder: Path, step: int) -> None:
-  """Removes what a failed save left, so that it does not hold the disk."""
-  shutil.rmtree(folder / f'{step}.saving', ignore_errors=True)
+  """Removes what a failed save left, so that it does not hold the disk.
+
+  Orbax raises at the first file that fails, while others are still being written: they make their folders again.
+  """
+  draft = folder / f'{step}.saving'
+  for _ in range(20):
+    shutil.rmtree(draft, ignore_errors=True)
+    time.sleep(0.1)
+    if not draft.exists():
+      return
 
 
 def room(folder: Path, needed: int, reserve: int) -> None:
