@@ -103,7 +103,6 @@ class Run(Artifact):
     if isinstance(self.rows, Rows) and isinstance(self.objective, MaskedLM) != (self.rows.masking is not None):
       raise ConfigError('config.masking', f'objective = {type(self.objective).__name__}, rows.masking = {self.rows.masking}',
                         'masked rows and the masked objective belong together', 'set both or neither')
-
     if self.edits and self.restore is None:
       raise ConfigError('config.edits', f'edits = {self.edits}, restore = None', 'they are made to a model that is trained',
                         'set restore to its run')
@@ -116,8 +115,7 @@ class Run(Artifact):
   def build(self, devices: Any = None) -> Built:
     """Its pure functions and the layout of its state, from shapes alone: reads no data and compiles nothing."""
     return build(self.model, self.objective, self.optimizer, self.steps, batch=self.batch, length=self.rows.length,
-                 parts=self.parts, compute=self.compute, mesh=self.mesh, edits=self.lineage_of_edits,
-                 devices=devices)
+                 parts=self.parts, compute=self.compute, mesh=self.mesh, edits=self.lineage_of_edits, devices=devices)
 
   def price(self) -> dict[str, str]:
     """What it will cost, in words."""

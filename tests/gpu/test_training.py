@@ -4,13 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from model.generate import generate
-from model.sampling import GREEDY
 from tests.gpu.losses import computed
 from tests.gpu.processes import told_by
 from tests.gpu.restored import digests
-from tests.model.test_generate import KEY, PROMPTS, greedy
-from tests.model.variants import EXACT, made
+from tests.model.test_generate import check_greedy
 from tests.train.test_checkpoint import at
 from train.checkpoint import Checkpoints
 
@@ -32,12 +29,7 @@ def test_losses_and_gradients_are_the_cpus(tmp_path):
 @pytest.mark.parametrize('name', ['llama', 'gemma3'])
 def test_a_cache_writes_what_the_full_forward_would(name):
   with jax.default_matmul_precision('highest'):
-    model, params = made(EXACT[name])
-    written = generate(model, params, PROMPTS, max_new=5, sampling=GREEDY, key=KEY)
-    for prompt, ids, logps in zip(PROMPTS, written.tokens, written.logps):
-      expected, expected_logps = greedy(EXACT[name], prompt, 5)
-      assert ids.tolist() == expected
-      np.testing.assert_allclose(logps, expected_logps, atol=1e-4)
+    check_greedy(name)
 
 
 def test_resuming_changes_no_bit(tmp_path):

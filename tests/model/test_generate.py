@@ -30,8 +30,8 @@ def greedy(config, prompt: list[int], count: int) -> tuple[list[int], list[float
   return row[len(prompt):], logps
 
 
-@pytest.mark.parametrize('name', ['llama', 'gemma3'])
-def test_greedy_is_the_best_next_token_again_and_again(name):
+def check_greedy(name: str) -> None:
+  """What is generated is, prompt by prompt, what the full forward pass finds likeliest each time."""
   model, params = made(EXACT[name])
   written = generate(model, params, PROMPTS, max_new=5, sampling=GREEDY, key=KEY)
   for prompt, ids, logps in zip(PROMPTS, written.tokens, written.logps):
@@ -39,6 +39,11 @@ def test_greedy_is_the_best_next_token_again_and_again(name):
     assert ids.tolist() == expected
     np.testing.assert_allclose(logps, expected_logps, atol=1e-4)
   assert written.reasons == ['length'] * 3
+
+
+@pytest.mark.parametrize('name', ['llama', 'gemma3'])
+def test_greedy_is_the_best_next_token_again_and_again(name):
+  check_greedy(name)
 
 
 def test_logps_are_those_of_the_model_whatever_the_sampling():

@@ -6,6 +6,8 @@ and safetensors, which writes one file and knows neither threads nor steps.
 
 import shutil
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +42,7 @@ def update(state: State) -> State:
                  opt_state=jax.tree.map(lambda x: x * 1.5, state.opt_state))
 
 
-class Saver:
+class Saver(ABC):
   """Each step saves a new state and restores it. 'stall' is what the training loses: the call, and the next update's
   slowness beside an update with no save before it."""
 
@@ -71,16 +73,17 @@ class Saver:
     sample, self.state = timed(lambda: jax.block_until_ready(update(self.state)))
     return sample['wall']
 
+  @abstractmethod
   def begin(self) -> None:
     """Starts a save; the state may change as soon as it returns."""
-    raise NotImplementedError
 
+  @abstractmethod
   def finish(self) -> None:
     """Returns when the save is on the disk."""
 
+  @abstractmethod
   def restore(self) -> Any:
     """The state that was saved last."""
-    raise NotImplementedError
 
 
 class Ours(Saver):
@@ -132,6 +135,9 @@ class Safetensors(Saver):
     leaves = {name: np.asarray(leaf) for name, leaf in bits(named(self.state)).items()}
     save_file(leaves, self.folder / f'{self.index % 2}.safetensors')
 
+  def finish(self) -> None:
+    """It is there already."""
+
   def restore(self) -> Any:
     from safetensors.flax import load_file
     return load_file(self.folder / f'{self.index % 2}.safetensors')
@@ -140,4 +146,5 @@ class Safetensors(Saver):
 if __name__ == '__main__':
   folder, form = sys.argv[1:]
   Path(folder).mkdir()
-  serve({'ours': Ours, 'orbax': Orbax, 'safetensors': Safetensors}[form](Path(folder)))
+  savers: dict[str, Callable[[Path], Saver]] = {'ours': Ours, 'orbax': Orbax, 'safetensors': Safetensors}
+  serve(savers[form](Path(folder)))
