@@ -7,20 +7,25 @@ adapters must have begun on the reference. Its log-probs are not part of what le
 Letters: B pairs, P the two sides, R = 2B rows, L positions.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from align import losses
 from align.pairwise import agreement, mean, pairs, penalties, rows, weights
+from align.reward import Score
 from model.decoder import Model
 from model.errors import ConfigError
 from model.lowrank import adapted, detach
 from train.objectives import shift
-from train.types import Batch, Loss, LossFn, Mean, Params
+from train.types import Batch, Form, Loss, LossFn, Mean, Objective, Params
+
+if TYPE_CHECKING:
+  from train.run import Run
 
 
 class Said(NamedTuple):
@@ -32,25 +37,46 @@ class Said(NamedTuple):
 
 
 def said(model: Model, params: Params, batch: Batch) -> Said:
-  """The log-probs of both sides' answers in one forward pass; prompts and padding are in no sum."""
-  row = shift({name: rows(batch[name]) for name in ('tokens', 'segments', 'mask')})
+  """The log-probs of both sides' answers in one forward pass."""
+  found = answered(model, params, {name: rows(batch[name]) for name in COLUMNS})
+  return Said(pairs(found.logp_R), pairs(found.tokens_R), found.aux)
+
+
+class Answered(NamedTuple):
+  """How likely a model finds the answers of each row."""
+
+  logp_R: jax.Array                  # f32, nats: sums over the tokens of answers
+  tokens_R: jax.Array                # f32
+  aux: dict[str, jax.Array]          # f32[R] each: the router's penalties
+
+
+COLUMNS = ('tokens', 'segments', 'mask')
+
+
+def answered(model: Model, params: Params, batch: Batch) -> Answered:
+  """The log-probs of rows' answers, of columns [R, L]; prompts and padding are in no sum."""
+  row = shift({name: batch[name] for name in COLUMNS})
   hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
   logp_RL = model.logp(params, hidden.x_BLD, row.targets_BL)
-  logp_R = jnp.where(row.weights_BL > 0, logp_RL, 0.0).sum(1)
-  return Said(pairs(logp_R), pairs(row.weights_BL.sum(1)), hidden.aux)
+  return Answered(jnp.where(row.weights_BL > 0, logp_RL, 0.0).sum(1), row.weights_BL.sum(1), hidden.aux)
 
 
 def reference(model: Model, params: Params, batch: Batch) -> jax.Array:
-  """The reference's log-probs, f32[B, 2], through which no gradient goes.
+  """The reference's log-probs, f32[B, 2], through which no gradient goes. Raises: ConfigError as `before` does."""
+  return before(params, batch.get('reference'), lambda base: said(model, base, batch).logp_BP)
 
-  Raises: ConfigError if the batch has no such column and the model no adapters that could be taken off.
+
+def before(params: Params, column: jax.Array | None, live: Callable[[Params], jax.Array]) -> jax.Array:
+  """What a policy said before it learnt: the column, or else what it says without its adapters. No gradient goes there.
+
+  Raises: ConfigError if there is no such column, and the model has no adapters that could be taken off.
   """
-  if 'reference' in batch:
-    return jax.lax.stop_gradient(batch['reference'])
+  if column is not None:
+    return jax.lax.stop_gradient(column)
   if not adapted(params):
     raise ConfigError('dpo.no-reference', 'batches of pairs without a reference', 'the policy is compared with what it was',
                       'use rows of Scored(pairs, by=the parent), or adapters over the parent: edits=(LoRA(),)')
-  return jax.lax.stop_gradient(said(model, detach(params), batch).logp_BP)
+  return jax.lax.stop_gradient(live(detach(params)))
 
 
 class Compared(NamedTuple):
@@ -74,10 +100,16 @@ class Compared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Preference(ABC):
+class Preference(Objective):
   """An objective over pairs. Where a label is a probability, the loss is what is expected under it."""
 
+  form: ClassVar[Form] = 'pairs'
   referred: ClassVar[bool] = True
+
+  def check(self, run: 'Run') -> None:
+    if any(isinstance(edit, Score) for edit in run.edits):
+      raise ConfigError('config.score', f'objective = {type(self).__name__}, edits = {run.edits}',
+                        'only a reward model learns a head that scores', 'leave Score out, or use RewardModel()')
 
   @abstractmethod
   def loss(self, sides: Compared) -> jax.Array:

@@ -6,17 +6,15 @@ Pairs that share a conversation are not independent, so the error of such a shar
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 import rich
 
-from align.pair_rows import ScoredSplit, lots
-from align.pair_run import PreferenceRun
+from align.pair_rows import Means, PairRows, ScoredSplit, each, lots
 from align.pair_tokens import PairSplit
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, how, write_json
+from train.run import Run
 from train.trained import load
-from train.types import LossFn, Params
 
 AGREEMENT = 'agreement.json'
 
@@ -29,7 +27,7 @@ class Agreement(Artifact):
   of the run's loss and metrics.
   """
 
-  run: PreferenceRun
+  run: Run
   batch: int = how(16)             # pairs at a time
 
   def __post_init__(self):
@@ -38,26 +36,16 @@ class Agreement(Artifact):
 
   def make(self, folder: Path, store: Store) -> None:
     """Measures. Raises: DataError if no pair is held out."""
+    assert isinstance(self.run.rows, PairRows)
     pairs, length = self.run.rows.pairs.open(store, 'heldout'), self.run.rows.length
     if not len(pairs):
       raise DataError('pair.none', f'held-out pairs of {self.run.name}', 'there is none', 'lower heldout_modulo of the corpus')
     trained = load(self.run, store)
-    means = measured(self.run.objective(trained.model), trained.params, pairs, length, self.batch)
+    means = Means(self.run.objective(trained.model))(trained.params, lots(each(pairs, length), self.batch))
     result = {'pairs': len(pairs), 'longer': longer(pairs, length), 'means': means}
     write_json(folder / AGREEMENT, result)
     rich.print(f'{self.run.name}: agrees on {means["accuracy"]:.1%} of {len(pairs):,} held-out pairs; the longer answer was '
                f'preferred in {result["longer"]:.1%}')
-
-
-def measured(loss_fn: LossFn, params: Params, pairs: PairSplit | ScoredSplit, length: int, size: int) -> dict[str, float]:
-  """The mean over all pairs of the loss and of each of its metrics, taken `size` pairs at a time."""
-  @jax.jit
-  def means(params, batch):
-    loss = loss_fn(params, {}, batch, jax.random.key(0))
-    return {'loss': loss.objective, **loss.metrics}
-
-  parts = jax.device_get([means(params, lot) for lot in lots(pairs, length, size)])
-  return {name: float(sum(part[name].total for part in parts) / sum(part[name].weight for part in parts)) for name in parts[0]}
 
 
 def longer(pairs: PairSplit | ScoredSplit, length: int) -> float:

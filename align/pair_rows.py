@@ -9,11 +9,12 @@ nor of another template, nor of another policy than it says.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 
 from align.dpo import said
 from align.pair_tokens import PairSplit, PairTokens
+from model.adapt import LoRA
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, digest, how, read_json, write_json
 from train.data.document import SPLITS, Split
@@ -30,6 +32,7 @@ from train.data.visits import RECORDS, Row
 from train.data.vocabulary import Vocabulary
 from train.run import Run
 from train.trained import load
+from train.types import Batch, Form, Judge, LossFn, Mean, Params, Setting
 
 REFERENCE = 'reference.json'
 
@@ -83,7 +86,7 @@ class Scored(Artifact):
     marks = {}
     for split in SPLITS:
       pairs = self.pairs.open(store, split)
-      scores = [np.asarray(score(trained.params, batch)) for batch in lots(pairs, self.longest, self.batch)]
+      scores = [np.asarray(score(trained.params, batch)) for batch in lots(each(pairs, self.longest), self.batch)]
       reference = np.concatenate([np.zeros((0, 2), np.float32), *scores])[:len(pairs)]
       np.save(folder / f'{split}.reference.npy', reference)
       marks[split] = _mark(pairs, reference)
@@ -103,12 +106,17 @@ class Scored(Artifact):
     return ScoredSplit(pairs, reference, wanted)
 
 
-def lots(pairs: PairSplit | ScoredSplit, length: int, size: int) -> Iterator[Row]:
-  """All pairs, `size` at a time; the last lot is filled with rows of zeros, which weigh nothing."""
-  for begin in range(0, len(pairs), size):
-    rows = [pairs.row(pair, length) for pair in range(begin, min(begin + size, len(pairs)))]
-    rows += [{name: np.zeros_like(value) for name, value in rows[0].items()}] * (size - len(rows))
-    yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def each(pairs: PairSplit | ScoredSplit, length: int) -> Iterator[Row]:
+  """The rows of all pairs, in order."""
+  return (pairs.row(pair, length) for pair in range(len(pairs)))
+
+
+def lots(rows: Iterable[Row], size: int) -> Iterator[Row]:
+  """All rows, `size` at a time; the last lot is filled with rows of zeros, which weigh nothing."""
+  left = iter(rows)
+  while lot := list(islice(left, size)):
+    lot += [{name: np.zeros_like(value) for name, value in lot[0].items()}] * (size - len(lot))
+    yield {name: np.stack([row[name] for row in lot]) for name in lot[0]}
 
 
 def _mark(pairs: PairSplit, reference: np.ndarray) -> str:
@@ -148,6 +156,8 @@ class PairRows:
   pairs: PairTokens | Scored
   seed: int = 0
 
+  form: ClassVar[Form] = 'pairs'
+
   @property
   def vocabulary(self) -> Vocabulary:
     return self.pairs.vocabulary
@@ -156,11 +166,58 @@ class PairRows:
   def length(self) -> int:
     return self.pairs.longest
 
+  @property
+  def reads(self) -> int:
+    return 2 * self.length
+
+  def check(self, run: Run) -> None:
+    """Raises: ConfigError where what is compared with is missing, or is another than the parent."""
+    if not getattr(run.objective, 'referred', False):
+      return
+    if isinstance(self.pairs, Scored):
+      if run.restore is None or digest(self.pairs.by) != digest(run.restore):
+        raise ConfigError('config.other-reference', f'rows scored by {self.pairs.by.name}', 'a policy begins as its reference',
+                          'set restore to the run that scored the pairs')
+    elif not any(isinstance(edit, LoRA) for edit in run.edits):
+      raise ConfigError('dpo.no-reference', f'objective = {type(run.objective).__name__}, rows of {self.pairs.name}',
+                        'the policy is compared with what it was',
+                        'use PairRows(Scored(..., by=the parent)), or edits=(LoRA(),)')
+
   def visits(self, store: Store) -> PairVisits:
     """The order of all pairs. Raises: DataError if they are not as they were made."""
     return PairVisits(self.pairs.open(store, 'train'), self.length, self.seed)
+
+  def open(self, setting: Setting) -> Batches:
+    return self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
 
   def source(self, store: Store, *, batch: int, mesh: Mesh) -> Batches:
     """Batches of so many pairs on the mesh, of which this process makes those that its devices hold."""
     placement = Placement(mesh, batch)
     return Batches(self.visits(store), batch, rows=placement.rows, place=placement)
+
+  def judge(self, setting: Setting, rows: int) -> Judge:
+    """The means of the run's loss and metrics over held-out pairs, the first so many of them in the order of their own."""
+    pairs = self.pairs.open(setting.store, 'heldout')
+    if not len(pairs):
+      raise DataError('pair.none', f'held-out pairs of {setting.run.name}', 'there is none',
+                      'lower heldout_modulo of the corpus')
+    visits = PairVisits(pairs, self.length, self.seed)
+    batches = list(lots(map(visits.__getitem__, range(min(rows, visits.rows))), setting.run.batch))
+    means = Means(setting.run.objective(setting.built.model))
+    return lambda params: {f'heldout_{name}': value for name, value in means(params, batches).items()}
+
+
+class Means:
+  """The means of a loss and of each of its metrics over rows, however many lots they come in."""
+
+  def __init__(self, loss_fn: LossFn):
+    def means(params: Params, batch: Batch) -> dict[str, Mean]:
+      loss = loss_fn(params, {}, batch, jax.random.key(0))
+      return {'loss': loss.objective, **loss.metrics}
+
+    self.of = jax.jit(means)
+
+  def __call__(self, params: Params, batches: Iterable[Row]) -> dict[str, float]:
+    parts = jax.device_get([self.of(params, batch) for batch in batches])
+    return {name: float(sum(part[name].total for part in parts) / max(sum(part[name].weight for part in parts), 1e-20))
+            for name in parts[0]}

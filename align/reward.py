@@ -9,7 +9,7 @@ Letters: B pairs, P the two sides, R = 2B rows, L positions, D width.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,19 @@ import jax.numpy as jnp
 from align import losses
 from align.pairwise import agreement, mean, pairs, penalties, rows, weights
 from model.decoder import Hidden, Model, box
+from model.edit import Edit
 from model.errors import ConfigError
 from model.sharding import is_box
 from model.start import normal
-from train.types import Key, Loss, LossFn, Mean, Params
+from train.types import Form, Key, Loss, LossFn, Mean, Objective, Params
+
+if TYPE_CHECKING:
+  from train.run import Run
 
 
 @dataclass(frozen=True)
-class Score:
-  """An edit: a head without bias that makes one number of a position, normal of deviation 1 / sqrt(D + 1), in float32."""
+class Score(Edit):
+  """A head without bias that makes one number of a position, normal of deviation 1 / sqrt(D + 1), in float32."""
 
   def __call__(self, params: Params, key: Key) -> Params:
     """Plain or boxed. Raises: ConfigError `edit.twice` if it is there."""
@@ -53,12 +57,14 @@ def score(params: Params, hidden: Hidden, segments_RL: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class RewardModel:
+class RewardModel(Objective):
   """-log p(the chosen side is preferred) after Bradley and Terry 1952, less a pair's margin (Touvron et al. 2023).
 
   `margin` is what a point of the judge's scale is worth in rewards, 0 to leave margins out. `centring`
   times the squared sum of both rewards keeps their mean near 0 (Eisenstein et al. 2023; they use 0.01).
   """
+
+  form: ClassVar[Form] = 'pairs'
 
   centring: float = 0.0
   margin: float = 1.0
@@ -67,6 +73,11 @@ class RewardModel:
     if self.centring < 0 or self.margin < 0:
       raise ConfigError('config.out-of-range', f'centring = {self.centring}, margin = {self.margin}',
                         'they weigh a penalty and what judges said', 'give 0 or more')
+
+  def check(self, run: 'Run') -> None:
+    if not any(isinstance(edit, Score) for edit in run.lineage_of_edits):
+      raise ConfigError('config.score', f'objective = RewardModel, edits = {run.lineage_of_edits}',
+                        'a reward model scores with a head that only it has', 'put Score() last among the edits')
 
   def __call__(self, model: Model) -> LossFn:
     def loss(params, frozen, batch, key) -> Loss:

@@ -24,10 +24,10 @@ from train.artifact import Store, parents, write_json
 from train.data.corpus import TABLE
 from train.data.document import Split
 from train.data.encoding import Encoded
-from train.data.rows import Rows
 from train.data.stage import Outcome, Reason, dropped
 from train.data.table import Table, drawn
 from train.data.tokens import TokenFiles
+from train.types import Feed
 
 FIT = 'fit'
 
@@ -187,7 +187,7 @@ class ChatTokens(TokenFiles):
         yield Encoded(document.source, document.id, ids, self.learn(mask))
 
 
-def template_of(rows: Rows) -> Template | None:
+def template_of(rows: Feed) -> Template | None:
   """How the conversations among these rows are written, so that a model is asked as it was taught; None without any."""
   return next((tokens.template for tokens in parents(rows) if isinstance(tokens, ChatTokens)), None)
 

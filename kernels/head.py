@@ -35,6 +35,7 @@ class Head:
   softcap: float | None
   dtype: jnp.dtype
   z_coefficient: float = 0.0
+  temperature: float = 1.0
 
 
 class Tokens(NamedTuple):
@@ -51,10 +52,11 @@ class Tokens(NamedTuple):
 
 
 def token_logp(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, *, softcap: float | None = None,
-               dtype: jnp.dtype | type | None = None) -> jax.Array:
-  """log p(target) under softmax(cap(x w)): f32[B, L], nats. Operands are cast to `dtype` (None: as they are)."""
+               temperature: float = 1.0, dtype: jnp.dtype | type | None = None) -> jax.Array:
+  """log p(target) under softmax(cap(x w) / temperature): f32[B, L], nats. Operands are cast to `dtype` (None: as they are)."""
   _check(x_BLD, w_DV, targets_BL)
-  return _logp(x_BLD, w_DV, targets_BL, Head(softcap, _operand_dtype(x_BLD, w_DV, dtype)))
+  head = Head(softcap, _operand_dtype(x_BLD, w_DV, dtype), temperature=temperature)
+  return _logp(x_BLD, w_DV, targets_BL, head)
 
 
 def weighted_nll(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, *,
@@ -158,7 +160,8 @@ def _read(x_BLD, w_DV, targets_BL, head):
 
 def _logits(x, w, head):
   y = jnp.tensordot(x.astype(head.dtype), w, 1, preferred_element_type=jnp.float32)
-  return y if head.softcap is None else head.softcap * jnp.tanh(y / head.softcap)
+  y = y if head.softcap is None else head.softcap * jnp.tanh(y / head.softcap)
+  return y if head.temperature == 1.0 else y / head.temperature
 
 
 def _hot(targets, logits):
@@ -176,7 +179,9 @@ def _pull(x, w, logits, exps, targets, a, b, head):
   """The gradients of x and w for logits whose gradient is a * exps - b * (1 at the target), a and b for each token."""
   dlogits = exps * a[..., None] - jnp.where(_hot(targets, logits), b[..., None], 0)
   if head.softcap is not None:
-    dlogits = dlogits * (1 - (logits / head.softcap) ** 2)
+    dlogits = dlogits * (1 - (logits * head.temperature / head.softcap) ** 2)
+  if head.temperature != 1.0:
+    dlogits = dlogits / head.temperature
   dlogits = dlogits.astype(head.dtype)
   dx = jnp.tensordot(dlogits, w, (-1, 1), preferred_element_type=jnp.float32)
   dw_DV = jnp.tensordot(x.astype(head.dtype), dlogits, ((0, 1), (0, 1)), preferred_element_type=jnp.float32)

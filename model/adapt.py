@@ -1,8 +1,4 @@
-"""Edits that lay adapters over the matrices of a model, and that merge them: frozen values, called with (params, key).
-
-They take a plain tree, or one boxed with logical names (`Model.init`) and give one like it: so what an edited model is and
-where it lies on a mesh is known from shapes alone, before a byte of it is read.
-"""
+"""Edits that lay adapters over the matrices of a model, and that merge them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen import LogicallyPartitioned
 
+from model.edit import Edit
 from model.errors import ConfigError
 from model.linear import Place, Weight, edited, matrix
 from model.lowrank import LowRank, Span, Target, adapted, length, merge
@@ -22,8 +19,8 @@ Names = tuple[str | None, ...] | None
 
 
 @dataclass(frozen=True)
-class LoRA:
-  """An edit: adapters of this rank beside the named matrices of the blocks; names that the model has not are passed over.
+class LoRA(Edit):
+  """Adapters of this rank beside the named matrices of the blocks; names that the model has not are passed over.
 
   'qkv' and 'gate_up' adapt the fused matrix as one. The scale is alpha / rank, or alpha / sqrt(rank), under which a
   larger rank does not learn more slowly (Kalajdzievski 2023). A begins uniform within 1 / sqrt(inputs), as in the paper's
@@ -111,8 +108,8 @@ def logical(w: Weight, place: Place) -> Names:
 
 
 @dataclass(frozen=True)
-class DoRA:
-  """An edit after `LoRA`: each adapter also learns how long the columns are that it adapts."""
+class DoRA(Edit):
+  """To come after `LoRA`: each adapter also learns how long the columns are that it adapts."""
 
   def __call__(self, params: Any, key: jax.Array) -> Any:
     """Plain or boxed. Raises: ConfigError `edit.nothing` where nothing is adapted."""
@@ -138,8 +135,8 @@ class DoRA:
 
 
 @dataclass(frozen=True)
-class Merge:
-  """An edit: adapters that a parent learned become part of their matrices."""
+class Merge(Edit):
+  """Adapters that a parent learned become part of their matrices."""
 
   def __call__(self, params: Any, key: jax.Array) -> Any:
     return merge(params)

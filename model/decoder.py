@@ -30,6 +30,8 @@ from model.start import start
 Params = Any
 Key = jax.Array
 
+OWN = ('embedding', 'positions', 'layers', 'norm', 'head')      # the parts of a tree that a model itself reads
+
 
 class Hidden(NamedTuple):
   """What the last norm gives, before the head."""
@@ -45,7 +47,7 @@ class Model(NamedTuple):
   config: Decoder
   init: Callable[[Key], Params]
   hidden: Callable[..., Hidden]                       # (params, tokens_BL, segments_BL=None, cache=None)
-  logp: Callable[[Params, jax.Array, jax.Array], jax.Array]                # (params, x_BLD, targets_BL) -> f32[B, L]
+  logp: Callable[..., jax.Array]                      # (params, x_BLD, targets_BL, temperature=1.0) -> f32[B, L]
   nll: Callable[..., HeadSums]                        # (params, x_BLD, targets_BL, weights_BL, z_coefficient=0.0)
   logits: Callable[[Params, jax.Array], jax.Array]    # (params, x_BLD) -> f32[B, L, V]: for few positions
   cache: Callable[[int, int], Cache]                  # (batch, length) -> empty
@@ -75,8 +77,8 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
       cache = Cache(layers, cache.lengths_B + seen_BL.sum(1, dtype=jnp.int32))
     return Hidden(x_BLD, cache, aux)
 
-  def logp(params: Params, x_BLD: jax.Array, targets_BL: jax.Array) -> jax.Array:
-    return token_logp(*head(config, params, x_BLD), targets_BL, softcap=config.softcap, dtype=dtype)
+  def logp(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, temperature: float = 1.0) -> jax.Array:
+    return token_logp(*head(config, params, x_BLD), targets_BL, softcap=config.softcap, temperature=temperature, dtype=dtype)
 
   def nll(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array,
           z_coefficient: float = 0.0) -> HeadSums:
@@ -183,4 +185,5 @@ def laid_out(config: Decoder, params: Params) -> Params:
 
   head = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
   layers = split(params['layers'], config.layers)
-  return jax.tree_util.tree_map_with_path(cast, {**params, 'head': {'weight': head}, 'layers': layers}, is_leaf=is_weight)
+  own = {name: part for name, part in params.items() if name in OWN}
+  return jax.tree_util.tree_map_with_path(cast, {**own, 'head': {'weight': head}, 'layers': layers}, is_leaf=is_weight)

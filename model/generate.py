@@ -36,7 +36,7 @@ class Generated(NamedTuple):
   """What each row wrote. An end-of-text id or stop sequence ends `tokens`, for it was sampled like the rest."""
 
   tokens: list[np.ndarray]            # i32 each
-  logps: list[np.ndarray]             # f32 each: log p(token | all before) as the model has it, before any Sampling
+  logps: list[np.ndarray]             # f32 each: log p(token | all before) at the sampling's temperature, before all else
   reasons: list[Reason]
 
 
@@ -208,7 +208,8 @@ def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Arra
   rows = jnp.arange(len(logits_BV))
   keys_B = jax.vmap(lambda key: jax.random.fold_in(key, now.step))(_keys(key, len(logits_BV)))
   token_B = choose(way.sampling, logits_BV, now.read_BV, keys_B)
-  logp_B = logits_BV[rows, token_B] - jax.nn.logsumexp(logits_BV, -1)
+  warm_BV = logits_BV / (way.sampling.temperature or 1.0)         # greedy choices are told as they are at 1
+  logp_B = warm_BV[rows, token_B] - jax.nn.logsumexp(warm_BV, -1)
   going_B = now.reason_B == GOING
   tokens_BT = jax.lax.dynamic_update_slice(now.tokens_BT, jnp.where(going_B, token_B, 0)[:, None], (0, now.step))
   logps_BT = jax.lax.dynamic_update_slice(now.logps_BT, jnp.where(going_B, logp_B, 0.0)[:, None], (0, now.step))

@@ -188,6 +188,22 @@ def detach(params: Any) -> Any:
   return _mapped(lambda w: w.base, lambda w: w, params)
 
 
+def over(learned: Any, base: Any) -> Any:
+  """What adapters learned (`adapters`) laid over the plain tree of a model: a second set of them over one base.
+
+  Raises: ConfigError `edit.dora-base` where they need to know the lengths of their base's columns.
+  """
+  def lay(w: Any, below: Any) -> Any:
+    if not isinstance(w, LowRank):
+      return below if w is None else w
+    if w.magnitudes is not None:
+      raise ConfigError('edit.dora-base', 'DoRA among the edits', 'its adapters know the base that they began on, and no other',
+                        'use LoRA where several models share a base')
+    return replace(w, base=below)
+
+  return jax.tree.map(lay, learned, base, is_leaf=lambda x: x is None or isinstance(x, LowRank))
+
+
 def keyed(params: Any, key: jax.Array) -> Any:
   """The tree with a key in each adapter that has dropout, one for each of its layers."""
   count = 0

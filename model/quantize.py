@@ -21,6 +21,7 @@ import numpy as np
 from flax import struct
 from flax.linen import LogicallyPartitioned
 
+from model.edit import Edit
 from model.errors import ConfigError
 from model.linear import Place, Weight, edited, frozen, matrix, multiply, ready
 from model.sharding import is_box, unbox
@@ -175,8 +176,8 @@ def _(w: Quantized, dtype: Any) -> Quantized:
 
 
 @dataclass(frozen=True)
-class Quantize:
-  """An edit: the named matrices of the blocks in few bits. Embedding, head, router and norms are none of them."""
+class Quantize(Edit):
+  """The named matrices of the blocks in few bits. Embedding, head, router and norms are none of them."""
 
   kind: Kind = 'nf4'
   targets: tuple[Module, ...] = ('qkv', 'out', 'up', 'down')

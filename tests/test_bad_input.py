@@ -209,7 +209,7 @@ def a_masked_objective_for_a_causal_model(folder):
   build(objective=MaskedLM())
 
 
-@case(7, 'config.masking', '--config.objective=MaskedLM', 'rows.masking = None', 'both or neither')
+@case(7, 'config.rows', '--config.objective=MaskedLM', 'rows of masked, and these are text', 'belong together')
 def a_masked_objective_on_rows_that_hide_nothing(folder):
   from experiments.overrides import override
   from experiments.quickstart.pretrain import get_config

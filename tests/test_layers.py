@@ -24,15 +24,21 @@ def module(path: Path) -> str:
 
 
 def imports(tree: ast.AST, top_level: bool = False) -> Iterator[str]:
-  """Modules that are imported; `from a import b` gives `a.b`. With `top_level`, not those inside functions."""
+  """Modules that are imported; `from a import b` gives `a.b`. With `top_level`, those that importing the file imports:
+  not those inside functions, nor those that a type checker alone sees."""
   for node in ast.iter_child_nodes(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
       assert not node.level, f'line {node.lineno}: relative import'
       yield from (f'{node.module}.{alias.name}' for alias in node.names)
-    elif not (top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+    elif not (top_level and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or checked_only(node))):
       yield from imports(node, top_level)
+
+
+def checked_only(node: ast.AST) -> bool:
+  """Whether it is `if TYPE_CHECKING:`."""
+  return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING'
 
 
 @functools.cache

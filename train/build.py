@@ -14,14 +14,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from model import decoder
 from model.config import Compute, Decoder
 from model.decoder import Model
+from model.edit import Edit
 from model.errors import ConfigError
 from model.kinds import kinds, muon_dimensions
 from model.mup import lr_multipliers
 from model.sharding import RULES, MeshShape, shardings, unbox
 from train.edits import edited, split, whole
+from train.objectives import noted
 from train.optimizer import Optimizer, Parts
 from train.step import accumulate, born, gradient, make_step
-from train.types import Edit, Frozen, Key, Objective, State, StepFn
+from train.types import Frozen, Key, Objective, State, StepFn
 
 
 class Built(NamedTuple):
@@ -57,7 +59,7 @@ def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int
     abstract = _place(jax.eval_shape(init, key), shardings(boxed, grid), grid)
     frozen = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), unbox(fixed),
                           shardings(fixed, grid))
-    step = make_step(accumulate(gradient(whole(objective(net))), parts), tx)
+    step = make_step(accumulate(gradient(noted(whole(objective(net)))), parts), tx)
   return Built(net, grid, init, step, abstract, frozen)
 
 

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 import jax
 
+from model.decoder import OWN
+from model.edit import Edit
 from model.errors import ConfigError
 from model.lowrank import adapted, adapters, bases, keyed
 from model.quantize import Quantized
-from train.types import Batch, Edit, Frozen, Key, Loss, LossFn, Params
+from model.sharding import is_box
+from train.types import Batch, Frozen, Key, Loss, LossFn, Params
 
 
 def edited(edits: Sequence[Edit], params: Params, key: Key) -> Params:
@@ -23,12 +26,14 @@ def edited(edits: Sequence[Edit], params: Params, key: Key) -> Params:
 
 
 def split(params: Params) -> tuple[Params, Frozen]:
-  """What learns and what does not: of a model with adapters the adapters, of any other all of it.
+  """What learns and what does not: of a model with adapters those and what edits added beside it, of any other all of it.
 
   Raises: ConfigError `edit.nothing-learns` for weights in few bits without adapters.
   """
   if adapted(params):
-    return adapters(params), {'base': bases(params)}
+    own = {name: part for name, part in params.items() if name in OWN}
+    added = {name: part for name, part in params.items() if name not in OWN}
+    return adapters(own) | added, {'base': bases(own) | jax.tree.map(lambda _: None, added, is_leaf=is_box)}
   if any(isinstance(w, Quantized) for w in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Quantized))):
     raise ConfigError('edit.nothing-learns', 'edits have Quantize and no adapter', 'weights in few bits get no gradient',
                       'put LoRA after Quantize among the edits')

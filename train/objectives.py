@@ -4,14 +4,14 @@ Letters: B rows, L positions.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from model.decoder import Hidden, Model
 from model.errors import ConfigError
-from train.types import Batch, Loss, LossFn, Mean, Params
+from train.types import Batch, Form, Frozen, Key, Loss, LossFn, Mean, Objective, Params
 
 
 class Shifted(NamedTuple):
@@ -37,7 +37,7 @@ def shift(batch: Batch) -> Shifted:
 
 
 @dataclass(frozen=True)
-class NextToken:
+class NextToken(Objective):
   """Cross-entropy of the next token, plus `z_loss` times the mean squared log-partition (PaLM: Chowdhery et al. 2022)."""
 
   z_loss: float = 0.0
@@ -57,11 +57,13 @@ class NextToken:
 
 
 @dataclass(frozen=True)
-class MaskedLM:
+class MaskedLM(Objective):
   """Cross-entropy of the chosen tokens of a corrupted row (Devlin et al. 2019), for a bidirectional model.
 
   The batch holds tokens i32[B, L] (corrupted), segments i32[B, L], targets i32[B, L] and mask f32[B, L] (1 = was chosen).
   """
+
+  form: ClassVar[Form] = 'masked'
 
   def __call__(self, model: Model) -> LossFn:
     if model.config.causal:
@@ -85,3 +87,18 @@ def judged(model: Model, params: Params, hidden: Hidden, targets_BL: jax.Array, 
   total = head.nll + z_loss * head.z + sum(mean.total for mean in penalties.values())
   metrics = {'nll': Mean(head.nll, tokens), 'accuracy': Mean(head.correct, tokens), 'log_z_squared': Mean(head.z, tokens)}
   return Loss(Mean(total, tokens), metrics | penalties)
+
+
+SEEN = 'seen/'
+
+
+def noted(loss_fn: LossFn) -> LossFn:
+  """The loss, with what its source says of each row, columns `seen/name` f32[B], as metrics by their names."""
+
+  def seen(params: Params, frozen: Frozen, batch: Batch, key: Key) -> Loss:
+    loss = loss_fn(params, frozen, batch, key)
+    notes = {name.removeprefix(SEEN): Mean(column_B.sum(), jnp.float32(len(column_B)))
+             for name, column_B in batch.items() if name.startswith(SEEN)}
+    return Loss(loss.objective, loss.metrics | notes)
+
+  return seen

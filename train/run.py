@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
-from model.adapt import DoRA, LoRA, Merge
 from model.config import Compute, Decoder
+from model.edit import Edit
 from model.errors import ConfigError
-from model.quantize import Quantize
 from model.sharding import MeshShape
 from train.artifact import Artifact, Store, digest, how
 from train.build import Built, build
 from train.canonical import added
-from train.data.rows import Rows
-from train.objectives import MaskedLM, NextToken
+from train.objectives import NextToken
 from train.optimizer import Optimizer
 from train.price import price
 from train.saving.shelf import look
+from train.types import Feed, Objective
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,14 @@ class Run(Artifact):
   """
 
   model: Decoder
-  rows: Rows
+  rows: Feed
   batch: int
   steps: int
-  objective: NextToken | MaskedLM = NextToken()
+  objective: Objective = NextToken()
   optimizer: Optimizer = Optimizer()
   seed: int = 0
   restore: Optional['Run'] = None
-  edits: tuple[LoRA | DoRA | Quantize | Merge, ...] = added(())
+  edits: tuple[Edit, ...] = added(())
   mesh: MeshShape = how(MeshShape())
   parts: int = how(1)                  # the batch is taken in so many parts, one after another: smaller temporaries
   compute: Compute = how(Compute())
@@ -100,15 +99,18 @@ class Run(Artifact):
     if self.restore and digest(self.restore.rows.vocabulary) != digest(self.rows.vocabulary):
       raise ConfigError('config.other-vocabulary', f'restore = {self.restore.name}, rows of {self.rows.vocabulary.name}',
                         f'its parameters know the ids of {self.restore.rows.vocabulary.name}', 'use rows in that vocabulary')
-    if isinstance(self.rows, Rows) and isinstance(self.objective, MaskedLM) != (self.rows.masking is not None):
-      raise ConfigError('config.masking', f'objective = {type(self.objective).__name__}, rows.masking = {self.rows.masking}',
-                        'masked rows and the masked objective belong together', 'set both or neither')
+    if self.rows.form != self.objective.form:
+      raise ConfigError('config.rows', f'objective = {type(self.objective).__name__}, rows = {type(self.rows).__name__}',
+                        f'the objective learns from rows of {self.objective.form}, and these are {self.rows.form}',
+                        'use rows and an objective that belong together')
     if self.edits and self.restore is None:
       raise ConfigError('config.edits', f'edits = {self.edits}, restore = None', 'they are made to a model that is trained',
                         'set restore to its run')
+    self.objective.check(self)
+    self.rows.check(self)
 
   @property
-  def lineage_of_edits(self) -> tuple[LoRA | DoRA | Quantize | Merge, ...]:
+  def lineage_of_edits(self) -> tuple[Edit, ...]:
     """Its parents' edits and its own: all that was done to a plain tree until it was this run's."""
     return (*(self.restore.lineage_of_edits if self.restore else ()), *self.edits)
 
@@ -119,7 +121,7 @@ class Run(Artifact):
 
   def price(self) -> dict[str, str]:
     """What it will cost, in words."""
-    return price(self.build(), self.batch, self.rows.length, self.steps)
+    return price(self.build(), self.batch, self.rows.reads, self.steps)
 
   def remains(self, folder: Path) -> str:
     """How far it came."""

@@ -19,7 +19,6 @@ from train.checkpoint import Checkpoints
 from train.edits import join
 from train.environment import devices, environment
 from train.eval.ceiling import peak
-from train.eval.perplexity import Scorer
 from train.hooks import Every, LeaveWhenAsked, Profile, Samples
 from train.ledger import Ledger
 from train.lock import Lock
@@ -27,7 +26,7 @@ from train.loop import run as loop
 from train.preemption import Preemption
 from train.record import Consumer, Guard, MetricsLog, Pace, Progress, Record, Recorder
 from train.trained import foundation, params_of
-from train.types import Frozen, Hook, Params, State
+from train.types import Frozen, Hook, Params, Position, Setting, Source, State
 from train.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -47,32 +46,32 @@ class Training:
     self.built = run.build()
     stack.enter_context(jax.set_mesh(self.built.mesh))
     self.tokenizer = run.rows.vocabulary.load(store)
-    self.source = run.rows.source(store, batch=run.batch, mesh=self.built.mesh)
-    stack.callback(self.source.close)
     self.saves = stack.enter_context(Checkpoints(folder / 'checkpoints', keep=run.saving.keep))
     self.preemption = stack.enter_context(Preemption())
     self.watchdog = stack.enter_context(Watchdog())
-    self.frozen: Frozen = {}
 
   def go(self) -> None:
     """Trains and saves what is left."""
-    state = self.restored()
+    state, self.frozen, position = self.restored()
+    self.setting = Setting(self.run, self.store, self.built, self.tokenizer, self.frozen)
+    self.source: Source = self.run.rows.open(self.setting)
+    self.stack.callback(self.source.close)
+    if position is not None:
+      self.source.load(position)
     hooks = self.hooks(int(state.step))
     loop(state, self.frozen, compiled(self.built), self.source, self.run.steps, hooks)
     with self.watchdog.rest():
       self.saves.wait()
 
-  def restored(self) -> State:
-    """The state to go on from: the newest verified save, else the parent's parameters, else new ones."""
+  def restored(self) -> tuple[State, Frozen, Position | None]:
+    """The state to go on from, the newest verified save, with the source's position; else the parent's parameters, or new."""
     saved = self.saves.restore(self.built.abstract)
     if saved is not None:
       state, host = saved
-      self.source.load(host['source'])
-      if self.built.frozen:
-        self.frozen = foundation(self.run, self.built, self.store, jax.devices())[1]
-      return state
-    params, self.frozen = foundation(self.run, self.built, self.store, jax.devices())
-    return start(self.built, self.run.seed, params)
+      frozen = foundation(self.run, self.built, self.store, jax.devices())[1] if self.built.frozen else {}
+      return state, frozen, host['source']
+    params, frozen = foundation(self.run, self.built, self.store, jax.devices())
+    return start(self.built, self.run.seed, params), frozen, None
 
   def judged(self, state: State) -> Params:
     """The whole parameters to judge the model by."""
@@ -127,7 +126,7 @@ class Training:
   def pace(self) -> Pace:
     """What a step costs, and what the machine could do."""
     flops = flops_per_token(self.run.model, self.run.rows.length)
-    return Pace(self.run.batch * self.run.rows.length, flops, lambda: peak(self.run.model.compute_dtype))
+    return Pace(self.run.batch * self.run.rows.reads, flops, lambda: peak(self.run.model.compute_dtype))
 
   def rate(self, step: int) -> float:
     """The learning rate of the rule's matrices at a step."""
@@ -139,16 +138,14 @@ class Training:
     return [self.source.describe(row) for row in range((step - 1) * self.run.batch, step * self.run.batch)]
 
   def heldout(self):
-    """Writes the held-out loss: nats a token and bits a byte, of the averaged parameters where there are any."""
-    heldout = self.run.rows.heldout(self.store, self.run.watch.heldout_rows)
-    rows = next(heldout.batches(len(heldout)))
-    scorer = Scorer(self.built.model, self.run.objective, rows, self.run.batch, self.tokenizer.bytes_of)
+    """Writes what is measured on held-out rows, of the averaged parameters where there are any."""
+    judge = self.run.rows.judge(self.setting, self.run.watch.heldout_rows)
 
     def score(step: int, state: State) -> None:
-      result = scorer(self.judged(state))
+      values = judge(self.judged(state))
       if self.first:
-        self.metrics.write(step, {'heldout_loss': result.loss, 'heldout_bpb': result.bits_per_byte})
-        self.progress.say(f'step {step}: held-out {result.bits_per_byte:.3f} bits per byte')
+        self.metrics.write(step, values)
+        self.progress.say(f'step {step}: ' + ', '.join(f'{name} {value:.3f}' for name, value in values.items()))
 
     return score
 

@@ -48,7 +48,7 @@ def _fits(value: Any, hint: Any) -> bool:
   if hint is int:
     return isinstance(value, int) and not isinstance(value, bool)
   if getattr(hint, '_is_protocol', False):
-    return _is_config(value)
+    return _is_config(value) and (not getattr(hint, '_is_runtime_protocol', False) or isinstance(value, hint))
   return isinstance(value, origin or hint)
 
 

@@ -3,8 +3,9 @@
 Letters: B rows of a batch, L positions of a row.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,13 @@ import optax
 from flax import struct
 
 from model.decoder import Model
+from model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+  from train.artifact import Store
+  from train.build import Built
+  from train.data.vocabulary import Vocabulary
+  from train.run import Run
 
 Params = Any                          # trainable leaves; None where a leaf is frozen
 Frozen = Any                          # named trees that no gradient reaches: {'base': ..., 'teacher': ...}
@@ -63,22 +71,68 @@ LossFn = Callable[[Params, Frozen, Batch, Key], Loss]
 GradFn = Callable[[Params, Frozen, Batch, Key], tuple[Grads, Loss]]     # the gradient of objective.total
 StepFn = Callable[[State, Frozen, Batch], tuple[State, dict[str, Mean]]]
 Hook = Callable[[int, State, dict[str, Mean]], None]
-Edit = Callable[[Params, Key], Params]
+Form = Literal['text', 'masked', 'pairs', 'labels', 'rollouts']         # what a row is, and so what columns a batch has
 
 
-class Objective(Protocol):
+class Objective(ABC):
   """What is wanted of a model: `NextToken(z_loss=1e-4)(model)` is a LossFn."""
 
+  form: ClassVar[Form] = 'text'
+
+  @abstractmethod
   def __call__(self, model: Model) -> LossFn: ...
+
+  def check(self, run: 'Run') -> None:  # noqa: B027 (most suit any run)
+    """Returns when the rest of the run suits it. Raises: ConfigError."""
 
 
 class Source(Protocol):
   """Where batches come from. A dataset ignores the state; a rollout samples from it.
 
   Calling it gives the next batch as global arrays, already laid on the mesh. `save` gives the position after the last
-  batch given; `load` goes there, so that the next call gives the batch that would have come next.
+  batch given; `load` goes there, so that the next call gives the batch that would have come next. `describe` says, for a
+  person, where a row comes from, by its number counted from the first row of the first batch.
   """
 
   def __call__(self, state: State) -> Batch: ...
   def save(self) -> Position: ...
   def load(self, position: Position) -> None: ...
+  def describe(self, record: int) -> str: ...
+  def close(self) -> None: ...
+
+
+class Setting(NamedTuple):
+  """One life of a run, as those see it who read, sample or judge for it. `built.mesh` is set while it lasts."""
+
+  run: 'Run'
+  store: 'Store'
+  built: 'Built'
+  tokenizer: Tokenizer
+  frozen: Frozen
+
+
+Judge = Callable[[Params], dict[str, float]]      # of the whole parameters: what is written down of them, by name
+
+
+@runtime_checkable
+class Feed(Protocol):
+  """What a run learns from, as a value: opened in a setting, it is a Source."""
+
+  @property
+  def form(self) -> Form: ...
+  @property
+  def vocabulary(self) -> 'Vocabulary': ...
+  @property
+  def length(self) -> int: ...            # tokens that a model reads at once
+
+  @property
+  def reads(self) -> int: ...             # tokens of a row, all its sides together
+
+  def check(self, run: 'Run') -> None:
+    """Returns when the rest of the run suits it. Raises: ConfigError."""
+
+  def open(self, setting: Setting) -> Source:
+    """Its batches, from the first. Raises: UserErrors where what it reads is not as it was made."""
+
+  def judge(self, setting: Setting, rows: int) -> Judge:
+    """What is measured on so many held-out rows, always the same. Raises: DataError where nothing is held out."""

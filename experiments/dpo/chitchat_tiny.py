@@ -14,7 +14,6 @@ shown by this.
 from align.dpo import DPO
 from align.pair_report import Agreement
 from align.pair_rows import PairRows, Scored
-from align.pair_run import PreferenceRun
 from experiments.reward.chitchat_tiny import pairs
 from experiments.sft.chitchat_tiny import get_config as chat
 from train.optimizer import AdamW, Optimizer
@@ -22,10 +21,10 @@ from train.run import Run, Saving, Watch
 from train.schedule import Linear
 
 
-def preferred(parent: Run) -> PreferenceRun:
+def preferred(parent: Run) -> Run:
   """The run."""
   scored = Scored(name='chitchat-pairs-scored', pairs=pairs(parent, 256), by=parent)
-  return PreferenceRun(
+  return Run(
       name='chitchat-dpo', model=parent.model, restore=parent, rows=PairRows(scored), objective=DPO(beta=0.1),
       batch=16, parts=4, steps=200, optimizer=Optimizer(AdamW(lr=2e-4, weight_decay=0.0), Linear(warmup=20)),
       watch=Watch(heldout=0, metrics=10), saving=Saving(every=0))

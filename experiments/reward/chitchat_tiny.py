@@ -15,7 +15,6 @@ from align.chitchat import Chitchat
 from align.conversations import Turns
 from align.pair_report import Agreement
 from align.pair_rows import PairRows
-from align.pair_run import PreferenceRun
 from align.pair_tokens import PairTokens
 from align.preferences import Rated
 from align.reward import RewardModel, Score
@@ -33,9 +32,9 @@ def pairs(parent: Run, longest: int) -> PairTokens:
   return PairTokens(name='chitchat-pairs', corpus=RATED, vocabulary=parent.rows.vocabulary, pairing=Rated(), longest=longest)
 
 
-def reward(parent: Run) -> PreferenceRun:
+def reward(parent: Run) -> Run:
   """The run."""
-  return PreferenceRun(
+  return Run(
       name='chitchat-reward', model=parent.model, restore=parent, edits=(Score(),), rows=PairRows(pairs(parent, 256)),
       objective=RewardModel(margin=0.1, centring=0.01), batch=16, parts=4, steps=200,
       optimizer=Optimizer(Muon(lr=1e-3, others=AdamW(lr=1e-3)), WSD(warmup=10, decay=0.5)),

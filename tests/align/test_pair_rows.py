@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from align.dpo import DPO, SimPO, said
-from align.pair_report import Agreement, longer, measured
-from align.pair_rows import PairRows, Scored, lots
-from align.pair_run import PreferenceRun
+from align.pair_report import Agreement, longer
+from align.pair_rows import Means, PairRows, Scored, each, lots
 from align.reward import RewardModel, Score
 from model.adapt import LoRA
 from model.errors import CheckpointError, ConfigError, DataError
@@ -22,6 +21,7 @@ from train.artifact import Store, digest, read_json
 from train.data.pipeline import Batches
 from train.data.rows import Rows
 from train.data.tokens import Tokens
+from train.objectives import NextToken
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 from train.trained import load
@@ -79,7 +79,7 @@ def test_the_cached_reference_is_the_live_one(shared):
   for split in ('train', 'heldout'):
     opened, weight = scored.open(store, split), 0.0
     assert len(opened) == len(pairs.open(store, split)) and len(opened) % 3
-    for batch in lots(opened, 64, 3):
+    for batch in lots(each(opened, 64), 3):
       found = loss(trained.params, batch)
       np.testing.assert_allclose(found.objective.value(), np.log(2), rtol=1e-5)
       weight += float(found.objective.weight)
@@ -120,10 +120,10 @@ def test_a_batch_of_more_pairs_than_there_are_is_refused(shared):
     Batches(PairRows(pairs).visits(store), 64)
 
 
-def going(shared, root, **fields) -> tuple[PreferenceRun, Store]:
+def going(shared, root, **fields) -> tuple[Run, Store]:
   """A run from the parent on the scored pairs, and a store that has both."""
   _, parent, scored, store = shared
-  run = PreferenceRun(**({'name': 'learns', 'model': parent.model, 'rows': PairRows(scored), 'batch': 8, 'steps': 24,
+  run = Run(**({'name': 'learns', 'model': parent.model, 'rows': PairRows(scored), 'objective': DPO(), 'batch': 8, 'steps': 24,
                           'optimizer': Optimizer(AdamW(lr=1e-2)), 'restore': parent, 'saving': Saving(every=0),
                           'watch': Watch(metrics=1, heldout=0)} | fields))
   return run, Store(root, (store.root,))
@@ -133,7 +133,7 @@ def going(shared, root, **fields) -> tuple[PreferenceRun, Store]:
 def test_a_run_learns_from_pairs_through_the_ordinary_loop(shared, tmp_path, fields):
   """Its fields are what a run.json may say, it begins near ln 2, and it agrees with pairs that it never saw."""
   run, store = going(shared, tmp_path, **fields)
-  assert all(fits(getattr(run, name), hint) for name, hint in hints(PreferenceRun).items())
+  assert all(fits(getattr(run, name), hint) for name, hint in hints(Run).items())
   folder = store.make(run)
   lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   losses = [line['loss'] for line in lines if 'loss' in line]
@@ -148,7 +148,7 @@ def test_agreement_is_a_mean_over_pairs_and_not_over_lots(shared):
   _, parent, scored, store = shared
   pairs, trained = scored.open(store, 'heldout'), load(parent, store)
   loss_fn = SimPO()(trained.model)
-  one, several = (measured(loss_fn, trained.params, pairs, 64, size) for size in (len(pairs), 3))
+  one, several = (Means(loss_fn)(trained.params, lots(each(pairs, 64), size)) for size in (len(pairs), 3))
   assert len(pairs) % 3 and one == pytest.approx(several, rel=1e-5)
   rows = [pairs.row(pair, 64)['mask'].sum(1).tolist() for pair in range(len(pairs))]
   assert longer(pairs, 64) == np.mean([(chosen > rejected) + (chosen == rejected) / 2 for chosen, rejected in rows])
@@ -158,9 +158,8 @@ def test_a_run_without_what_its_objective_needs_is_refused(shared, tmp_path):
   pairs, parent, _, _ = shared
   run, _ = going(shared, tmp_path)
   for fields, id in (({'objective': RewardModel()}, 'config.score'),
-                     ({'objective': RewardModel(), 'edits': (LoRA(), Score())}, 'config.score'),
                      ({'edits': (Score(),)}, 'config.score'),
-                     ({'rows': PairRows(pairs)}, 'dpo.no-reference'), ({'watch': Watch()}, 'config.heldout'),
+                     ({'rows': PairRows(pairs)}, 'dpo.no-reference'), ({'objective': NextToken()}, 'config.rows'),
                      ({'restore': replace(parent, seed=1)}, 'config.other-reference')):
     with pytest.raises(ConfigError) as caught:
       replace(run, **fields)

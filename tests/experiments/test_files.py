@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from align.pair_run import PreferenceRun
 from experiments.load import call, load, load_module
 from experiments.overrides import override
 from model.sharding import AXES, MeshShape
@@ -41,13 +40,19 @@ def small(run: Run) -> MeshShape:
 
 def batch_of(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
   """The columns that the run's objective reads."""
-  if isinstance(run, PreferenceRun):
+  if run.rows.form == 'pairs':
     sides = (run.batch, 2, run.rows.length)
     shapes = dict.fromkeys(('tokens', 'segments', 'mask'), sides) | {'margin': sides[:1], 'label': sides[:1],
                                                                      'reference': sides[:2]}
     return {name: jax.ShapeDtypeStruct(shape, jnp.int32 if name in ('tokens', 'segments') else jnp.float32)
             for name, shape in shapes.items()}
-  masked = run.rows.masking is not None
+  if run.rows.form == 'rollouts':
+    names = ['mask', 'logp', 'advantage', 'correction', 'ref']
+    names += [f'{what}/{of}' for of in run.rows.critics for what in ('values', 'returns')]
+    shape = (run.batch, run.rows.length + 1)
+    return {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ('tokens', 'segments')} | {
+        name: jax.ShapeDtypeStruct(shape, jnp.float32) for name in names}
+  masked = run.rows.form == 'masked'
   shape = (run.batch, run.rows.length + (0 if masked else 1))
   ids, weights = (jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.float32))
   return {'tokens': ids, 'segments': ids} | ({'targets': ids, 'mask': weights} if masked else {})

@@ -55,8 +55,8 @@ def objective(x, w, targets, weights, softcap, z, dtype):
   return sums.nll + z * sums.z, sums
 
 
-def weighed_logp(x, w, targets, weights, softcap=None):
-  logp = token_logp(x, w, targets, softcap=softcap)
+def weighed_logp(x, w, targets, weights, softcap=None, temperature=1.0):
+  logp = token_logp(x, w, targets, softcap=softcap, temperature=temperature)
   return (weights * logp).sum(), logp
 
 
@@ -231,3 +231,17 @@ def test_shapes_that_do_not_fit_are_named():
   x, w, targets, _ = inputs()
   with pytest.raises(ValueError, match=r'\(3, 7, 8\), \(8, 19\), \(3, 6\)'):
     token_logp(x, w, targets[:, 1:])
+
+
+def test_a_temperature_divides_the_capped_logits():
+  x, w, targets, weights = inputs()
+
+  def plain(x, w):
+    logp = jax.nn.log_softmax(4.0 * jnp.tanh(x @ w / 4.0) / 0.7, -1)
+    return (weights * jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]).sum()
+
+  got, gradients = jax.value_and_grad(weighed_logp, (0, 1), has_aux=True)(x, w, targets, weights, 4.0, 0.7)
+  expected, true = jax.value_and_grad(plain, (0, 1))(x, w)
+  close(got[0], expected, 1e-5)
+  for value, wanted in zip(gradients, true):
+    close(value, wanted, 1e-5)

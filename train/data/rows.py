@@ -1,6 +1,7 @@
 """What a run reads: tokens laid into rows of `length + 1`, in an order of their own for every epoch."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jax.sharding import Mesh
 
@@ -17,6 +18,11 @@ from train.data.token_files import TokenSplit
 from train.data.tokens import TokenFiles
 from train.data.visits import Visits
 from train.data.vocabulary import Vocabulary
+from train.eval.perplexity import Scorer
+from train.types import Form, Judge, Params, Setting
+
+if TYPE_CHECKING:
+  from train.run import Run
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,34 @@ class Rows:
       raise ConfigError('config.out-of-range', f'rows.length = {self.length}', 'it counts tokens', 'use 1 or more')
 
   @property
+  def form(self) -> Form:
+    return 'text' if self.masking is None else 'masked'
+
+  @property
   def vocabulary(self) -> Vocabulary:
     return self.tokens.vocabulary
+
+  @property
+  def reads(self) -> int:
+    return self.length
+
+  def check(self, run: 'Run') -> None:
+    pass
+
+  def open(self, setting: Setting) -> Batches:
+    return self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
+
+  def judge(self, setting: Setting, rows: int) -> Judge:
+    """The loss in nats a token and in bits a byte."""
+    heldout = self.heldout(setting.store, rows)
+    columns = next(heldout.batches(len(heldout)))
+    score = Scorer(setting.built.model, setting.run.objective, columns, setting.run.batch, setting.tokenizer.bytes_of)
+
+    def judged(params: Params) -> dict[str, float]:
+      result = score(params)
+      return {'heldout_loss': result.loss, 'heldout_bpb': result.bits_per_byte}
+
+    return judged
 
   def visits(self, store: Store) -> Visits:
     """The order of all rows.

@@ -17,6 +17,7 @@ from train.build import Built, build
 from train.objectives import NextToken, judged
 from train.optimizer import AdamW, Optimizer
 from train.schedule import Constant
+from train.types import Objective
 
 PARTS = 4                             # of the batch, one after another: the fastest of 1, 2, 4 and 8 here
 
@@ -32,7 +33,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Objective):
   """The next token in rows that are one document each: nothing but the band is known of what they see."""
 
   def __call__(self, model: Model):

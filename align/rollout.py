@@ -1,0 +1,174 @@
+"""Rollouts as what a run reads: questions, the live policy's answers, rewards, credit, and batches of all that.
+
+    rows = Rollouts(questions=FromTask(Sums()), rewards=(Part('right', Verified(Sums())),), vocabulary=chat.rows.vocabulary)
+    grpo = Run(restore=chat, rows=rows, objective=GRPO(), ...)
+
+An iteration asks `asked` questions, takes `group` answers to each from the policy as it is, judges them, and is learnt from
+`epochs` times, `batch` rows a step, in an order of its own each time. What it was sampled with, it is learnt with: the ids,
+the temperature, the code that gives log-probs.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from align.constraint import Limit
+from align.credit import Credit, Grouped
+from align.critic import Critic
+from align.kl import Controller, Fixed
+from align.questions import Asking
+from align.rewards import Part
+from model.adapt import LoRA
+from model.chat import ChatML, Template
+from model.errors import ConfigError
+from train.artifact import digest, how
+from train.build import Built
+from train.data.vocabulary import Vocabulary
+from train.run import Run
+from train.types import Form, Judge, Setting, Source
+
+
+class Truncated(ABC):
+  """What is made of answers that the limit ended, not they themselves."""
+
+  @abstractmethod
+  def __call__(self, rewards_B: np.ndarray, mask_BT: np.ndarray, cut_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Their rewards and masks among those of all; `cut_B` says which they are."""
+
+
+@dataclass(frozen=True)
+class Kept(Truncated):
+  """They are answers like the others."""
+
+  def __call__(self, rewards_B: np.ndarray, mask_BT: np.ndarray, cut_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rewards_B, mask_BT
+
+
+@dataclass(frozen=True)
+class Charged(Truncated):
+  """They lose so much of their reward (Huang et al. 2024)."""
+
+  price: float = 1.0
+
+  def __call__(self, rewards_B: np.ndarray, mask_BT: np.ndarray, cut_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.where(cut_B, rewards_B - np.float32(self.price), rewards_B), mask_BT
+
+
+@dataclass(frozen=True)
+class Ignored(Truncated):
+  """Nothing is learnt from their tokens (overlong filtering, Yu et al. 2025); the others are still compared with them."""
+
+  def __call__(self, rewards_B: np.ndarray, mask_BT: np.ndarray, cut_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rewards_B, np.where(cut_B[:, None], np.float32(0), mask_BT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+  """What is asked, of whom, and what of it is learnt.
+
+  `kl` is the price of a nat of distance from the reference, taken off the reward (estimator k1); the reference is the run's
+  parent. `importance` caps p / q where the log-probs of sampling (q) and of learning (p) differ (Yao et al. 2025). `refill`
+  times, questions whose answers all got one reward give their places to new ones (dynamic sampling, Yu et al. 2025). `by`
+  is who writes: a teacher, or the policy itself.
+  """
+
+  questions: Asking
+  rewards: tuple[Part, ...]
+  vocabulary: Vocabulary
+  template: Template = ChatML()
+  credit: Credit = Grouped()
+  asked: int = 32
+  group: int = 8
+  prompt_tokens: int = 128             # longer ones are passed over
+  answer_tokens: int = 128
+  temperature: float = 1.0
+  epochs: int = 1
+  truncated: Truncated = Kept()
+  kl: Controller = Fixed(0.0)
+  limits: tuple[Limit, ...] = ()
+  importance: float = 2.0
+  refill: int = 0
+  by: Run | None = None
+  seed: int = 0
+  lot: int = how(64)                   # answers written at a time
+
+  def __post_init__(self):
+    counts = {name: getattr(self, name) for name in ('asked', 'group', 'prompt_tokens', 'answer_tokens', 'epochs', 'lot')}
+    if min(counts.values()) < 1 or self.refill < 0 or not self.temperature > 0 or not self.importance > 0:
+      said = ', '.join(f'{name} = {value}' for name, value in counts.items())
+      raise ConfigError('config.out-of-range', f'{said}, refill = {self.refill}, temperature = {self.temperature}, '
+                        f'importance = {self.importance}', 'counts are 1 or more, temperature and importance above 0',
+                        'mend the one that is not')
+    names = [part.name for part in self.rewards] + [limit.name for limit in self.limits]
+    if not self.rewards or len(set(names)) < len(names):
+      raise ConfigError('config.rewards', f'rewards and limits {", ".join(names)}', 'there is at least one reward, and each '
+                        'has a name of its own', 'name them apart')
+    if self.credit.compares and self.group < 2:
+      raise ConfigError('config.group', f'group = {self.group}, credit = {type(self.credit).__name__}',
+                        'it compares the answers to a question', 'use a group of 2 or more')
+
+  @property
+  def form(self) -> Form:
+    return self.credit.form
+
+  @property
+  def length(self) -> int:
+    return self.prompt_tokens + self.answer_tokens - 1
+
+  @property
+  def reads(self) -> int:
+    return self.length
+
+  @property
+  def answers(self) -> int:
+    """Rows of an iteration."""
+    return self.asked * self.group
+
+  @property
+  def critics(self) -> tuple[str, ...]:
+    """The names of the critics that it asks."""
+    return ('reward', *(limit.name for limit in self.limits)) if self.credit.critic else ()
+
+  def referred(self, run: Run) -> bool:
+    """Whether answers are compared with what a reference makes of them."""
+    return self.kl.beta > 0 or getattr(run.objective, 'beta', 0.0) > 0
+
+  def check(self, run: Run) -> None:
+    """Raises: ConfigError where batches, critics, temperature, reference or teacher do not suit the run."""
+    if self.answers % run.batch:
+      raise ConfigError('config.batch', f'batch = {run.batch}, {self.asked} x {self.group} answers an iteration',
+                        'an iteration is a whole number of batches', f'use a batch that divides {self.answers}')
+    there = [edit.of for edit in run.lineage_of_edits if isinstance(edit, Critic)]
+    if missing := [of for of in self.critics if of not in there]:
+      raise ConfigError('config.critic', f'credit = {type(self.credit).__name__}, edits = {run.edits}',
+                        f'there is no critic of {", ".join(missing)}', f'put Critic({missing[0]!r}) last among the edits')
+    learnt = getattr(run.objective, 'temperature', self.temperature)
+    if learnt != self.temperature:
+      raise ConfigError('config.temperature', f'objective at {learnt}, rollouts at {self.temperature}',
+                        'ratios and distances mean something at the temperature of sampling alone', 'use one for both')
+    if self.referred(run) and run.restore is None:
+      raise ConfigError('config.no-reference', 'restore = None', 'the distance from a reference has a price, and the '
+                        'reference is the parent', 'set restore, or kl to Fixed(0.0) and beta to 0')
+    if self.by is not None and (self.form != 'text' or digest(self.by.rows.vocabulary) != digest(self.vocabulary)):
+      raise ConfigError('config.teacher', f'by = {self.by.name}, credit = {type(self.credit).__name__}', 'what another model '
+                        'of the same vocabulary writes is learnt like a text', 'use Everyone(), Best() or Above(...)')
+
+  def holds(self, run: Run, built: Built) -> dict[str, Any]:
+    """The abstract trees that are held beside the state: a reference, unless it is the base under adapters."""
+    return {'reference': jax.tree.map(lambda leaf: leaf, built.abstract.params)} if self.keeps_reference(run) else {}
+
+  def keeps_reference(self, run: Run) -> bool:
+    """Whether the reference is a model of its own: it is none where adapters began on it."""
+    return self.referred(run) and not any(isinstance(edit, LoRA) for edit in run.edits)
+
+  def open(self, setting: Setting) -> Source:
+    from align.rollout_source import RolloutSource  # what only training needs
+    return RolloutSource(self, setting)
+
+  def judge(self, setting: Setting, rows: int) -> Judge:
+    """The rewards of sampled answers to so many held-out questions, their length, and their distance from the reference."""
+    from align.rollout_judge import HeldoutAnswers
+    return HeldoutAnswers(self, setting, rows)

@@ -1,0 +1,34 @@
+"""What a policy is worth on questions that it never learnt from."""
+
+from dataclasses import replace
+from itertools import count, islice
+
+from align.rollout import Rollouts
+from align.rollout_source import Crew
+from align.sampler import keys
+from train.data.pipeline import Placement
+from train.types import Params, Setting
+
+HELDOUT = 1             # added to the seed, so that no answer is drawn with a key of training
+
+
+class HeldoutAnswers:
+  """A `train.types.Judge`: one sampled answer to each of the first held-out questions, the same chance every time."""
+
+  def __init__(self, rollouts: Rollouts, setting: Setting, rows: int):
+    self.rollouts = replace(rollouts, by=None) if rollouts.by else rollouts
+    self.crew = Crew(self.rollouts, setting, Placement(setting.built.mesh, setting.run.batch))
+    questions = rollouts.questions.open(setting.store, 'heldout')
+    fits = ((number, question) for number in count() if len(self.crew.writer.prompt(question := questions(number)))
+            <= rollouts.prompt_tokens)
+    self.numbers, self.questions = zip(*islice(fits, rows))
+
+  def __call__(self, params: Params) -> dict[str, float]:
+    """The mean reward, each part of it and each cost, the length in tokens, and the KL from the reference in nats an answer."""
+    lot = self.crew.write(params, list(self.questions), keys(self.rollouts.seed + HELDOUT, self.numbers, 1))
+    scored = self.crew.score(params, lot, self.rollouts.length + 1, ())
+    parts = {name: float(values.mean()) for name, values in lot.rewards.items()} if len(lot.rewards) > 1 else {}
+    found = {'reward': float(lot.total_B.mean())} | parts | {'answer_tokens': float(scored.columns['mask'].sum(1).mean())}
+    if scored.ref_BT is not None:
+      found['kl'] = float(scored.kl_BT.sum(1).mean())
+    return {f'heldout_{name}': value for name, value in found.items()}

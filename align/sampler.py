@@ -1,0 +1,133 @@
+"""Answers from a model, and what models make of them: the two halves of a rollout, without rewards.
+
+Rows have room for the longest prompt and the longest answer: tokens i32[B, T], segments i32[B, T] (1 on what is there) and
+mask f32[B, T] (1 on what was sampled). Whatever belongs to a token (a log-prob, a value before it was chosen) lies at its
+own place in [B, T]; `train.objectives.shift` is what moves it under the position that foretold it.
+
+Letters: B rows, T = L + 1 positions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from align.critic import policy, values
+from align.questions import Question
+from align.rewards import Answer
+from model.chat import Template, ends, prompt, reply
+from model.decoder import Model
+from model.generate import generate
+from model.sampling import Sampling
+from model.sharding import pin
+from model.tokenizer import Tokenizer
+from train.data.pipeline import Placement
+from train.objectives import shift
+from train.types import Batch, Params
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Writer:
+  """How answers are written. `rows` of them at a time, which changes nothing but memory."""
+
+  model: Model
+  tokenizer: Tokenizer
+  template: Template
+  answer_tokens: int
+  temperature: float
+  rows: int
+
+  def prompt(self, question: Question) -> list[int]:
+    """The ids that an answer goes on from."""
+    return prompt(self.template, self.tokenizer, question.messages)
+
+  def __call__(self, params: Params, questions: Sequence[Question], keys: jax.Array) -> tuple[list[Answer], list[np.ndarray]]:
+    """An answer to each, drawn with a key of its own, and the log-probs of its ids as they were when they were drawn."""
+    ending, answers, logps = ends(self.template, self.tokenizer), [], []
+    for begin in range(0, len(questions), self.rows):
+      lot = questions[begin:begin + self.rows]
+      prompts = [self.prompt(question) for question in lot]
+      made = generate(self.model, policy(params), prompts, max_new=self.answer_tokens, sampling=Sampling(self.temperature),
+                      key=keys[begin:begin + self.rows], eos=ending.eos, stop=ending.stop, limit=self.tokenizer.size)
+      answers += [Answer(question, np.array(before, np.int32), ids, reply(self.template, self.tokenizer, ids.tolist()).content,
+                         reason) for question, before, ids, reason in zip(lot, prompts, made.tokens, made.reasons)]
+      logps += made.logps
+    return answers, logps
+
+
+def keys(seed: int, numbers: Sequence[int], group: int) -> jax.Array:
+  """A key for each of `group` answers to each question, by the question's number: [len(numbers) * group]."""
+  def one(number, place):
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), number), place)
+
+  pairs = np.array([(number % 2**31, place) for number in numbers for place in range(group)], np.uint32)
+  return jax.vmap(one)(pairs[:, 0], pairs[:, 1])
+
+
+def laid(answers: Sequence[Answer], length: int) -> Columns:
+  """The answers after their prompts as rows of `length` tokens, which must do."""
+  tokens, segments, mask = (np.zeros((len(answers), length), kind) for kind in (np.int32, np.int32, np.float32))
+  for row, answer in enumerate(answers):
+    begin, end = len(answer.prompt), len(answer.prompt) + len(answer.ids)
+    tokens[row, :begin], tokens[row, begin:end] = answer.prompt, answer.ids
+    segments[row, :end], mask[row, begin:end] = 1, 1
+  return {'tokens': tokens, 'segments': segments, 'mask': mask}
+
+
+def along(each: Sequence[np.ndarray], answers: Sequence[Answer], length: int) -> np.ndarray:
+  """Numbers of sampled ids at their ids' places, f32[B, length], 0 elsewhere."""
+  row_BT = np.zeros((len(answers), length), np.float32)
+  for row, answer, numbers in zip(row_BT, answers, each):
+    row[len(answer.prompt):len(answer.prompt) + len(numbers)] = numbers
+  return row_BT
+
+
+def at_tokens(x_BL: jax.Array, weights_BL: jax.Array) -> jax.Array:
+  """What was foretold at position t, under the token that it foretold: [B, L + 1], 0 where nothing counts."""
+  return jnp.pad(jnp.where(weights_BL > 0, x_BL, 0.0), ((0, 0), (1, 0)))
+
+
+class Read(NamedTuple):
+  """What a policy and its critics make of rows, f32[B, T] at the places of tokens."""
+
+  logp: np.ndarray
+  values: dict[str, np.ndarray]
+
+
+class Reader:
+  """Reads rows with the code that the step uses, `placement.batch` at a time: log-probs at the temperature of sampling."""
+
+  def __init__(self, model: Model, temperature: float, placement: Placement):
+    self.placement = placement
+
+    def logps(params: Params, batch: Batch) -> jax.Array:
+      row = shift(batch)
+      hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
+      return at_tokens(model.logp(params, hidden.x_BLD, row.targets_BL, temperature), row.weights_BL)
+
+    def read(params: Params, batch: Batch, critics: tuple[str, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+      row = shift(batch)
+      foretold = {of: at_tokens(values(model, params, of, row.inputs_BL, row.segments_BL), row.weights_BL) for of in critics}
+      return pin(logps(params, batch), None, None), {of: pin(x_BT, None, None) for of, x_BT in foretold.items()}
+
+    self.read = jax.jit(read, static_argnames='critics')
+
+  def __call__(self, params: Params, columns: Columns, critics: tuple[str, ...] = ()) -> Read:
+    size, place = self.placement.batch, self.placement
+    parts = []
+    for begin in range(0, len(columns['tokens']), size):
+      lot = {name: filled(column[begin:begin + size], size)[place.rows] for name, column in columns.items()}
+      parts.append(jax.device_get(self.read(params, place(lot), critics)))
+    count = len(columns['tokens'])
+    return Read(np.concatenate([logp for logp, _ in parts])[:count],
+                {of: np.concatenate([found[of] for _, found in parts])[:count] for of in critics})
+
+
+def filled(column: np.ndarray, size: int) -> np.ndarray:
+  """The column with rows of zeros after it."""
+  return np.pad(column, [(0, size - len(column))] + [(0, 0)] * (column.ndim - 1))
