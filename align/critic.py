@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from model.decoder import OWN, Model, box
+from model.decoder import Model, box, own
 from model.edit import Edit
 from model.errors import ConfigError
 from model.lowrank import adapted, adapters, detach, over
@@ -33,25 +33,20 @@ class Critic(Edit):
     critics = params.get('critics', {})
     if self.of in critics:
       raise ConfigError('edit.twice', f'Critic({self.of!r})', 'there is one of that name', 'leave one out of the edits')
-    own = {name: part for name, part in params.items() if name in OWN}
     table: Any = params['embedding']['table']
     head_D: Any = jnp.zeros((table.value if is_box(table) else table).shape[1])
     if is_box(table):
       head_D = box(head_D.shape, 'width')
-    trunk = jax.tree.map(jnp.array, adapters(own) if adapted(own) else own)
+    model = own(params)
+    trunk = jax.tree.map(jnp.array, adapters(model) if adapted(model) else model)
     return {**params, 'critics': {**critics, self.of: {**trunk, 'score': {'vector': head_D}}}}
-
-
-def policy(params: Params) -> Params:
-  """The tree without what stands beside the model."""
-  return {name: part for name, part in params.items() if name in OWN}
 
 
 def values(model: Model, params: Params, of: str, tokens_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
   """What a critic foretells after each token, f32[B, L]: position t has read the tokens up to t, and not yet t + 1."""
-  critic, own = params['critics'][of], policy(params)
-  trunk = {name: part for name, part in critic.items() if name != 'score'}
-  if adapted(own):
-    trunk = over(trunk, detach(own))
+  critic, policy = params['critics'][of], own(params)
+  trunk = own(critic)
+  if adapted(policy):
+    trunk = over(trunk, detach(policy))
   x_BLD = model.hidden(trunk, tokens_BL, segments_BL).x_BLD
   return (x_BLD.astype(jnp.float32) * critic['score']['vector'].astype(jnp.float32)).sum(-1)

@@ -25,6 +25,7 @@ from align.pair_tokens import PairSplit, PairTokens
 from model.adapt import LoRA
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, digest, how, read_json, write_json
+from train.build import Built
 from train.data.document import SPLITS, Split
 from train.data.pipeline import Batches, Placement
 from train.data.shuffle import key, permutation
@@ -186,6 +187,9 @@ class PairRows:
   def visits(self, store: Store) -> PairVisits:
     """The order of all pairs. Raises: DataError if they are not as they were made."""
     return PairVisits(self.pairs.open(store, 'train'), self.length, self.seed)
+
+  def holds(self, run: Run, built: Built) -> dict[str, Any]:
+    return {}
 
   def open(self, setting: Setting) -> Batches:
     return self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)

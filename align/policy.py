@@ -17,9 +17,9 @@ import jax
 
 from align import losses
 from align.average import Average, PerAnswer, PerToken
-from align.critic import policy, values
+from align.critic import values
 from align.kl import k3
-from model.decoder import Model
+from model.decoder import Model, own
 from model.errors import ConfigError
 from train.objectives import Shifted, shift
 from train.types import Batch, Form, Loss, LossFn, Mean, Objective, Params
@@ -86,7 +86,7 @@ class GRPO(Objective):
 
   def taken(self, model: Model, params: Params, batch: Batch) -> Step:
     """The forward pass."""
-    row, params = shift(batch), policy(params)
+    row, params = shift(batch), own(params)
     hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
     logp_BL = model.logp(params, hidden.x_BLD, row.targets_BL, self.temperature)
     every_BL = losses.entropy(model.logits(params, hidden.x_BLD) / self.temperature) if self.entropy else None

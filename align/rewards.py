@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from align.questions import Question
 from align.tasks import Task
 from model.errors import ConfigError, DataError, NumericsError, UserError
 from train.canonical import how
+from train.run import Run
 from train.types import Setting
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ class Reward(ABC):
   @abstractmethod
   def open(self, setting: Setting) -> Scores:
     """A function of many answers, which gives a number for each."""
+
+  def holds(self, run: Run) -> Any:
+    """The abstract arrays that it keeps on the devices of a run."""
+    return None
 
 
 class TextReward(Reward):

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from align.constraint import Limit
@@ -23,6 +22,7 @@ from align.questions import Asking
 from align.rewards import Part
 from model.adapt import LoRA
 from model.chat import ChatML, Template
+from model.decoder import own
 from model.errors import ConfigError
 from train.artifact import digest, how
 from train.build import Built
@@ -158,7 +158,8 @@ class Rollouts:
 
   def holds(self, run: Run, built: Built) -> dict[str, Any]:
     """The abstract trees that are held beside the state: a reference, unless it is the base under adapters."""
-    return {'reference': jax.tree.map(lambda leaf: leaf, built.abstract.params)} if self.keeps_reference(run) else {}
+    reference = {'the reference': own(built.abstract.params)} if self.keeps_reference(run) else {}
+    return reference | {f'the reward {part.name}': tree for part in self.rewards if (tree := part.reward.holds(run))}
 
   def keeps_reference(self, run: Run) -> bool:
     """Whether the reference is a model of its own: it is none where adapters began on it."""

@@ -13,12 +13,12 @@ import numpy as np
 
 from align.buffer import packed, unpacked
 from align.constraint import Held
-from align.critic import policy
 from align.questions import Question
 from align.rewards import Jury
 from align.rollout import Rollouts
 from align.rollout_rows import Lot, Scored, joined, rows_of
 from align.sampler import Columns, Reader, Writer, keys, laid
+from model.decoder import own
 from model.errors import CheckpointError, DataError
 from model.lowrank import detach
 from train.artifact import digest
@@ -40,7 +40,7 @@ class Crew:
     built, run = setting.built, setting.run
 
     def other(parent: Run) -> Params:
-      return load(replace(parent, mesh=run.mesh), setting.store, jax.devices()).params
+      return load(replace(parent, mesh=run.mesh), setting.store, setting.devices).params
 
     self.writer = Writer(built.model, setting.tokenizer, rollouts.template, rollouts.answer_tokens, rollouts.temperature,
                          rollouts.lot)
@@ -62,7 +62,7 @@ class Crew:
     logp_BT, values = self.reader(params, columns, critics)
     if not self.referred:
       return Scored(columns, logp_BT, values, None)
-    reference = detach(policy(params)) if self.kept is None else self.kept
+    reference = detach(own(params)) if self.kept is None else self.kept
     return Scored(columns, logp_BT, values, self.reader(reference, columns).logp)
 
 

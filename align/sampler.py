@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from align.critic import policy, values
+from align.critic import values
 from align.questions import Question
 from align.rewards import Answer
 from model.chat import Template, ends, prompt, reply
-from model.decoder import Model
+from model.decoder import Model, own
 from model.generate import generate
 from model.sampling import Sampling
 from model.sharding import pin
@@ -52,7 +52,7 @@ class Writer:
     for begin in range(0, len(questions), self.rows):
       lot = questions[begin:begin + self.rows]
       prompts = [self.prompt(question) for question in lot]
-      made = generate(self.model, policy(params), prompts, max_new=self.answer_tokens, sampling=Sampling(self.temperature),
+      made = generate(self.model, own(params), prompts, max_new=self.answer_tokens, sampling=Sampling(self.temperature),
                       key=keys[begin:begin + self.rows], eos=ending.eos, stop=ending.stop, limit=self.tokenizer.size)
       answers += [Answer(question, np.array(before, np.int32), ids, reply(self.template, self.tokenizer, ids.tolist()).content,
                          reason) for question, before, ids, reason in zip(lot, prompts, made.tokens, made.reasons)]

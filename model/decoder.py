@@ -33,6 +33,11 @@ Key = jax.Array
 OWN = ('embedding', 'positions', 'layers', 'norm', 'head')      # the parts of a tree that a model itself reads
 
 
+def own(params: Params) -> Params:
+  """The tree without what edits put beside the model."""
+  return {name: part for name, part in params.items() if name in OWN}
+
+
 class Hidden(NamedTuple):
   """What the last norm gives, before the head."""
 
@@ -185,5 +190,5 @@ def laid_out(config: Decoder, params: Params) -> Params:
 
   head = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
   layers = split(params['layers'], config.layers)
-  own = {name: part for name, part in params.items() if name in OWN}
-  return jax.tree_util.tree_map_with_path(cast, {**own, 'head': {'weight': head}, 'layers': layers}, is_leaf=is_weight)
+  ready_made = {**own(params), 'head': {'weight': head}, 'layers': layers}
+  return jax.tree_util.tree_map_with_path(cast, ready_made, is_leaf=is_weight)

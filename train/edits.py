@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import jax
 
-from model.decoder import OWN
+from model.decoder import OWN, own
 from model.edit import Edit
 from model.errors import ConfigError
 from model.lowrank import adapted, adapters, bases, keyed
@@ -31,9 +31,8 @@ def split(params: Params) -> tuple[Params, Frozen]:
   Raises: ConfigError `edit.nothing-learns` for weights in few bits without adapters.
   """
   if adapted(params):
-    own = {name: part for name, part in params.items() if name in OWN}
-    added = {name: part for name, part in params.items() if name not in OWN}
-    return adapters(own) | added, {'base': bases(own) | jax.tree.map(lambda _: None, added, is_leaf=is_box)}
+    model, added = own(params), {name: part for name, part in params.items() if name not in OWN}
+    return adapters(model) | added, {'base': bases(model) | jax.tree.map(lambda _: None, added, is_leaf=is_box)}
   if any(isinstance(w, Quantized) for w in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Quantized))):
     raise ConfigError('edit.nothing-learns', 'edits have Quantize and no adapter', 'weights in few bits get no gradient',
                       'put LoRA after Quantize among the edits')

@@ -121,7 +121,8 @@ class Run(Artifact):
 
   def price(self) -> dict[str, str]:
     """What it will cost, in words."""
-    return price(self.build(), self.batch, self.rows.reads, self.steps)
+    built = self.build()
+    return price(built, self.batch, self.rows.reads, self.steps, self.rows.holds(self, built))
 
   def remains(self, folder: Path) -> str:
     """How far it came."""

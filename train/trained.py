@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from model.decoder import Model
+from model.adapt import DoRA, LoRA
+from model.decoder import Model, own
 from model.errors import CheckpointError, ConfigError
+from model.lowrank import over
+from model.quantize import Quantize
 from model.sharding import MeshShape
 from model.tokenizer import Tokenizer
-from train.artifact import Store
+from train.artifact import Store, digest
 from train.build import Built, begun, build
 from train.edits import join
 from train.optimizer import Average, averaged
@@ -37,9 +40,10 @@ class Trained(NamedTuple):
   step: int
 
 
-def load(run: 'Run', store: Store, devices: list[jax.Device] | None = None) -> Trained:
+def load(run: 'Run', store: Store, devices: list[jax.Device] | None = None, base: Params | None = None) -> Trained:
   """The newest verified parameters of a run, on `devices`: this process's own, or those of a job that opens it together.
 
+  With `base`, the plain tree of a model that lies there already, the run's adapters are laid over that: see `same_base`.
   Raises: CheckpointError if it holds none.
   """
   devices = jax.local_devices() if devices is None else devices
@@ -49,9 +53,21 @@ def load(run: 'Run', store: Store, devices: list[jax.Device] | None = None) -> T
   if not look.seals and not look.lost:
     raise CheckpointError('checkpoint.none', str(folder), f'{run.name} has not saved anything yet', 'launch it first')
   state, _ = reading.load(folder, judged_by(built.abstract))
-  frozen = foundation(run, built, store, devices)[1] if built.frozen else {}
-  params = join(params_of(state), frozen)
+  learned = params_of(state)
+  if base is not None:
+    params = learned | over(own(learned), base)
+  else:
+    params = join(learned, foundation(run, built, store, devices)[1] if built.frozen else {})
   return Trained(run, built.model, params, run.rows.vocabulary.load(store), int(state.step))
+
+
+def same_base(one: 'Run', other: 'Run') -> bool:
+  """Whether the adapters of two runs lie over the same frozen weights, so that those need to be held once alone."""
+  def base(run: 'Run') -> tuple[str, ...]:
+    before = [digest(edit) for edit in run.edits if isinstance(edit, Quantize)]
+    return (digest(run.restore), *before) if any(isinstance(edit, LoRA) for edit in run.edits) else ()
+
+  return base(one) == base(other) != () and not any(isinstance(edit, DoRA) for edit in (*one.edits, *other.edits))
 
 
 def foundation(run: 'Run', built: Built, store: Store, devices: list[jax.Device]) -> tuple[Params | None, Frozen]:

@@ -110,6 +110,11 @@ class Setting(NamedTuple):
   tokenizer: Tokenizer
   frozen: Frozen
 
+  @property
+  def devices(self) -> list[jax.Device]:
+    """Those of the mesh."""
+    return list(self.built.mesh.devices.flat)
+
 
 Judge = Callable[[Params], dict[str, float]]      # of the whole parameters: what is written down of them, by name
 
@@ -130,6 +135,9 @@ class Feed(Protocol):
 
   def check(self, run: 'Run') -> None:
     """Returns when the rest of the run suits it. Raises: ConfigError."""
+
+  def holds(self, run: 'Run', built: 'Built') -> dict[str, Any]:
+    """The abstract arrays, by what they are, that lie on the devices beside the state while it is read."""
 
   def open(self, setting: Setting) -> Source:
     """Its batches, from the first. Raises: UserErrors where what it reads is not as it was made."""

@@ -1,7 +1,7 @@
 """What a run reads: tokens laid into rows of `length + 1`, in an order of their own for every epoch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jax.sharding import Mesh
 
@@ -22,6 +22,7 @@ from train.eval.perplexity import Scorer
 from train.types import Form, Judge, Params, Setting
 
 if TYPE_CHECKING:
+  from train.build import Built
   from train.run import Run
 
 
@@ -56,6 +57,9 @@ class Rows:
 
   def check(self, run: 'Run') -> None:
     pass
+
+  def holds(self, run: 'Run', built: 'Built') -> dict[str, Any]:
+    return {}
 
   def open(self, setting: Setting) -> Batches:
     return self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
