@@ -22,6 +22,7 @@ def bradley_terry(chosen_B: jax.Array, rejected_B: jax.Array, *, margin: jax.Arr
 
   `label` is the probability that the chosen one is the better, where judges give soft ones.
   """
+  chex.assert_equal_shape([chosen_B, rejected_B])
   return _binary(_f32(chosen_B) - _f32(rejected_B) - margin, label)
 
 

@@ -9,41 +9,24 @@ A conversation is never written out as one text and parsed again. Control tokens
 and become ids through `Tokenizer.controls`; all words, a user's or a template's, go through `Tokenizer.encode`, which
 gives no control id whatever they say. What a template writes between two turns comes before the header of the later one,
 so that a prompt and the answer to it are, id for id, the conversation: `prompt(before) + answer == render(all)`.
+
+Templates are of two kinds: those of families that are known here, made of a header and an end for each turn (`Headed`), and
+those that a published model brings in Jinja (`model.jinja_template`).
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from model.errors import DataError
+from model.template import ROLES, Around, Control, EndOfText, Message, Piece, Pieces, Role, Span, Template
 from model.tokenizer import TURN_END, TURN_START, Tokenizer
 
-Role = Literal['system', 'user', 'assistant', 'tool']
-ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class Message(NamedTuple):
-  """What one side says. `system` sets the scene and stands first, `tool` answers what an assistant asked of a program."""
-
-  role: Role
-  content: str
-
-
-class Control(NamedTuple):
-  """A control token, by its name in the tokenizer."""
-
-  name: str
-
-
-class EndOfText(NamedTuple):
-  """The control token with which a tokenizer ends documents; every tokenizer has one, under a name of its own."""
-
-
-Piece = str | Control | EndOfText
-Pieces = tuple[Piece, ...]
+__all__ = ['ROLES', 'ChatML', 'Control', 'EndOfText', 'Endings', 'Gemma', 'Headed', 'Llama3', 'Message', 'Pieces', 'Plain',
+           'Rendered', 'Role', 'Template', 'check', 'check_controls', 'ends', 'prompt', 'render', 'reply']
 
 
 class Rendered(NamedTuple):
@@ -61,14 +44,10 @@ class Endings(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Template(ABC):
-  """How a family of models writes conversations down. `system` is for those that bring no system message; '' is none."""
+class Headed(Template):
+  """A template in which each turn is a header, a text and an end."""
 
-  system: str = ''
-
-  names: ClassVar[dict[Role, str]]       # what the family calls the roles that it knows
   between: ClassVar[Pieces] = ()         # what lies between the end of a turn and the header of the next
-  stops: ClassVar[tuple[str, ...]] = ()  # texts that end a turn while generating, beside the end that is learnt
   alternates: ClassVar[bool] = False     # user and assistant take turns, and the user begins
 
   @abstractmethod
@@ -83,15 +62,41 @@ class Template(ABC):
     """A message's text as it stands in the turn."""
     return text
 
-  def turns(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages as turns, with the default system message where they bring none."""
-    if self.system and messages[0].role != 'system':
-      return Message('system', self.system), *messages
-    return tuple(messages)
+  def spans(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[Span]:
+    for index, (role, content) in enumerate(self.turns(messages)):
+      yield (*(self.between if index else ()), *self.header(self.names[role])), False
+      yield (self.content(content), *self.end(role)), role == 'assistant'
+
+  def asking(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[Span]:
+    if self.alternates and messages[-1].role != 'user':
+      raise DataError('chat.order', f'message {len(messages)} of {len(messages)} is of the role {messages[-1].role!r}',
+                      f'in {type(self).__name__} an answer follows a user message', 'end with a user message')
+    yield from self.spans(tokenizer, messages)
+    yield (*self.between, *self.header(self.names['assistant'])), False
+
+  def around(self, tokenizer: Tokenizer) -> Around:
+    return Around(self.content(''), self.end('assistant'))
+
+  def controls_needed(self) -> frozenset[str]:
+    pieces = (*self.between, *(piece for role, name in self.names.items() for piece in (*self.header(name), *self.end(role))))
+    return frozenset(piece.name for piece in pieces if isinstance(piece, Control))
+
+  def accept(self, messages: Sequence[Message], where: str) -> None:
+    if not self.alternates:
+      return
+    begin = int(messages[0].role == 'system')
+    for index, (role, _) in enumerate(messages[begin:]):
+      if role != ('user', 'assistant')[index % 2]:
+        raise DataError('chat.order', f'{where}: message {begin + index + 1} of {len(messages)} is of the role {role!r}',
+                        f'in {type(self).__name__} user and assistant take turns, the user first',
+                        'join messages of one side, or use another template')
+    if len(messages) == begin:
+      raise DataError('chat.no-user', where, f'{type(self).__name__} writes a system message into the first user turn',
+                      'add a user message')
 
 
 @dataclass(frozen=True)
-class ChatML(Template):
+class ChatML(Headed):
   """`<|im_start|>role, newline, text<|im_end|>, newline`: Qwen, SmolLM and many others."""
 
   names: ClassVar = {'system': 'system', 'user': 'user', 'assistant': 'assistant', 'tool': 'tool'}
@@ -105,7 +110,7 @@ class ChatML(Template):
 
 
 @dataclass(frozen=True)
-class Llama3(Template):
+class Llama3(Headed):
   """Llama 3's: the role between two control tokens, an empty line, the text without blanks around it, `<|eot_id|>`."""
 
   names: ClassVar = {'system': 'system', 'user': 'user', 'assistant': 'assistant', 'tool': 'ipython'}
@@ -121,7 +126,7 @@ class Llama3(Template):
 
 
 @dataclass(frozen=True)
-class Gemma(Template):
+class Gemma(Headed):
   """Gemma's: no system role, so its text opens the first user turn; the assistant is called model; no tools."""
 
   names: ClassVar = {'user': 'user', 'assistant': 'model'}
@@ -145,7 +150,7 @@ class Gemma(Template):
 
 
 @dataclass(frozen=True)
-class Plain(Template):
+class Plain(Headed):
   """`User: text`, an empty line, `Assistant: text`: for models that know no control tokens but bos and eos.
 
   The blank after the colon is encoded with the text, as it is in running text. An answer is learnt to end with eos; a
@@ -173,15 +178,7 @@ def render(template: Template, tokenizer: Tokenizer, messages: Sequence[Message]
   """
   check(template, messages)
   check_controls(template, tokenizer)
-  ids: list[int] = []
-  mask: list[int] = []
-  for index, (role, content) in enumerate(template.turns(messages)):
-    header = _encoded(tokenizer, (*(template.between if index else ()), *template.header(template.names[role])))
-    written = _encoded(tokenizer, (template.content(content), *template.end(role)))
-    ids += header + written
-    mask += [0] * len(header) + [int(role == 'assistant')] * len(written)
-  bos = _opening(tokenizer, ids)
-  return Rendered(np.array(bos + ids, np.int32), np.array([0] * len(bos) + mask, np.uint8))
+  return _rendered(tokenizer, template.spans(tokenizer, messages))
 
 
 def prompt(template: Template, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
@@ -189,16 +186,14 @@ def prompt(template: Template, tokenizer: Tokenizer, messages: Sequence[Message]
 
   Raises: DataError as `render` does, and where it is not the assistant's turn.
   """
-  before = render(template, tokenizer, messages).ids.tolist()
-  if template.alternates and messages[-1].role != 'user':
-    raise DataError('chat.order', f'message {len(messages)} of {len(messages)} is of the role {messages[-1].role!r}',
-                    f'in {type(template).__name__} an answer follows a user message', 'end with a user message')
-  return [*before, *_encoded(tokenizer, (*template.between, *template.header(template.names['assistant'])))]
+  check(template, messages)
+  check_controls(template, tokenizer)
+  return _rendered(tokenizer, template.asking(tokenizer, messages)).ids.tolist()
 
 
 def ends(template: Template, tokenizer: Tokenizer) -> Endings:
   """What ends the assistant's turn: the id that it learns to end with, the end of a document, and the template's stops."""
-  *_, last = _encoded(tokenizer, template.end('assistant'))
+  *_, last = _encoded(tokenizer, template.around(tokenizer).after)
   stops = {(tokenizer.eos,), *(tuple(tokenizer.encode(text)) for text in template.stops)} - {(last,)}
   return Endings(last, tuple(sorted(stops)))
 
@@ -209,7 +204,9 @@ def reply(template: Template, tokenizer: Tokenizer, ids: Iterable[int]) -> Messa
   written = list(ids)
   ending = next((sequence for sequence in ((eos,), *stop) if tuple(written[-len(sequence):]) == sequence), ())
   text = tokenizer.decode(written[:len(written) - len(ending)])
-  return Message('assistant', text.removeprefix(template.content('')))
+  before, after = template.around(tokenizer)
+  closing = ''.join(piece for piece in after if isinstance(piece, str))
+  return Message('assistant', text.removeprefix(before).removesuffix(closing if ending == (eos,) else ''))
 
 
 def check(template: Template, messages: Sequence[Message], where: str = 'the conversation') -> None:
@@ -220,7 +217,6 @@ def check(template: Template, messages: Sequence[Message], where: str = 'the con
   if not messages:
     raise DataError('chat.empty', where, 'it has no messages', 'give at least one')
   known = sorted({'system', *template.names})
-  begin = int(messages[0].role == 'system')
   for index, (role, _) in enumerate(messages):
     place = f'{where}: message {index + 1} of {len(messages)} is of the role {role!r}'
     if role not in known:
@@ -229,23 +225,26 @@ def check(template: Template, messages: Sequence[Message], where: str = 'the con
     if role == 'system' and index:
       raise DataError('chat.late-system', place, 'a system message sets the scene, so it can only be the first',
                       'put it first, or into a user message')
-    if template.alternates and index >= begin and role != ('user', 'assistant')[(index - begin) % 2]:
-      raise DataError('chat.order', place, f'in {type(template).__name__} user and assistant take turns, the user first',
-                      'join messages of one side, or use another template')
-  if template.alternates and len(messages) == begin:
-    raise DataError('chat.no-user', where, f'{type(template).__name__} writes a system message into the first user turn',
-                    'add a user message')
+  template.accept(messages, where)
 
 
 def check_controls(template: Template, tokenizer: Tokenizer) -> None:
   """Returns when the tokenizer has every control token of the template. Raises: DataError that names the missing ones."""
-  pieces = (*template.between, *(piece for role, name in template.names.items()
-                                 for piece in (*template.header(name), *template.end(role))))
-  named = {piece.name for piece in pieces if isinstance(piece, Control)}
-  if missing := sorted(named - tokenizer.controls.keys()):
+  if missing := sorted(template.controls_needed() - tokenizer.controls.keys()):
     raise DataError('chat.no-control', f'{type(template).__name__}: {", ".join(missing)}',
                     f'the tokenizer has no control token of that name; it has {", ".join(tokenizer.controls)}',
                     'use a template of its own family; Plain goes with every tokenizer')
+
+
+def _rendered(tokenizer: Tokenizer, spans: Iterable[Span]) -> Rendered:
+  ids: list[int] = []
+  mask: list[int] = []
+  for pieces, learnt in spans:
+    written = _encoded(tokenizer, pieces)
+    ids += written
+    mask += [int(learnt)] * len(written)
+  bos = _opening(tokenizer, ids)
+  return Rendered(np.array(bos + ids, np.int32), np.array([0] * len(bos) + mask, np.uint8))
 
 
 def _encoded(tokenizer: Tokenizer, pieces: Pieces) -> list[int]:
