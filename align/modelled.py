@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from align.pair_rows import PairRows, each, lots
+from align.pair_rows import PairRows
+from align.reference import each, lots
 from align.reward import RewardModel, score
 from align.rewards import Answer, Reward, Scores
 from align.sampler import filled, laid
@@ -90,7 +91,7 @@ class Modelled(Reward):
                         f'{run.rows.vocabulary.name}', 'use one that learnt in the policy\'s vocabulary')
     mean, deviation = self.scale.open(setting.store)
     base = detach(own(setting.frozen['base'])) if same_base(run, setting.run) else None
-    trained = load(replace(run, mesh=setting.run.mesh), setting.store, setting.devices, base)
+    trained = setting.once(digest(run), lambda: load(replace(run, mesh=setting.run.mesh), setting.store, setting.devices, base))
     place, score_of = Placement(setting.built.mesh, setting.run.batch), scorer(trained.model)
 
     def scores(answers: Sequence[Answer]) -> np.ndarray:

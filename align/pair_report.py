@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import rich
 
-from align.pair_rows import Means, PairRows, ScoredSplit, each, lots
-from align.pair_tokens import PairSplit
+from align.pair_rows import Means, PairRows
+from align.reference import Opened, each, lots
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, how, write_json
 from train.run import Run
@@ -48,7 +48,7 @@ class Agreement(Artifact):
                f'preferred in {result["longer"]:.1%}')
 
 
-def longer(pairs: PairSplit | ScoredSplit, length: int) -> float:
+def longer(pairs: Opened, length: int) -> float:
   """The share of pairs whose chosen side has the answers of more tokens, ties half."""
   counts_NP = np.stack([pairs.row(pair, length)['mask'].sum(1) for pair in range(len(pairs))])
   return float((0.5 * (1.0 + np.sign(counts_NP[:, 0] - counts_NP[:, 1]))).mean())

@@ -11,7 +11,7 @@ Letters: P the two sides, L positions.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +19,14 @@ from typing import NamedTuple
 import numpy as np
 import rich
 
+from align.columns import read_column, write_column
 from align.conversations import Messages
 from align.preferences import Given, Pair, Rated
+from align.review_pairs import SameFilm
 from model.chat import ChatML, Rendered, Template, check, check_controls, render
 from model.errors import ConfigError, DataError
 from model.tokenizer import Tokenizer
-from train.artifact import Artifact, Store, read_json, write_json
+from train.artifact import Artifact, Store, write_json
 from train.data.corpus import TABLE, Corpus
 from train.data.document import SPLITS, Split
 from train.data.encoding import Encoded
@@ -45,25 +47,42 @@ class Sides(NamedTuple):
 
 
 def fit_pair(template: Template, tokenizer: Tokenizer, pair: Pair, length: int, where: str) -> Sides | None:
-  """Both sides in at most `length` tokens after one and the same prompt; None if a side would lose its whole answer.
+  """Both sides as `fit_answers` has them."""
+  fit = fit_answers(template, tokenizer, pair.prompt, (pair.chosen, pair.rejected), length, where)
+  if fit is None:
+    return None
+  chosen, rejected = fit.answers
+  return Sides(chosen, rejected, fit.turns, fit.tokens)
 
-  The system message stays; as few of the prompt's oldest turns are left out as will do for both sides. If they are too
+
+class Fit(NamedTuple):
+  """Answers in tokens, each after the prompt, and what was cut."""
+
+  answers: list[Rendered]
+  turns: int           # oldest messages of the prompt
+  tokens: int          # off the ends of the answers
+
+
+def fit_answers(template: Template, tokenizer: Tokenizer, prompt: Messages, answers: Sequence[Messages], length: int,
+                where: str) -> Fit | None:
+  """All answers in at most `length` tokens after one and the same prompt; None if one of them would be lost as a whole.
+
+  The system message stays; as few of the prompt's oldest turns are left out as will do for all answers. If they are too
   long even after the last question, they lose their ends. Raises: DataError as `check` does.
   """
-  for side in (pair.chosen, pair.rejected):
-    check(template, (*pair.prompt, *side), where)
-  scene = pair.prompt[:int(pair.prompt[0].role == 'system')]
-  asked = pair.prompt[len(scene):]
+  for answer in answers:
+    check(template, (*prompt, *answer), where)
+  scene = prompt[:int(prompt[0].role == 'system')]
+  asked = prompt[len(scene):]
   begins = [place for place, message in enumerate(asked) if place == 0 or message.role == 'user'] or [0]
   for begin in begins:
-    prompt = (*scene, *asked[begin:])
-    sides = [_answer(template, tokenizer, prompt, side) for side in (pair.chosen, pair.rejected)]
+    sides = [_answer(template, tokenizer, (*scene, *asked[begin:]), answer) for answer in answers]
     if max(len(side.ids) for side in sides) <= length:
       break
-  chosen, rejected = (Rendered(side.ids[:length], side.mask[:length]) for side in sides)
-  if not (chosen.mask.any() and rejected.mask.any()):
+  cut = [Rendered(side.ids[:length], side.mask[:length]) for side in sides]
+  if not all(side.mask.any() for side in cut):
     return None
-  return Sides(chosen, rejected, begin, sum(max(0, len(side.ids) - length) for side in sides))
+  return Fit(cut, begin, sum(max(0, len(side.ids) - length) for side in sides))
 
 
 def _answer(template: Template, tokenizer: Tokenizer, prompt: Messages, side: Messages) -> Rendered:
@@ -106,7 +125,7 @@ class PairTokens(Artifact):
 
   corpus: Corpus
   vocabulary: Vocabulary
-  pairing: Given | Rated = Given()
+  pairing: Given | Rated | SameFilm = Given()
   template: Template = ChatML()
   longest: int = 512
 
@@ -131,7 +150,7 @@ class PairTokens(Artifact):
       judged: list[tuple[float, float]] = []
       sides = self._sides(store, split, tokenizer, judged, counts[split])
       splits[split] = write_split(folder, split, sides, tokenizer.bytes_of, sources)
-      hashes[split] = _save(folder, split, judged)
+      hashes[split] = write_column(folder, split, 'judged', np.array(judged, np.float32).reshape(-1, 2))
     write_json(folder / TABLE, counts)
     rich.print(f'pairs {self.name}', *(f'  {split}: {what}: {count:,}' for split in SPLITS
                                        for what, count in counts[split].items() if count), sep='\n')
@@ -146,14 +165,7 @@ class PairTokens(Artifact):
     """The pairs of a split. Raises: DataError if they are not as they were written."""
     folder = store.find(self)
     tokens = open_split(folder, split)
-    try:
-      judged, wanted = np.load(folder / f'{split}.judged.npy'), read_json(folder / PAIRS)[split]
-    except (OSError, ValueError, KeyError) as error:
-      raise DataError('data.damaged', f'{split} pairs in {folder}: {error}', 'a file is missing or cannot be read',
-                      'delete the folder and launch again to make it anew') from None
-    if _sha256(judged) != wanted or len(tokens.offsets) != 2 * len(judged) + 1:
-      raise DataError('data.changed', f'{split} pairs in {folder}', 'margins and labels are not those that were written',
-                      'put the file back, or delete the folder and launch again to make it anew')
+    judged, wanted = read_column(folder, split, 'judged', PAIRS, (len(tokens.offsets) - 1) // 2)
     return PairSplit(tokens, judged, hashlib.sha256(f'{tokens.sha256}{wanted}'.encode()).hexdigest())
 
   def _sides(self, store: Store, split: Split, tokenizer: Tokenizer, judged: list[tuple[float, float]],
@@ -169,14 +181,3 @@ class PairTokens(Artifact):
       judged.append((pair.margin, pair.label))
       for rendered in (sides.chosen, sides.rejected):
         yield Encoded(self.corpus.name, id, rendered.ids, rendered.mask)
-
-
-def _save(folder: Path, split: Split, judged: list[tuple[float, float]]) -> str:
-  """Writes margins and labels and gives their sha256."""
-  array = np.array(judged, np.float32).reshape(-1, 2)
-  np.save(folder / f'{split}.judged.npy', array)
-  return _sha256(array)
-
-
-def _sha256(array: np.ndarray) -> str:
-  return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -61,22 +61,32 @@ def pair_in(record: dict[str, Any], where: str) -> Pair:
   if unknown := sorted(record.keys() - set(FIELDS)):
     raise DataError('pair.unknown-field', f'{where}: {", ".join(unknown)}', f'a pair has {", ".join(FIELDS)}',
                     'remove it: what is not understood would be lost')
-  if ('prompt' in record) == ('messages' in record):
-    raise DataError('pair.no-prompt', where, 'it has both a prompt and messages, or neither', 'give one of the two')
-  asked = 'prompt' if 'prompt' in record else 'messages'
-  pair = Pair(_side(record, asked, 'user', where), _side(record, 'chosen', 'assistant', where),
-              _side(record, 'rejected', 'assistant', where), _number(record, 'margin', 0.0, math.inf, 0.0, where),
-              _number(record, 'label', 0.0, 1.0, 1.0, where))
-  if not pair.prompt:
-    raise DataError('chat.empty', f'{where}: field {asked!r}', 'it has no messages', 'add what was asked')
-  for name in ('chosen', 'rejected'):
-    check_answers(getattr(pair, name), f'{where}: field {name!r}')
+  pair = Pair(prompt_in(record, where), answer_in(record, 'chosen', where), answer_in(record, 'rejected', where),
+              _number(record, 'margin', 0.0, math.inf, 0.0, where), _number(record, 'label', 0.0, 1.0, 1.0, where))
   if pair.chosen == pair.rejected:
     raise DataError('pair.alike', where, 'both sides say the same, so neither is the better', 'mend or remove it')
   return pair
 
 
-def _side(record: dict[str, Any], name: str, role: Role, where: str) -> Messages:
+def prompt_in(record: dict[str, Any], where: str) -> Messages:
+  """What was asked, from the field `prompt` or `messages`. Raises: DataError without just one of them, or if it is empty."""
+  if ('prompt' in record) == ('messages' in record):
+    raise DataError('pair.no-prompt', where, 'it has both a prompt and messages, or neither', 'give one of the two')
+  name = 'prompt' if 'prompt' in record else 'messages'
+  messages = _messages(record, name, 'user', where)
+  if not messages:
+    raise DataError('chat.empty', f'{where}: field {name!r}', 'it has no messages', 'add what was asked')
+  return messages
+
+
+def answer_in(record: dict[str, Any], name: str, where: str) -> Messages:
+  """What a field answers. Raises: DataError where it does not answer, or with nothing."""
+  messages = _messages(record, name, 'assistant', where)
+  check_answers(messages, f'{where}: field {name!r}')
+  return messages
+
+
+def _messages(record: dict[str, Any], name: str, role: Role, where: str) -> Messages:
   """The messages of a field: a list of them, or the text of one."""
   if isinstance(record.get(name), list):
     return messages_in(record[name], f'{where}: field {name!r}')

@@ -98,7 +98,7 @@ class Stages(Artifact):
     with jax.set_mesh(built.mesh):
       base = load(self.base, store)
       frozen = foundation(self.base, built, store, jax.local_devices())[1] if built.frozen else {}
-      jury = Jury(self.judges, Setting(self.base, store, built, base.tokenizer, frozen))
+      jury = Jury(self.judges, Setting(self.base, store, built, base.tokenizer, frozen, {}))
       asked = Asked(self, base, store)
       said = {stage.name: asked.said(load(stage.run, store), jury) for stage in self.stages}
     jury.close()

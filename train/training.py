@@ -53,7 +53,7 @@ class Training:
   def go(self) -> None:
     """Trains and saves what is left."""
     state, self.frozen, position = self.restored()
-    self.setting = Setting(self.run, self.store, self.built, self.tokenizer, self.frozen)
+    self.setting = Setting(self.run, self.store, self.built, self.tokenizer, self.frozen, {})
     self.source: Source = self.run.rows.open(self.setting)
     self.stack.callback(self.source.close)
     if position is not None:

@@ -102,13 +102,23 @@ class Source(Protocol):
 
 
 class Setting(NamedTuple):
-  """One life of a run, as those see it who read, sample or judge for it. `built.mesh` is set while it lasts."""
+  """One life of a run, as those see it who read, sample or judge for it. `built.mesh` is set while it lasts.
+
+  `kept` holds the models of others that they opened, so that each is in memory once: see `once`.
+  """
 
   run: 'Run'
   store: 'Store'
   built: 'Built'
   tokenizer: Tokenizer
   frozen: Frozen
+  kept: dict[str, Any]
+
+  def once(self, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gave when it was first asked for by that name."""
+    if name not in self.kept:
+      self.kept[name] = make()
+    return self.kept[name]
 
   @property
   def devices(self) -> list[jax.Device]:

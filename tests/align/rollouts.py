@@ -58,7 +58,7 @@ def opened(run: Run, store: Store, devices=None):
 
   with jax.set_mesh(built.mesh):
     params, frozen = foundation(run, built, store, devices)
-    setting = Setting(run, store, built, run.rows.vocabulary.load(store), frozen)
+    setting = Setting(run, store, built, run.rows.vocabulary.load(store), frozen, {})
     return setting, run.rows.open(setting), start(built, run.seed, params)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from align.dpo import DPO, SimPO, said
 from align.pair_report import Agreement, longer
-from align.pair_rows import Means, PairRows, Scored, each, lots
+from align.pair_rows import Means, PairRows, Scored
+from align.reference import each, lots
 from align.reward import RewardModel, Score
 from model.adapt import LoRA
 from model.errors import CheckpointError, ConfigError, DataError

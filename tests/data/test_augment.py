@@ -1,7 +1,7 @@
 """Augmentation: copies depend on the seed and the document alone, keep to training documents, and say what they are."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -119,6 +119,18 @@ def test_held_out_documents_are_not_copied_and_no_copy_is_held_out(tmp_path):
     copies = [copy for outcome in outcomes for copy in outcome.documents[1:]]
     assert len(copies) > 90 and not any(copy.id.split('#')[0] in held or held_out(copy.text, 4) for copy in copies)
     assert [outcome.documents[0] for outcome in outcomes] == documents
+
+
+def test_copies_of_what_is_held_out_together_are_not_made_either(tmp_path):
+  """Whatever their own texts hash to: with `by`, only what `meta` says there counts."""
+  documents = [replace(document(f'{TEXT} Number {i}.', str(i)), meta={'film': f'film {i % 20}'}) for i in range(200)]
+  outside = [not held_out(d.meta['film'], 4) for d in documents]
+  local = spared(Noise(swap=0.2), 4, 'film').open()
+  batched = spared(Rewrite(Shouter(), share=1.0), 4, 'film').open(Store(tmp_path))
+  for outcomes in ([local(d) for d in documents], batched(documents)):
+    copied = [len(outcome.documents) == 2 for outcome in outcomes]
+    assert 0.7 * sum(outside) < sum(copied) and all(out or not copy for out, copy in zip(outside, copied))
+    assert any(held_out(d.text, 4) and copy for d, copy in zip(documents, copied))
 
 
 def test_only_augmentations_augment():

@@ -40,10 +40,10 @@ def small(run: Run) -> MeshShape:
 
 def batch_of(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
   """The columns that the run's objective reads."""
-  if run.rows.form == 'pairs':
+  if run.rows.form in ('pairs', 'labels'):
     sides = (run.batch, 2, run.rows.length)
     shapes = dict.fromkeys(('tokens', 'segments', 'mask'), sides) | {'margin': sides[:1], 'label': sides[:1],
-                                                                     'reference': sides[:2]}
+                                                                     'reference': sides[:2], 'kl': sides[:1]}
     return {name: jax.ShapeDtypeStruct(shape, jnp.int32 if name in ('tokens', 'segments') else jnp.float32)
             for name, shape in shapes.items()}
   if run.rows.form == 'rollouts':

@@ -20,15 +20,16 @@ from tqdm import tqdm
 
 from model.errors import ConfigError, DataError, StorageError
 from train.artifact import Artifact, Store, how, read_json, write_json
+from train.canonical import added
 from train.data.clean import SplitLong, Unicode
 from train.data.dedupe import ExactDuplicates, NearDuplicates
-from train.data.document import Document, Split, held_out
+from train.data.document import Document, Split, set_apart
 from train.data.intake import Intake, changed, fingerprints, twins
 from train.data.language import Language
 from train.data.pii import Pii
 from train.data.prepare import Pass
 from train.data.quality import FineWeb, Gopher, GopherRepetition
-from train.data.readers import Reader
+from train.data.readers import Reader, Written
 from train.data.shards import Shards, read_shard
 from train.data.spare import spared
 from train.data.stage import Stage
@@ -47,15 +48,18 @@ ENGLISH: tuple[Stage, ...] = (SplitLong(), Unicode(), Language(), Gopher(), Goph
 class Corpus(Artifact):
   """Documents of `sources` after `stages`, split by the hash of their text; `augment` adds copies of the training ones.
 
-  One in `heldout_modulo` is held out, in the long run. `workers` is the number of processes (None: one a core, but no
-  more than one for 8 MB of files); what comes out does not depend on it. The folder holds the documents, `table.json`
-  (what was dropped and why) and `manifest.json` (hashes of all that was read and written).
+  One in `heldout_modulo` is held out, in the long run. With `heldout_by`, a field of `meta`, documents that say the same
+  there are on one side: by the hash of what they say, so all texts about one film, or by one writer, stay together.
+  `workers` is the number of processes (None: one a core, but no more than one for 8 MB of files); what comes out does not
+  depend on it. The folder holds the documents, `table.json` (what was dropped and why) and `manifest.json` (hashes of all
+  that was read and written).
   """
 
-  sources: tuple[Reader, ...]
+  sources: tuple[Reader | Written, ...]
   stages: tuple[Stage, ...] = ENGLISH
   augment: tuple[Stage, ...] = ()
   heldout_modulo: int = 20
+  heldout_by: str | None = added(None)
   workers: int | None = how(None)
 
   def __post_init__(self):
@@ -98,14 +102,15 @@ class Corpus(Artifact):
     for name in (DOCUMENTS, PART):
       shutil.rmtree(folder / name, ignore_errors=True)
     (folder / PART).mkdir()
-    files = fingerprints([(reader.source, path) for reader in self.sources for path in reader.files()])
+    sources = tuple(source.reader(store) if isinstance(source, Written) else source for source in self.sources)
+    files = fingerprints([(reader.source, path) for reader in sources for path in reader.files()])
     aids = fingerprints([(stage.name, path) for stage in (*self.stages, *self.augment) for path in stage.files()])
-    stages = (*self.stages, *(spared(stage, self.heldout_modulo) for stage in self.augment))
+    stages = (*self.stages, *(spared(stage, self.heldout_modulo, self.heldout_by) for stage in self.augment))
     with Pass(stages, self._workers(files), store) as work, Shards(folder / PART) as shards:
-      intake = Intake(self.sources, work.table)
+      intake = Intake(sources, work.table)
       prepared = work.run(intake.documents())
       for document in tqdm(prepared, f'preparing {self.name}', unit=' documents', leave=False, disable=None):
-        split: Split = 'heldout' if held_out(document.text, self.heldout_modulo) else 'train'
+        split: Split = 'heldout' if set_apart(document, self.heldout_modulo, self.heldout_by) else 'train'
         shards.write(document, split)
         work.table.wrote(document, split)
     table = work.table.json([stage.name for stage in stages])

@@ -32,6 +32,11 @@ def held_out(text: str, modulo: int) -> bool:
   return int(hashlib.sha256(text.encode()).hexdigest(), 16) % modulo == 0
 
 
+def set_apart(document: Document, modulo: int, by: str | None = None) -> bool:
+  """Whether a document is kept from training: by its text, or by what its `meta` says under `by`, where it says that."""
+  return held_out(document.text if by is None else document.meta.get(by, document.text), modulo)
+
+
 def to_line(document: Document) -> str:
   """The document as one line of JSON, with its newline. `from_line` is the way back."""
   fields = {'text': document.text, 'source': document.source, 'id': document.id, 'meta': document.meta}

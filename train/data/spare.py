@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from model.errors import ConfigError
 from train.artifact import Store
-from train.data.document import Document, held_out
+from train.data.document import Document, set_apart
 from train.data.stage import Batched, Local, Outcome, Stage, added, kept
 
 
-def spared(stage: Stage, modulo: int) -> Stage:
+def spared(stage: Stage, modulo: int, by: str | None = None) -> Stage:
   """The augmentation, of training documents only. Raises: ConfigError for a stage that is none."""
   if isinstance(stage, Local):
-    return SparedLocal(stage, modulo)
+    return SparedLocal(stage, modulo, by)
   if isinstance(stage, Batched):
-    return SparedBatched(stage, modulo, batch=stage.batch)
+    return SparedBatched(stage, modulo, by, batch=stage.batch)
   raise ConfigError('config.no-augmentation', f'augment has {stage.name}', 'it compares documents, and copies none',
                     'put it among the stages')
 
@@ -25,6 +25,7 @@ class SparedLocal(Local):
 
   stage: Local
   modulo: int
+  by: str | None = None
 
   @property
   def name(self) -> str:
@@ -34,9 +35,9 @@ class SparedLocal(Local):
     augment = self.stage.open()
 
     def spare(document: Document) -> Outcome:
-      if held_out(document.text, self.modulo):
+      if set_apart(document, self.modulo, self.by):
         return kept(document)
-      return _outside(document, augment(document), self.modulo)
+      return _outside(document, augment(document), self.modulo, self.by)
     return spare
 
 
@@ -46,6 +47,7 @@ class SparedBatched(Batched):
 
   stage: Batched
   modulo: int
+  by: str | None = None
 
   @property
   def name(self) -> str:
@@ -55,16 +57,16 @@ class SparedBatched(Batched):
     augment = self.stage.open(store)
 
     def spare(documents: list[Document]) -> list[Outcome]:
-      outside = [not held_out(document.text, self.modulo) for document in documents]
+      outside = [not set_apart(document, self.modulo, self.by) for document in documents]
       outcomes = iter(augment([document for document, train in zip(documents, outside) if train]))
-      return [_outside(document, next(outcomes), self.modulo) if train else kept(document)
+      return [_outside(document, next(outcomes), self.modulo, self.by) if train else kept(document)
               for document, train in zip(documents, outside)]
     return spare
 
 
-def _outside(document: Document, outcome: Outcome, modulo: int) -> Outcome:
-  """The outcome without the copies whose own text would be held out."""
+def _outside(document: Document, outcome: Outcome, modulo: int, by: str | None) -> Outcome:
+  """The outcome without the copies that would be held out themselves."""
   if outcome.effect != 'added':
     return outcome
-  fit = tuple(one for one in outcome.documents if one is document or not held_out(one.text, modulo))
+  fit = tuple(one for one in outcome.documents if one is document or not set_apart(one, modulo, by))
   return added(document, fit, outcome.reasons[0].name)

@@ -6,6 +6,7 @@ generation; parquet silently loses rows).
 
 import importlib
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
@@ -25,8 +26,8 @@ HOST = 'https://storage.googleapis.com/tfds-data/'
 
 
 @dataclass(frozen=True)
-class Tfds(Reader):
-  """One document for each example of a split: the text in `field`. Names and splits as in TFDS: `c4/en`, `train[:1%]`.
+class Examples(Reader):
+  """One document for each example of a split. Names and splits as in TFDS: `c4/en`, `train[:1%]`.
 
   A dataset that is prepared under `data_dir` (None: TFDS's own folder) is only read. One that is not is downloaded and
   prepared as array_record, if TFDS knows the name and the internet can be reached.
@@ -35,9 +36,10 @@ class Tfds(Reader):
   name: str
   split: str = 'train'
   data_dir: str | None = None
-  field: str = 'text'
-  _: KW_ONLY
-  source: str = 'tfds'
+
+  @abstractmethod
+  def text(self, example: dict[str, Any], where: str) -> str:
+    """The document's text. Raises: DataError where the example has none."""
 
   def files(self) -> list[Path]:
     return sorted(path for path in Path(self._prepared().data_path).iterdir() if path.is_file())
@@ -57,9 +59,7 @@ class Tfds(Reader):
 
   def _document(self, example: dict, number: int, where: str) -> Document | DataError:
     try:
-      raw = example.get(self.field)
-      texts = {self.field: decode(raw, where)} if isinstance(raw, bytes) else {}
-      text = whole(text_in(example | texts, self.field, where), where)
+      text = self.text(example, where)
     except DataError as error:
       return error
     own = example.get('id')
@@ -72,6 +72,25 @@ class Tfds(Reader):
       check_reachable(self.name, next(iter(builder.url_infos or ()), HOST))
       _prepare(self.name, builder)
     return builder
+
+
+@dataclass(frozen=True)
+class Tfds(Examples):
+  """The text in `field` of each example."""
+
+  field: str = 'text'
+  _: KW_ONLY
+  source: str = 'tfds'
+
+  def text(self, example: dict[str, Any], where: str) -> str:
+    return field_of(example, self.field, where)
+
+
+def field_of(example: dict[str, Any], field: str, where: str) -> str:
+  """The text of a field; TFDS gives it as bytes. Raises: DataError if there is no such field, or it holds no UTF-8."""
+  raw = example.get(field)
+  texts = {field: decode(raw, where)} if isinstance(raw, bytes) else {}
+  return whole(text_in(example | texts, field, where), where)
 
 
 def builder_of(name: str, data_dir: str | None) -> Any:

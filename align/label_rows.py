@@ -1,0 +1,149 @@
+"""What a run on labels reads: labels, one a row, and with each batch the point that KTO measures answers from.
+
+    labels = LabelTokens(...)
+    LabelRows(ScoredLabels(name='reference', labels=labels, by=parent))      the parent is the reference
+    LabelRows(labels)                                                        for adapters, which are their own
+
+The point is a mean over the whole batch under the parameters that are about to learn from it, and so no loss may take it:
+`Pointed`, the source, does, and writes it into a column.
+
+Letters: B labels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from align.advantages import kto_reference
+from align.kto import ANOTHERS, ratio
+from align.label_tokens import LabelTokens
+from align.pair_rows import Means, PairVisits
+from align.pairwise import mean, weights
+from align.reference import Reference, check_reference, lots
+from model.decoder import Model
+from model.errors import ConfigError, DataError
+from model.sharding import batch_sharding
+from train.artifact import Store
+from train.build import Built
+from train.data.pipeline import Batches, Placement
+from train.data.visits import Row
+from train.data.vocabulary import Vocabulary
+from train.edits import join
+from train.run import Run
+from train.types import Batch, Form, Frozen, Judge, Mean, Params, Position, Setting, Source, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredLabels(Reference):
+  """Labels with the log-probs that a run's parameters give the own answer and the one beside it."""
+
+  labels: LabelTokens
+
+  @property
+  def answers(self) -> LabelTokens:
+    return self.labels
+
+
+@dataclass(frozen=True)
+class LabelRows:
+  """Labels, one a row of two sides of `length` tokens: its own answer, and the answer to another prompt."""
+
+  labels: LabelTokens | ScoredLabels
+  seed: int = 0
+
+  form: ClassVar[Form] = 'labels'
+
+  @property
+  def vocabulary(self) -> Vocabulary:
+    return self.labels.vocabulary
+
+  @property
+  def length(self) -> int:
+    return self.labels.longest
+
+  @property
+  def reads(self) -> int:
+    return 2 * self.length
+
+  def check(self, run: Run) -> None:
+    """Raises: ConfigError for a batch of one, or where what is compared with is missing or another than the parent."""
+    if run.batch < 2:
+      raise ConfigError('kto.batch', f'batch = {run.batch}', 'the point that answers are measured from is a mean over a batch',
+                        'use a batch of 2 or more, the more the better')
+    check_reference(run, self.labels)
+
+  def visits(self, store: Store) -> PairVisits:
+    """The order of all labels. Raises: DataError if they are not as they were made."""
+    return PairVisits(self.labels.open(store, 'train'), self.length, self.seed, 'label')
+
+  def holds(self, run: Run, built: Built) -> dict[str, Any]:
+    return {}
+
+  def open(self, setting: Setting) -> 'Pointed':
+    batches = self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
+    return Pointed(batches, setting.built.model, setting.frozen, setting.built.mesh)
+
+  def source(self, store: Store, *, batch: int, mesh: Mesh) -> Batches:
+    """Batches without the point."""
+    placement = Placement(mesh, batch)
+    return Batches(self.visits(store), batch, rows=placement.rows, place=placement)
+
+  def judge(self, setting: Setting, rows: int) -> Judge:
+    """The means of the run's loss and metrics over held-out labels, measured from the point of them all."""
+    labels = self.labels.open(setting.store, 'heldout')
+    if not len(labels):
+      raise DataError('label.none', f'held-out labels of {setting.run.name}', 'there is none',
+                      'lower heldout_modulo of the corpus')
+    visits = PairVisits(labels, self.length, self.seed, 'label')
+    batches = list(lots(map(visits.__getitem__, range(min(rows, visits.rows))), setting.run.batch))
+    means, point = Means(setting.run.objective(setting.built.model)), Point(setting.built.model)
+    return lambda params: {f'heldout_{name}': value for name, value in means(params, point(params, batches)).items()}
+
+
+class Point:
+  """The point of many lots, as a column of each."""
+
+  def __init__(self, model: Model):
+    self.of = jax.jit(lambda params, lot: mean(ratio(model, params, lot, ANOTHERS).gain_B, weights(lot)))
+
+  def __call__(self, params: Params, batches: list[Row]) -> Iterator[Row]:
+    parts: list[Mean] = jax.device_get([self.of(params, lot) for lot in batches])
+    kl = max(sum(float(part.total) for part in parts) / sum(float(part.weight) for part in parts), 0.0)
+    return (lot | {'kl': np.full(len(lot['label']), kl, np.float32)} for lot in batches)
+
+
+class Pointed:
+  """A `train.types.Source`: batches with a column `kl` f32[B], the same in all rows, of the parameters they are asked with.
+
+  What adapters drop of their input while they learn, they do not drop here.
+  """
+
+  def __init__(self, source: Source, model: Model, frozen: Frozen, mesh: Mesh):
+    def point(params: Params, frozen: Frozen, batch: Batch) -> jax.Array:
+      gain_B = ratio(model, join(params, frozen), batch, ANOTHERS).gain_B
+      return jnp.broadcast_to(kto_reference(gain_B), gain_B.shape)
+
+    self.source, self.frozen = source, frozen
+    self.point = jax.jit(point, out_shardings=batch_sharding(mesh))
+
+  def __call__(self, state: State) -> Batch:
+    """The next batch, with the point."""
+    batch = self.source(state)
+    return batch | {'kl': self.point(state.params, self.frozen, batch)}
+
+  def save(self) -> Position:
+    return self.source.save()
+
+  def load(self, position: Position) -> None:
+    self.source.load(position)
+
+  def describe(self, record: int) -> str:
+    return self.source.describe(record)
+
+  def close(self) -> None:
+    self.source.close()

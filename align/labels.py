@@ -1,0 +1,136 @@
+"""Labels: answers, each of which somebody found good or bad, alone. Thumbs are such, and every pair holds two.
+
+    {"prompt": "Hi", "answer": "Hello!", "label": true}                        a line of `LabelLines`
+    {"messages": [...], "answer": [...], "label": false}                       the same in full
+
+A label that is given is a document, as a pair is one. A `Labelling` says how the documents of a corpus become labels:
+
+    Single()                   each document is a label. It is held out by a hash of its prompt
+    Halves(Rated())            both sides of each pair: the chosen one is good, the other bad
+    Criticised()               each review of a film: good if it is what was asked for (`align.reviews`)
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from align.conversations import WHOLE, Messages, to_text
+from align.preferences import Given, Rated, answer_in, prompt_in
+from align.review_pairs import SameFilm, check_films, review_in
+from align.reviews import VERDICTS, Verdict, asks
+from model.errors import DataError
+from train.data.corpus import Corpus
+from train.data.decontaminate import Decontaminate
+from train.data.document import SPLITS, Document, Split, held_out
+from train.data.readers import Lines, parse
+from train.data.stage import InOrder
+
+FIELDS = ('prompt', 'messages', 'answer', 'label')
+
+
+class Label(NamedTuple):
+  """An answer, and whether it was found good."""
+
+  prompt: Messages
+  answer: Messages
+  good: bool
+
+
+def label_text(label: Label) -> str:
+  """The text of a document that is this label: the same label, the same bytes."""
+  sides = {name: [message._asdict() for message in getattr(label, name)] for name in ('prompt', 'answer')}
+  return json.dumps(sides | {'label': label.good}, ensure_ascii=False, separators=(',', ':'))
+
+
+def label_in(record: dict[str, Any], where: str) -> Label:
+  """The label that a record says.
+
+  Raises: DataError that names the field: one that is unknown, missing or of another kind, or an answer of nothing.
+  """
+  if unknown := sorted(record.keys() - set(FIELDS)):
+    raise DataError('label.unknown-field', f'{where}: {", ".join(unknown)}', f'a label has {", ".join(FIELDS)}',
+                    'remove it: what is not understood would be lost')
+  if not isinstance(record.get('label'), bool):
+    raise DataError('label.no-label', f'{where}: field \'label\' is {record.get("label")!r:.60}', 'it is true or false',
+                    'say whether the answer is good')
+  return Label(prompt_in(record, where), answer_in(record, 'answer', where), record['label'])
+
+
+@dataclass(frozen=True)
+class LabelLines(Lines):
+  """One label for each line: `{"messages" or "prompt", "answer", "label"}`."""
+
+  _: KW_ONLY
+  source: str = 'labels'
+
+  def document(self, record: dict, name: str, where: str) -> Document:
+    return Document(label_text(label_in(record, where)), self.source, name)
+
+
+class NamedLabel(NamedTuple):
+  """A label and where it is from."""
+
+  id: str
+  label: Label
+
+
+class Labelling(Protocol):
+  """How documents become labels. `stages` are those that a corpus of such documents can go through."""
+
+  @property
+  def stages(self) -> tuple[type, ...]: ...
+
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
+    """The labels of a split in their stable order; `counts` is told what was read, and left out for what reason."""
+
+
+@dataclass(frozen=True)
+class Single:
+  """Each document of the corpus is a label."""
+
+  stages: ClassVar = (InOrder, Decontaminate)
+
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
+    """Raises: DataError for a document that is no label."""
+    for document in (document for part in SPLITS for document in corpus.documents(folder, part)):
+      where = f'{document.source}:{document.id}'
+      label = label_in(parse(document.text, where), where)
+      if held_out(to_text(label.prompt), corpus.heldout_modulo) == (split == 'heldout'):
+        counts['labels read'] += 1
+        yield NamedLabel(where, label)
+
+
+@dataclass(frozen=True)
+class Halves:
+  """The two sides of each pair, as if nobody had compared them."""
+
+  pairing: Given | Rated | SameFilm
+
+  @property
+  def stages(self) -> tuple[type, ...]:
+    return self.pairing.stages
+
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
+    for id, pair in self.pairing(corpus, folder, split, counts):
+      yield NamedLabel(f'{id}: chosen', Label(pair.prompt, pair.chosen, True))
+      yield NamedLabel(f'{id}: rejected', Label(pair.prompt, pair.rejected, False))
+
+
+@dataclass(frozen=True)
+class Criticised:
+  """Each review of a corpus of `Reviews`, as an answer to whoever asks for each of the verdicts that are `asked` for."""
+
+  asked: tuple[Verdict, ...] = VERDICTS
+
+  stages: ClassVar = WHOLE
+
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
+    """Raises: ConfigError if the corpus does not hold films out as a whole; DataError for a document that is no review."""
+    check_films(corpus)
+    for document in corpus.documents(folder, split):
+      film, verdict, review = review_in(document)
+      counts['reviews read'] += 1
+      yield from (NamedLabel(review.id, Label(asks(film, asked), review.answer, verdict == asked)) for asked in self.asked)

@@ -1,0 +1,155 @@
+"""What a run's parameters make of answers, scored once and kept: the reference that a policy is compared with.
+
+It is an artifact of the answers and of the run whose parameters scored them, so it can be neither of other answers, nor of
+another template, nor of another policy than it says. Its folder has for each split
+
+    train.reference.npy   f32[rows, 2], nats: sums over the tokens of a side's answers        reference.json   what they are of
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from align.dpo import said
+from model.adapt import LoRA
+from model.errors import ConfigError, DataError
+from train.artifact import Artifact, Store, digest, how, read_json, write_json
+from train.data.document import SPLITS, Split
+from train.data.visits import Row
+from train.data.vocabulary import Vocabulary
+from train.run import Run
+from train.trained import load
+
+REFERENCE = 'reference.json'
+
+
+class Opened(Protocol):
+  """A split whose rows have two sides: tokens, segments, mask [2, length]."""
+
+  @property
+  def sha256(self) -> str: ...         # of all that is in it
+  def __len__(self) -> int: ...
+  def row(self, index: int, length: int, /) -> Row: ...
+  def describe(self, index: int, /) -> str: ...
+
+
+class Sided(Protocol):
+  """An artifact of such splits."""
+
+  @property
+  def name(self) -> str: ...
+  @property
+  def vocabulary(self) -> Vocabulary: ...
+  @property
+  def longest(self) -> int: ...
+  def open(self, store: Store, split: Split) -> Opened: ...
+
+
+@dataclass(frozen=True)
+class ScoredSplit:
+  """The rows of a split, and how likely a reference finds the answers of each side."""
+
+  rows: Opened
+  reference: np.ndarray            # f32[rows, 2]
+  sha256: str
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def row(self, index: int, length: int) -> Row:
+    """As the split has it, and reference f32[2]."""
+    return self.rows.row(index, length) | {'reference': np.asarray(self.reference[index])}
+
+  def describe(self, index: int) -> str:
+    return self.rows.describe(index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference(Artifact):
+  """The log-probs that the parameters of the run `by` give the answers."""
+
+  by: Run
+  batch: int = how(16)             # rows at a time
+
+  @property
+  @abstractmethod
+  def answers(self) -> Sided:
+    """What is scored."""
+
+  def __post_init__(self):
+    if self.batch < 1:
+      raise ConfigError('config.out-of-range', f'batch = {self.batch}', 'it counts rows', 'use 1 or more')
+    if digest(self.by.rows.vocabulary) != digest(self.vocabulary):
+      raise ConfigError('config.other-vocabulary', f'by = {self.by.name}, answers in {self.vocabulary.name}',
+                        f'its parameters know the ids of {self.by.rows.vocabulary.name}', 'use answers in that vocabulary')
+
+  @property
+  def vocabulary(self) -> Vocabulary:
+    return self.answers.vocabulary
+
+  @property
+  def longest(self) -> int:
+    return self.answers.longest
+
+  def make(self, folder: Path, store: Store) -> None:
+    """Scores all rows, both splits."""
+    trained = load(self.by, store)
+    score = jax.jit(lambda params, batch: said(trained.model, params, batch).logp_BP)
+    marks = {}
+    for split in SPLITS:
+      rows = self.answers.open(store, split)
+      scores = [np.asarray(score(trained.params, batch)) for batch in lots(each(rows, self.longest), self.batch)]
+      reference = np.concatenate([np.zeros((0, 2), np.float32), *scores])[:len(rows)]
+      np.save(folder / f'{split}.reference.npy', reference)
+      marks[split] = _mark(rows, reference)
+    write_json(folder / REFERENCE, marks)
+
+  def open(self, store: Store, split: Split) -> ScoredSplit:
+    """The rows of a split. Raises: DataError if they are not those that were scored, or the scores not what was written."""
+    rows, folder = self.answers.open(store, split), store.find(self)
+    try:
+      reference, wanted = np.load(folder / f'{split}.reference.npy'), read_json(folder / REFERENCE)[split]
+    except (OSError, ValueError, KeyError) as error:
+      raise DataError('data.damaged', f'{split} reference in {folder}: {error}', 'a file is missing or cannot be read',
+                      'delete the folder and launch again to make it anew') from None
+    if _mark(rows, reference) != wanted:
+      raise DataError('data.changed', f'{split} reference in {folder}', 'the answers are not those that were scored, or the '
+                      'scores not those that were written', 'delete the folder and launch again to make it anew')
+    return ScoredSplit(rows, reference, wanted)
+
+
+def check_reference(run: Run, answers: Sided | Reference) -> None:
+  """Returns when the run is compared with what it began as. Raises: ConfigError."""
+  if isinstance(answers, Reference):
+    if run.restore is None or digest(answers.by) != digest(run.restore):
+      raise ConfigError('config.other-reference', f'rows scored by {answers.by.name}', 'a policy begins as its reference',
+                        'set restore to the run that scored them')
+  elif not any(isinstance(edit, LoRA) for edit in run.edits):
+    raise ConfigError('dpo.no-reference', f'objective = {type(run.objective).__name__}, rows of {answers.name}',
+                      'the policy is compared with what it was',
+                      'use rows that the parent scored, Scored(..., by=the parent), or edits=(LoRA(),)')
+
+
+def each(rows: Opened, length: int) -> Iterator[Row]:
+  """All rows, in order."""
+  return (rows.row(index, length) for index in range(len(rows)))
+
+
+def lots(rows: Iterable[Row], size: int) -> Iterator[Row]:
+  """All rows, `size` at a time; the last lot is filled with rows of zeros, which weigh nothing."""
+  left = iter(rows)
+  while lot := list(islice(left, size)):
+    lot += [{name: np.zeros_like(value) for name, value in lot[0].items()}] * (size - len(lot))
+    yield {name: np.stack([row[name] for row in lot]) for name in lot[0]}
+
+
+def _mark(rows: Opened, reference: np.ndarray) -> str:
+  """What identifies rows with their scores."""
+  return hashlib.sha256(rows.sha256.encode() + np.ascontiguousarray(reference).tobytes()).hexdigest()
