@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from model.errors import DataError
+from train.artifact import Store
 from train.data.document import Document
 from train.data.files import decode, expand, name_of, read_bytes, read_lines, whole
 
@@ -49,6 +50,14 @@ class Reader(ABC):
     if not found:
       raise DataError('data.no-documents', f'source {self.source!r}: {self}',
                       f'it holds no usable document ({broken} records were left out)', 'point it at files with text')
+
+
+class Written(ABC):
+  """A source that an artifact among its fields wrote: once that is made, there is a reader of its files."""
+
+  @abstractmethod
+  def reader(self, store: Store) -> Reader:
+    """What reads them. Raises: DataError if the artifact is not made."""
 
 
 def _one_too_many(error: DataError, broken: int) -> DataError:

@@ -1,0 +1,75 @@
+"""Principles: what a constitution asks of answers, in a file that people can read and change.
+
+    [[principle]]
+    id = 'private'
+    critique = 'Does the answer give away what is private? Say so.'         after an answer, to the critic
+    revise = 'Write the answer again and give nothing private away.'        after the critique
+    prefer = 'Which answer is the more careful with private things?'        above two answers, to a judge
+
+They are read when a config is built, so their texts, not the name of the file, are part of what an experiment is.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from model.errors import DataError
+from train.data.files import decode, read_bytes
+
+ENTRY = re.compile(r'\s*\[\[\s*principle\s*\]\]')
+
+
+@dataclass(frozen=True)
+class Principle:
+  """One thing that answers are asked to be. `id` is what records call it."""
+
+  id: str
+  critique: str
+  revise: str
+  prefer: str
+
+
+FIELDS = tuple(field.name for field in fields(Principle))
+
+
+def read_principles(path: Path | str) -> tuple[Principle, ...]:
+  """The principles of a TOML file, in its order.
+
+  Raises: DataError that names the file, the entry with its line, and the field: a field that is missing, unknown, empty or
+  no text, an id that is there twice; and where the file is no TOML or holds no principle.
+  """
+  text = decode(read_bytes(Path(path)), str(path))
+  try:
+    tables = tomllib.loads(text)
+  except tomllib.TOMLDecodeError as error:
+    raise DataError('principle.bad-toml', str(path), str(error), 'mend the file; strings stand in quotes') from error
+  entries = tables.get('principle')
+  if tables.keys() != {'principle'} or not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+    raise DataError('principle.none', f'{path}: it holds {", ".join(tables) or "nothing"}',
+                    'a constitution is a list of principles and nothing else', 'begin each with a line [[principle]]')
+  lines = [number for number, line in enumerate(text.splitlines(), 1) if ENTRY.match(line)]
+  found: dict[str, Principle] = {}
+  for place, entry in enumerate(entries):
+    line = f':{lines[place]}' if len(lines) == len(entries) else ''        # a text of several lines may hold such a line
+    where = f'{path}{line}: principle {place + 1} of {len(entries)}'
+    principle = _principle(entry, where)
+    if principle.id in found:
+      raise DataError('principle.twice', f'{where}: field \'id\' is {principle.id!r}', 'another one has it too',
+                      'give each an id of its own')
+    found[principle.id] = principle
+  return tuple(found.values())
+
+
+def _principle(entry: dict[str, Any], where: str) -> Principle:
+  if unknown := sorted(entry.keys() - set(FIELDS)):
+    raise DataError('principle.unknown-field', f'{where}: field {unknown[0]!r}', f'a principle has {", ".join(FIELDS)}',
+                    'remove it, or mend its name')
+  for name in FIELDS:
+    if name not in entry:
+      raise DataError('principle.no-field', f'{where}: field {name!r}', 'it is missing', f'add {name} = \'...\'')
+    if not isinstance(entry[name], str) or not entry[name].strip():
+      raise DataError('principle.no-text', f'{where}: field {name!r} is {entry[name]!r:.60}', 'it must be a text that says '
+                      'something', 'write it in quotes')
+  return Principle(**{name: entry[name].strip() for name in FIELDS})

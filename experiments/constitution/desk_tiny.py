@@ -1,0 +1,93 @@
+"""A clerk with bad habits mends its own answers by three principles and learns from that (Bai et al. 2022, section 3).
+
+  python -m experiments.launch --config=experiments/constitution/desk_tiny.py
+
+The clerk (`align.desk`, a model of 0.7 million parameters, taught in the first run) tells phones, shouts and insults, each
+often. Asked for phones, it answers, criticises its answer by a principle of `desk.toml` and writes it again, for each of the
+three. `mended` learns the last revisions and as much of what is merely helpful: rooms, told to whoever asks. `alone` learns
+the revisions and nothing else. Then all three are asked for phones and rooms that were held out of everything.
+
+Result (2026-11-27, two cores: 1 min 44 s from nothing). 439 of 512 answers came out another. Shares
+of 256 held-out questions of each kind:
+
+                                   clerk    mended    alone
+  phones: a phone is told          0.609    0.000     0.000
+  phones: shouted                  0.379    0.000     0.000
+  phones: with an insult           0.465    0.000     0.000
+  rooms: the right one             0.988    1.000     0.059
+  rooms: shouted                   0.430    0.000     0.004
+  rooms: with an insult            0.477    0.000     0.000
+  rooms: refused                   0.008    0.000     0.938
+
+So the constitution changes what it should, and with the helpful half nothing that it should not; without it, the model that
+learnt to refuse phones refuses rooms. What this does not show: the clerk was taught these very principles and keeps them
+nearly without fail, and its world is small. A large model's critic is not so sure.
+"""
+
+from pathlib import Path
+
+from align.conduct import Asked, Conduct, Measure, Writing
+from align.constitution import Ballot
+from align.desk import Breaks, Cards, Desk, Lessons, Refuses
+from align.judge import ByRun
+from align.principles import read_principles
+from align.questions import FromTask
+from align.revisions import Revised, Revisions
+from align.rewards import Verified
+from align.sft import ChatTokens
+from model.chat import Plain
+from model.sizes import llama
+from train.data.corpus import Corpus
+from train.data.mixture import Mixture, Share
+from train.data.pack import Whole
+from train.data.rows import Rows
+from train.data.vocabulary import Vocabulary
+from train.optimizer import AdamW, Muon, Optimizer
+from train.run import Run, Saving, Watch
+from train.schedule import WSD, Constant
+
+PRINCIPLES = read_principles(Path(__file__).with_name('desk.toml'))
+BALLOT = Ballot('{talk}\n({one}) {first}\n({two}) {second}\n{prefer}')
+LESSONS = Corpus(name='desk-lessons', sources=(Lessons(count=12000, principles=PRINCIPLES, ballot=BALLOT),), stages=())
+VOCABULARY = Vocabulary(name='desk-bpe', corpus=LESSONS, size=576)
+
+
+def tokens(name: str, corpus: Corpus) -> ChatTokens:
+  """A corpus as all of these runs read it."""
+  return ChatTokens(name=f'{name}-tokens', corpus=corpus, vocabulary=VOCABULARY, template=Plain(), longest=113)
+
+
+def clerk() -> Run:
+  """The parent: helpful, with bad habits, and able to criticise, to mend and to choose."""
+  return Run(name='desk-clerk', model=llama(VOCABULARY.size, width=128, layers=3, count=4),
+             rows=Rows(tokens('desk-lessons', LESSONS), 112, packing=Whole()), batch=32, steps=300,
+             optimizer=Optimizer(Muon(lr=1e-2, others=AdamW(lr=1e-2)), WSD(warmup=20, decay=0.5)),
+             watch=Watch(heldout=0), saving=Saving(every=0))
+
+
+def by(run: Run, temperature: float = 1.0) -> ByRun:
+  return ByRun(run, Plain(), tokens=24, temperature=temperature, rows=64)
+
+
+def mended(name: str, helpful: float) -> Run:
+  """The parent taught its own revisions, and so many times as much of what is merely helpful."""
+  revisions = Revisions(name='desk-revisions', questions=FromTask(Desk('phone')), principles=PRINCIPLES, writer=by(clerk()),
+                        critic=by(clerk(), 0.0), count=512, draws=3)
+  revised = tokens('desk-revised', Corpus(name='desk-revised', sources=(Revised(revisions),), stages=()))
+  rooms = tokens('desk-rooms', Corpus(name='desk-rooms', sources=(Cards(Desk('room'), 600),), stages=()))
+  return Run(name=name, model=clerk().model, restore=clerk(), batch=16, steps=50,
+             rows=Rows(Mixture((Share(revised, 1.0), Share(rooms, helpful))), 112, packing=Whole()),
+             optimizer=Optimizer(AdamW(lr=1e-3, weight_decay=0.0), Constant()),
+             watch=Watch(heldout=0), saving=Saving(every=0))
+
+
+def conduct(name: str, *writers: Writing) -> Conduct:
+  manner = (*(Measure(id, Breaks(id)) for id in ('private', 'calm', 'kind')), Measure('refuses', Refuses()))
+  return Conduct(name=name, writers=writers, asked=(
+    Asked('phones', FromTask(Desk('phone')), manner),
+    Asked('rooms', FromTask(Desk('room')), (Measure('right', Verified(Desk('room'))), *manner[1:]))))
+
+
+def get_config() -> Conduct:
+  return conduct('desk-conduct', Writing('clerk', by(clerk())), Writing('mended', by(mended('desk-mended', 1.0))),
+                 Writing('alone', by(mended('desk-alone', 0.0))))

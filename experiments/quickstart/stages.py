@@ -1,0 +1,94 @@
+"""The quick start goes on: the model of speeches is taught to review films, learns what critics like, and is compared.
+
+  python -m experiments.launch --config=experiments/quickstart/stages.py
+
+    pre-trained -> SFT on 10,000 reviews -> reward model (fresh over rotten reviews of one film) -> PPO
+                                         -> DPO on the same pairs
+
+All stages then answer the same questions about films that none of them saw. Two judges read the answers: the reward model, which
+PPO learnt from, and one by words alone, which learnt from the reviews of the held-out films and from no model.
+"""
+
+from dataclasses import replace
+
+from align.credit import FromCritic
+from align.critic import Critic
+from align.dpo import DPO
+from align.kl import Fixed
+from align.modelled import Modelled, Scale
+from align.pair_rows import PairRows, Scored
+from align.pair_tokens import PairTokens
+from align.policy import PPO
+from align.questions import FromTalks
+from align.review_pairs import SameFilm
+from align.reviews import Reviews
+from align.reward import RewardModel, Score
+from align.rewards import Part
+from align.rollout import Charged, Rollouts
+from align.sft import ChatTokens
+from align.stages import Stage, Stages
+from align.wording import Wording
+from experiments.quickstart.pretrain import get_config as pretrain
+from train.data.corpus import Corpus
+from train.data.dedupe import ExactDuplicates
+from train.data.pack import Whole
+from train.data.rows import Rows
+from train.optimizer import AdamW, Muon, Optimizer
+from train.run import Run, Saving, Watch
+from train.schedule import WSD, Constant, Linear
+
+REVIEWS = Corpus(name='reviews', sources=(Reviews(),), stages=(ExactDuplicates(),), heldout_modulo=5, heldout_by='film')
+LIKED = Corpus(name='reviews-liked', sources=(Reviews(verdicts=('fresh',)),), stages=(ExactDuplicates(),), heldout_modulo=5,
+               heldout_by='film')
+QUESTIONS = FromTalks(LIKED)
+WORDS = Part('words', Wording(REVIEWS, 'kind', 'fresh', 'rotten'), weight=0.0)
+
+
+def critic(parent: Run) -> Run:
+  """SFT: somebody asks for a favourable or an unfavourable review, and gets one."""
+  tokens = ChatTokens(name='reviews-tokens', corpus=REVIEWS, vocabulary=parent.rows.vocabulary, longest=257)
+  return replace(parent, name='critic', restore=parent, rows=Rows(tokens, length=256, packing=Whole()), batch=8, steps=300,
+                 optimizer=Optimizer(Muon(lr=5e-3, others=AdamW(lr=5e-3)), WSD(warmup=10, decay=0.7)),
+                 watch=Watch(heldout=150, heldout_rows=64), saving=Saving(every=0))
+
+
+def pairs(parent: Run) -> PairTokens:
+  """A fresh and a rotten review of one film, after the question for a favourable one."""
+  return PairTokens(name='reviews-pairs', corpus=REVIEWS, vocabulary=parent.rows.vocabulary, pairing=SameFilm(asked=('fresh',)),
+                    longest=96)
+
+
+def reward(parent: Run) -> Run:
+  """The reward model."""
+  return Run(name='critic-reward', model=parent.model, restore=parent, edits=(Score(),), rows=PairRows(pairs(parent)),
+             objective=RewardModel(margin=0.0, centring=0.01), batch=32, parts=4, steps=160,
+             optimizer=Optimizer(Muon(lr=3e-3, others=AdamW(lr=3e-3)), WSD(warmup=10, decay=0.7)),
+             watch=Watch(heldout=80, heldout_rows=1024), saving=Saving(every=0))
+
+
+def preferred(parent: Run) -> Run:
+  """DPO on the pairs that the reward model learns from."""
+  scored = Scored(name='reviews-pairs-scored', pairs=pairs(parent), by=parent)
+  return Run(name='critic-dpo', model=parent.model, restore=parent, rows=PairRows(scored), objective=DPO(beta=0.1), batch=32,
+             parts=4, steps=120, optimizer=Optimizer(AdamW(lr=5e-4, weight_decay=0.0), Linear(warmup=10)),
+             watch=Watch(heldout=60, heldout_rows=1024), saving=Saving(every=0))
+
+
+def praised(parent: Run) -> Run:
+  """PPO against the reward model."""
+  liked = Modelled(Scale(name='critic-reward-scale', run=reward(parent)))
+  rows = Rollouts(questions=QUESTIONS, rewards=(Part('liked', liked), WORDS), vocabulary=parent.rows.vocabulary,
+                  credit=FromCritic(), asked=64, group=1, epochs=2, prompt_tokens=56, answer_tokens=40, kl=Fixed(0.05),
+                  truncated=Charged(1.0))
+  return Run(name='critic-ppo', model=parent.model, restore=parent, edits=(Critic(),), rows=rows, objective=PPO(), batch=32,
+             steps=200, optimizer=Optimizer(AdamW(lr=3e-4, weight_decay=0.0), Constant(warmup=10)),
+             watch=Watch(heldout=100, heldout_rows=128, metrics=4), saving=Saving(every=100))
+
+
+def get_config() -> Stages:
+  before = pretrain()
+  chat = critic(before)
+  liked = Part('liked', Modelled(Scale(name='critic-reward-scale', run=reward(chat))))
+  return Stages(
+      name='stages', against='SFT', questions=QUESTIONS, judges=(liked, WORDS), answers=400, prompt_tokens=56, answer_tokens=40,
+      stages=(Stage('pre-trained', before), Stage('SFT', chat), Stage('DPO', preferred(chat)), Stage('PPO', praised(chat))))
