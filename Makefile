@@ -41,10 +41,12 @@ $(VENV)/.requirements-dev.txt: requirements-dev.txt $(VENV)/.$(LOCK)
 
 setup: $(VENV)/.$(LOCK)   ## a virtual environment with the locked packages (LOCK=requirements-cuda.txt for a GPU)
 
-demo: setup               ## raw text to a trained, measured, talking model
+demo: setup               ## raw text to a trained, measured model that answers, and learns from what people like
 	$(PY) -m experiments.launch --config=experiments/quickstart/report.py --runs=$(RUNS)
 	@echo; $(PY) -m experiments.sample --run=$$(ls -dt $(RUNS)/sotu-lm-*/ | head -1) --prompt='My fellow citizens,' --max_new=120
+	$(PY) -m experiments.launch --config=experiments/quickstart/stages.py --runs=$(RUNS)
 	@echo; echo "the report: $$(ls -dt $(RUNS)/sotu-report-*/ | head -1)report.html"
+	@echo "the stages: $$(ls -dt $(RUNS)/sotu-stages-*/ | head -1)stages.html"
 
 test: $(VENV)/.requirements-dev.txt   ## the test suite, on the CPU
 	$(PY) -m pytest -q -n $(WORKERS) tests
@@ -69,8 +71,9 @@ PEERS_PPO    := $(VENV)-peers-ppo
 peers: $(VENV)/.requirements-dev.txt $(PEERS_TRL)/.ready $(PEERS_PPO)/.ready   ## our losses and templates beside TRL's and rlax's
 	$(PY) -m pytest -q tests/align/test_peers.py tests/model/test_template_peers.py
 
-bench: setup $(PEERS_HF)/.ready $(PEERS_LITGPT)/.ready   ## speed beside peers, about ten minutes: BENCH="train --quick" for some of it
-	$(PY) -m experiments.bench $(BENCH) --hf=$(PEERS_HF)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python
+bench: setup $(PEERS_HF)/.ready $(PEERS_LITGPT)/.ready $(PEERS_TRL)/.ready   ## speed beside peers, about twenty minutes: BENCH="train --quick" for some of it
+	$(PY) -m experiments.bench $(BENCH) --hf=$(PEERS_HF)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python \
+	  --trl=$(PEERS_TRL)/bin/python
 
 bench-gpu: $(VENV)/.requirements-dev.txt $(PEERS_HF)/.ready   ## checks and times on one GPU, nine minutes: BENCH="--only=train" for some
 	$(PY) -m experiments.bench.gpu $(BENCH) --peers=$(PEERS_HF)/bin/python

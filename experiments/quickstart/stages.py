@@ -5,8 +5,8 @@
     pre-trained -> SFT on 10,000 reviews -> reward model (fresh over rotten reviews of one film) -> PPO
                                          -> DPO on the same pairs
 
-All stages then answer the same questions about films that none of them saw. Two judges read the answers: the reward model, which
-PPO learnt from, and one by words alone, which learnt from the reviews of the held-out films and from no model.
+All stages then answer the same questions about films that none of them saw. Two judges read the answers: the reward model,
+which PPO learnt from, and one by words alone, which learnt from the reviews of the held-out films and from no model.
 """
 
 from dataclasses import replace
@@ -90,5 +90,5 @@ def get_config() -> Stages:
   chat = critic(before)
   liked = Part('liked', Modelled(Scale(name='critic-reward-scale', run=reward(chat))))
   return Stages(
-      name='stages', against='SFT', questions=QUESTIONS, judges=(liked, WORDS), answers=400, prompt_tokens=56, answer_tokens=40,
+      name='sotu-stages', against='SFT', questions=QUESTIONS, judges=(liked, WORDS), answers=400, prompt_tokens=56, answer_tokens=40,
       stages=(Stage('pre-trained', before), Stage('SFT', chat), Stage('DPO', preferred(chat)), Stage('PPO', praised(chat))))
