@@ -20,14 +20,13 @@ from align.conversations import WHOLE, Messages, check_answers, from_text
 from model.chat import ChatML, Message, Rendered, Template, check, check_controls, render
 from model.errors import ConfigError, DataError
 from model.tokenizer import Tokenizer
-from train.artifact import Store, parents, write_json
+from train.artifact import Store, write_json
 from train.data.corpus import TABLE
 from train.data.document import Split
 from train.data.encoding import Encoded
 from train.data.stage import Outcome, Reason, dropped
 from train.data.table import Table, drawn
 from train.data.tokens import TokenFiles
-from train.types import Feed
 
 FIT = 'fit'
 
@@ -185,11 +184,6 @@ class ChatTokens(TokenFiles):
         table.note(0, FIT, document, dropped(document, f'no answer within {self.longest} tokens'))
       for ids, mask in left:
         yield Encoded(document.source, document.id, ids, self.learn(mask))
-
-
-def template_of(rows: Feed) -> Template | None:
-  """How the conversations among these rows are written, so that a model is asked as it was taught; None without any."""
-  return next((tokens.template for tokens in parents(rows) if isinstance(tokens, ChatTokens)), None)
 
 
 def cuts(pieces: Pieces) -> tuple[Reason, ...]:

@@ -24,8 +24,8 @@ from rich.table import Table
 from align.questions import Asking
 from align.rewards import Answer, Jury, Part
 from align.sampler import Reader, Writer, keys, laid
-from align.sft import template_of
 from align.stages_page import render
+from align.templates import template_of
 from model.chat import Plain, Template
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, digest, how, write_json

@@ -33,7 +33,7 @@ def summary(found: dict[str, Any]) -> str:
   best = max(found['stages'], key=lambda row: row['wins'])
   if best['wins_low'] <= 0.5:
     return f'No stage is preferred to {found["against"]} beyond chance.'
-  return (f'The answers of {best["name"]} are preferred to those of {found["against"]} on {best["wins"]:.0%} of the questions '
+  return (f'The answers of {best["name"]} are preferred to those of {found["against"]} on {best["wins"]:.1%} of the questions '
           f'({best["wins_low"]:.0%} to {best["wins_high"]:.0%}), at a distance of {best["kl"]:.1f} nats an answer.')
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
-from align.sft import template_of
+from align.templates import template_of
 from experiments import command
 from experiments.load import load_run
 from experiments.processes import cache_compilations

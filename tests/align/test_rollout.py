@@ -18,7 +18,9 @@ from align.policy import GRPO, PPO, PerSequence
 from align.rewards import Length, Part
 from align.rollout import Charged, Ignored, Kept
 from align.sampler import Reader, laid
+from align.templates import template_of
 from model.adapt import LoRA
+from model.chat import Plain
 from model.errors import CheckpointError, ConfigError
 from model.quantize import Quantize
 from model.sharding import MeshShape
@@ -314,3 +316,8 @@ def test_sampled_ids_are_kept_as_they_are(grpo):
     assert columns['tokens'][row, begin:end].tolist() == answer.ids.tolist()
     assert columns['mask'][row].sum() == len(answer.ids) and columns['mask'][row, begin:end].all()
     assert columns['segments'][row].sum() == end and len(lot.logps[row]) == len(answer.ids)
+
+
+def test_a_model_is_asked_as_it_was_taught(world):
+  before, _, vocabulary = world
+  assert template_of(learner(before, rollouts(vocabulary)).rows) == Plain() and template_of(before.rows) is None

@@ -24,8 +24,8 @@ from align.sft import (
   cuts,
   exchanges,
   fit,
-  template_of,
 )
+from align.templates import template_of
 from experiments.sample import begun
 from model.chat import ChatML, Gemma, Llama3, Message, Plain, prompt, render
 from model.errors import ConfigError, DataError
