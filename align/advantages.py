@@ -7,6 +7,7 @@ of 0.7 that is kept as an integer turns every advantage around.
 Letters: B rows (answers; those of one prompt follow one another), G answers of a prompt, T positions of answers.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import chex
@@ -33,6 +34,7 @@ def token_rewards(scores_B: jax.Array, kl_BT: jax.Array, mask_BT: jax.Array, *, 
   return kept_BT + jnp.where(last_BT, scores_B.astype(jnp.float32)[:, None], 0.0)
 
 
+@partial(jax.jit, static_argnames=('gamma', 'decay'))          # or each call from outside would compile its scan anew
 def gae(rewards_BT: jax.Array, values_BT: jax.Array, mask_BT: jax.Array, *, gamma: float = 1.0,
         decay: float = 0.95) -> Advantages:
   """Generalised advantage estimates (Schulman et al. 2015, eq. 16), with `decay` as their lambda.

@@ -4,6 +4,7 @@
 
 A multiplier m >= 0 rises while the mean cost of an iteration's answers is above its limit and falls while it is below. It is
 part of the source's position, not of what the optimizer learns; the cost that it sees is in its own units, never whitened.
+Advantages may be: then m weighs them as they are, and is a price in units of the reward only where neither is divided.
 """
 
 import math
@@ -37,8 +38,30 @@ class Multiplier(ABC):
 
 
 @dataclass(frozen=True)
+class Penalty(Multiplier):
+  """A price that stays as it is, whatever is paid; 0 to see a cost and not to mind it."""
+
+  price: float
+
+  def __post_init__(self):
+    demand(self.price >= 0, 'Penalty.price', self.price, 'a negative one would reward the cost', 'use 0 or more')
+
+  def begin(self) -> Memory:
+    return ()
+
+  def value(self, memory: Memory) -> float:
+    return self.price
+
+  def next(self, memory: Memory, excess: float) -> Memory:
+    return memory
+
+
+@dataclass(frozen=True)
 class Dual(Multiplier):
-  """Gradient ascent on log m, so that it stays above 0 (Dai et al. 2023, eq. 33)."""
+  """Ascent on log m, so that it stays above 0: m grows by the factor exp(rate * excess).
+
+  Dai et al. 2023, eq. 33, without its factor m, under which a multiplier that is nearly 0 hardly rises again.
+  """
 
   start: float = 1.0
   rate: float = 0.1
@@ -62,7 +85,11 @@ class Dual(Multiplier):
 class PID(Multiplier):
   """Proportional, integral and derivative control (Stooke et al. 2020): it overshoots less than the dual ascent.
 
-  m = max(0, proportional * e + integral * sum(e) + derivative * max(0, change of the cost)), e the excess; sum(e) stays >= 0.
+  m = max(0, proportional * e + integral * sum(e) + derivative * max(0, change of the cost)), e the excess; sum(e) stays >= 0,
+  and no larger than what makes `most` of it, so that a limit that could not be met for long is not paid for long afterwards.
+
+  PID(rho, step) is the augmented Lagrangian: the gradient of ((m + rho * e)+^2 - m^2) / (2 rho), with m = step * sum(e), is
+  this price times that of the cost (Hestenes 1969; Powell 1969; Rockafellar 1973).
   """
 
   proportional: float = 1.0
@@ -84,7 +111,8 @@ class PID(Multiplier):
 
   def next(self, memory: Memory, excess: float) -> Memory:
     error, total, _ = memory
-    return (excess, max(0.0, total + excess), excess - error)
+    held = self.most / self.integral if self.integral else math.inf
+    return (excess, min(max(0.0, total + excess), held), excess - error)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,10 @@ class Rollouts:
     if not self.rewards or len(set(names)) < len(names):
       raise ConfigError('config.rewards', f'rewards and limits {", ".join(names)}', 'there is at least one reward, and each '
                         'has a name of its own', 'name them apart')
+    if self.limits and self.form == 'text':
+      raise ConfigError('config.limits', f'limits {names[len(self.rewards):]}, credit = {type(self.credit).__name__}',
+                        'an answer that is learnt like a text has no advantage to take a cost from',
+                        'use a credit for a policy, or a reward that is lower for costly answers')
     if self.credit.compares and self.group < 2:
       raise ConfigError('config.group', f'group = {self.group}, credit = {type(self.credit).__name__}',
                         'it compares the answers to a question', 'use a group of 2 or more')
@@ -145,6 +149,11 @@ class Rollouts:
     if missing := [of for of in self.critics if of not in there]:
       raise ConfigError('config.critic', f'credit = {type(self.credit).__name__}, edits = {run.edits}',
                         f'there is no critic of {", ".join(missing)}', f'put Critic({missing[0]!r}) last among the edits')
+    if set(self.critics) != set(getattr(run.objective, 'critics', ())):
+      raise ConfigError('config.critics', f'objective = {type(run.objective).__name__} of critics '
+                        f'{getattr(run.objective, "critics", ())}, rollouts of {self.critics}',
+                        'a critic that is asked must learn, and one that learns must be asked',
+                        f'use an objective with critics={self.critics}' if self.critics else 'use GRPO, or credit=FromCritic()')
     learnt = getattr(run.objective, 'temperature', self.temperature)
     if learnt != self.temperature:
       raise ConfigError('config.temperature', f'objective at {learnt}, rollouts at {self.temperature}',
@@ -159,7 +168,8 @@ class Rollouts:
   def holds(self, run: Run, built: Built) -> dict[str, Any]:
     """The abstract trees that are held beside the state: a reference, unless it is the base under adapters."""
     reference = {'the reference': own(built.abstract.params)} if self.keeps_reference(run) else {}
-    return reference | {f'the reward {part.name}': tree for part in self.rewards if (tree := part.reward.holds(run))}
+    parts = (*self.rewards, *(limit.part() for limit in self.limits))
+    return reference | {f'the reward {part.name}': tree for part in parts if (tree := part.reward.holds(run))}
 
   def keeps_reference(self, run: Run) -> bool:
     """Whether the reference is a model of its own: it is none where adapters began on it."""

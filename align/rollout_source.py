@@ -40,7 +40,7 @@ class Crew:
     built, run = setting.built, setting.run
 
     def other(parent: Run) -> Params:
-      return load(replace(parent, mesh=run.mesh), setting.store, setting.devices).params
+      return setting.once(digest(parent), lambda: load(replace(parent, mesh=run.mesh), setting.store, setting.devices).params)
 
     self.writer = Writer(built.model, setting.tokenizer, rollouts.template, rollouts.answer_tokens, rollouts.temperature,
                          rollouts.lot)
@@ -121,7 +121,7 @@ class RolloutSource:
 
   def _sample(self, params: Params) -> None:
     """Another iteration, from the policy as it is; then the price of distance and the multipliers follow what came out."""
-    lot = self._written(params)
+    lot, drawn = self._written(params)
     scored = self.crew.score(params, lot, self.rollouts.length + 1, self.rollouts.critics)
     self.buffer = rows_of(self.rollouts, lot, scored, self.beta, self.held.values(self.rollouts.limits))
     self.iteration, self.served = self.iteration + 1, 0
@@ -129,10 +129,11 @@ class RolloutSource:
     self.names[self.iteration] = [answer.question.id for answer in lot.answers]
     if f'{SEEN}kl' in self.buffer:
       self.beta = self.rollouts.kl.next(self.beta, float(self.buffer[f'{SEEN}kl'].mean()), self.rollouts.answers)
-    self.held = self.held.next(self.rollouts.limits, [float(lot.rewards[limit.name].mean()) for limit in self.rollouts.limits])
+    costs = [float(drawn.rewards[limit.name].mean()) for limit in self.rollouts.limits]
+    self.held = self.held.next(self.rollouts.limits, costs)
 
-  def _written(self, params: Params) -> Lot:
-    """`asked` questions answered; those that teach nothing give their places to others, `refill` times."""
+  def _written(self, params: Params) -> tuple[Lot, Lot]:
+    """`asked` questions answered; those that teach nothing give their places to others, `refill` times. And all that were."""
     wanted, group = self.rollouts.asked, self.rollouts.group
     kept: list[Lot] = []
     dull: list[Lot] = []
@@ -142,11 +143,15 @@ class RolloutSource:
       lot = self.crew.write(params, each, keys(self.rollouts.seed, numbers, group))
       groups = [lot.of(range(begin, begin + group)) for begin in range(0, len(each), group)]
       for one in groups:
-        alike = self.rollouts.refill and np.ptp(one.total_B) == 0
+        alike = self.rollouts.refill and not any(np.ptp(worth_B) for worth_B in self._worths(one))
         (dull if alike else kept).append(one)
       if len(kept) == wanted:
         break
-    return joined([*kept, *dull[:wanted - len(kept)]])
+    return joined([*kept, *dull[:wanted - len(kept)]]), joined([*kept, *dull])
+
+  def _worths(self, lot: Lot) -> list[np.ndarray]:
+    """All that answers are compared by."""
+    return [lot.total_B, *(lot.rewards[limit.name] for limit in self.rollouts.limits)]
 
   def _next(self, count: int) -> Iterator[tuple[int, Question]]:
     """The next questions with their numbers; those whose prompt is too long are passed over."""

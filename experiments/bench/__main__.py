@@ -1,7 +1,7 @@
 """Measures Athanor beside its peers: each benchmark is one JSON line in --out and a table on the screen.
 
-  python -m experiments.bench                       all of them, about ten minutes on two cores
-  python -m experiments.bench train checkpoint      some of: train head data checkpoint start
+  python -m experiments.bench                       all of them, about twenty minutes on two cores
+  python -m experiments.bench train checkpoint      some of: train head data checkpoint start tune rlhf
   python -m experiments.bench --quick               a look whether all runs, judged by nobody
   python -m experiments.bench table                 the last line of each benchmark in --out as Markdown
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.bench import checkpoint, data, head, start, train
+from experiments.bench import checkpoint, data, head, rlhf, start, train, tune
 from experiments.bench.driver import say
 from experiments.bench.line import Line, append
 from experiments.bench.setting import Setting
@@ -26,10 +26,12 @@ OUT = flags.DEFINE_string('out', 'bench.jsonl', 'The file that lines are added t
 QUICK = flags.DEFINE_bool('quick', False, 'Two turns of one step: to see that it runs.')
 TURNS = flags.DEFINE_integer('turns', 5, 'How often each contestant has its turn.', lower_bound=3)
 HF = flags.DEFINE_string('hf', '.venv-peers-hf/bin/python', 'An interpreter with torch and transformers.')
+TRL = flags.DEFINE_string('trl', '.venv-peers-trl/bin/python', 'An interpreter with torch, transformers and trl.')
 LITGPT = flags.DEFINE_string('litgpt', '.venv-peers-litgpt/bin/python', 'An interpreter with torch and litgpt.')
 
 BENCHMARKS: dict[str, Callable[[Setting], Iterator[Line]]] = {
-  'train': train.lines, 'head': head.lines, 'data': data.lines, 'checkpoint': checkpoint.lines, 'start': start.lines}
+  'train': train.lines, 'head': head.lines, 'data': data.lines, 'checkpoint': checkpoint.lines, 'start': start.lines,
+  'tune': tune.lines, 'rlhf': rlhf.lines}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -52,8 +54,9 @@ def main(argv: Sequence[str]) -> None:
 
 def peers() -> dict[str, str]:
   """The interpreters of the peers' environments that are there."""
-  found = {name: flag.value for name, flag in (('hf', HF), ('litgpt', LITGPT)) if Path(flag.value).exists()}
-  for name in {'hf', 'litgpt'} - set(found):
+  flags_of = {'hf': HF, 'litgpt': LITGPT, 'trl': TRL}
+  found = {name: flag.value for name, flag in flags_of.items() if Path(flag.value).exists()}
+  for name in flags_of.keys() - found.keys():
     say(f'no environment for the peers in {name}: make bench makes it')
   return {name: str(Path(path).absolute()) for name, path in found.items()}
 

@@ -26,6 +26,19 @@ def show(line: Mapping[str, Any]) -> None:
     table.add_row(f'  {target["name"]}', f'{target["value"]:.3g}', '', '', target['wanted'],
                   '[green]met[/]' if target['met'] else '[red]missed[/]')
   Console().print(table)
+  if 'phases' in line:
+    Console().print(phases(line))
+
+
+def phases(line: Mapping[str, Any]) -> Table:
+  """What the steps of a line are made of."""
+  table = Table()
+  for name in ('contestant', 'phase', 'median', 'share', 'tokens/s'):
+    table.add_column(name, justify='left' if name in ('contestant', 'phase') else 'right')
+  for name, found in line['phases'].items():
+    for phase, each in found.items():
+      table.add_row(name, phase, quantity(each['seconds'], 's'), f'{each["share"]:.0%}', f'{each["tokens_per_s"]:,.0f}')
+  return table
 
 
 def quantity(value: float, unit: str) -> str:

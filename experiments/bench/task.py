@@ -35,11 +35,41 @@ class Task:
     return self.batch * self.length
 
   @property
+  def prompt(self) -> int:
+    """Tokens of a row that are read and not learnt, where a row is a prompt and its answer."""
+    return self.length // 2
+
+  @property
+  def pairs(self) -> int:
+    """Pairs a step, of two rows each."""
+    return self.batch // 2
+
+  @property
   def flops(self) -> float:
     """Of a step: 6 for each parameter but the input embedding, and causal attention at half."""
     layer = 4 * self.width ** 2 + 3 * self.width * self.hidden + 2 * self.width
     active = self.layers * layer + self.width + self.vocab * self.width
     return self.tokens * 6.0 * (active + self.layers * self.length * self.width)
+
+
+@dataclass(frozen=True)
+class Iteration:
+  """Answers that are sampled, judged and learnt from once: every prompt and every answer has the same number of tokens."""
+
+  asked: int = 8                       # questions
+  group: int = 4                       # answers to each
+  prompt: int = 64
+  answer: int = 64
+  batch: int = 16                      # answers a step
+
+  @property
+  def answers(self) -> int:
+    return self.asked * self.group
+
+  @property
+  def tokens(self) -> int:
+    """Tokens that are sampled."""
+    return self.answers * self.answer
 
 
 TASKS = {
@@ -50,6 +80,9 @@ TASKS = {
   'tiny': Task(vocab=512, width=64, layers=2, heads=2, hidden=176, length=64, batch=4, burst=2),
 }
 TASK = TASKS['10m']                                     # on the CPU
+ITERATIONS = {'10m': Iteration(), 'tiny': Iteration(asked=2, prompt=16, answer=16, batch=4)}
+BETA = 0.1                                              # of DPO
 WARM = 3                                                # steps before any is timed, whose losses are compared
 LOSSES = {'float32': 2e-3, 'bfloat16': 2e-2}            # nats, between ours and a peer at every step
 BATCHES, INITIAL = 'batches.npy', 'initial.safetensors'
+PAIRS, ROLLOUTS = 'pairs.npz', 'rollouts.npz'

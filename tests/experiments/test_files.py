@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from align.avoid_rows import AvoidRows
 from experiments.load import call, load, load_module
 from experiments.overrides import override
 from model.sharding import AXES, MeshShape
@@ -55,7 +56,10 @@ def batch_of(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
   masked = run.rows.form == 'masked'
   shape = (run.batch, run.rows.length + (0 if masked else 1))
   ids, weights = (jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.float32))
-  return {'tokens': ids, 'segments': ids} | ({'targets': ids, 'mask': weights} if masked else {})
+  extra = {'targets': ids, 'mask': weights} if masked else {}
+  if isinstance(run.rows, AvoidRows):
+    extra = {'forbidden': weights, 'price': jax.ShapeDtypeStruct((run.batch,), jnp.float32)}
+  return {'tokens': ids, 'segments': ids} | extra
 
 
 def traced(run: Run) -> None:

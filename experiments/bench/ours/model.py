@@ -52,12 +52,15 @@ def decoder(task: Task = TASK, dtype: Dtype = 'float32', stream: Dtype = 'float3
                  positions=Rotary(task.theta), tied=False, compute_dtype=dtype, stream_dtype=stream)
 
 
+def optimizer(task: Task) -> Optimizer:
+  """The task's rule."""
+  return Optimizer(AdamW(task.lr, task.b1, task.b2, task.adam_eps, task.weight_decay), Constant(), clip=task.clip)
+
+
 def built(task: Task = TASK, dtype: Dtype = 'float32', form: Form = Form()) -> Built:
   """Its training, by the same door as a run's."""
-  rule = AdamW(task.lr, task.b1, task.b2, task.adam_eps, task.weight_decay)
-  return build(decoder(task, dtype, form.stream), Whole() if form.rows == 'whole' else NextToken(),
-               Optimizer(rule, Constant(), clip=task.clip), 10_000, batch=task.batch, length=task.length,
-               parts=form.parts, compute=form.compute)
+  return build(decoder(task, dtype, form.stream), Whole() if form.rows == 'whole' else NextToken(), optimizer(task),
+               10_000, batch=task.batch, length=task.length, parts=form.parts, compute=form.compute)
 
 
 def attends(task: Task, dtype: Dtype, form: Form) -> str:

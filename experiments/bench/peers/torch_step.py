@@ -43,9 +43,13 @@ class TorchTrain:
     """So many steps, of which only the last is waited for."""
     rows = [self.batches[(self.index + i) % len(self.batches)] for i in range(count)]
     self.index += count
-    pairs = [(each[:, :-1].contiguous(), each[:, 1:].contiguous()) for each in rows]
+    pairs = [self.pair(each) for each in rows]
     sample, loss = timed(lambda: [self._update(*pair) for pair in pairs][-1].item())      # waits for the device
     return shared(sample, count) | {'loss': loss}
+
+  def pair(self, rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the model reads of rows, and what it should say; -100 where nothing is learnt."""
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
   def _update(self, inputs, targets) -> torch.Tensor:
     loss = self.loss(inputs, targets)
