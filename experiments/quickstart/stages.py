@@ -7,6 +7,18 @@
 
 All stages then answer the same questions about films that none of them saw. Two judges read the answers: the reward model,
 which PPO learnt from, and one by words alone, which learnt from the reviews of the held-out films and from no model.
+
+Result (2026-11-27, two cores; the same numbers in two runs), 400 questions:
+
+                  reward model       words      preferred to SFT      KL from SFT
+  pre-trained        -0.26            0.37       45.8% (41 to 51)      53.5 nats
+  SFT                -0.06            0.87
+  DPO                 0.05            2.35       56.5% (52 to 61)       5.5
+  PPO                 1.95            2.27       99.5% (99 to 100)     13.1
+
+The reward model tells 68.6% of held-out pairs. PPO pleases it, which it learnt from, in nearly every answer, and the other
+judge as well; DPO, which never saw the reward model, pleases the other judge alone. PPO's answers are short ("A funny,
+unobbellable vision and do.") and end where they should. A million parameters know what critics like, and not what a film is.
 """
 
 from dataclasses import replace
@@ -90,5 +102,6 @@ def get_config() -> Stages:
   chat = critic(before)
   liked = Part('liked', Modelled(Scale(name='critic-reward-scale', run=reward(chat))))
   return Stages(
-      name='sotu-stages', against='SFT', questions=QUESTIONS, judges=(liked, WORDS), answers=400, prompt_tokens=56, answer_tokens=40,
-      stages=(Stage('pre-trained', before), Stage('SFT', chat), Stage('DPO', preferred(chat)), Stage('PPO', praised(chat))))
+      name='sotu-stages', against='SFT', questions=QUESTIONS, judges=(liked, WORDS), answers=400, prompt_tokens=56,
+      answer_tokens=40, stages=(Stage('pre-trained', before), Stage('SFT', chat), Stage('DPO', preferred(chat)),
+                                Stage('PPO', praised(chat))))
