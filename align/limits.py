@@ -28,20 +28,17 @@
 They are read when a config is built, so what they say, not the name of the file, is part of what an experiment is.
 """
 
-import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from align.constraint import PID, Dual, Limit, Multiplier, Penalty
+from align.entries import read_entries
 from align.forbidden import Forbidden, Patterns, Personal
 from align.rewards import Length, Reward
 from model.errors import ConfigError, DataError
-from train.data.files import decode, read_bytes
 from train.typed import build, hints, require
 
-ENTRY = re.compile(r'\s*\[\[\s*limit\s*\]\]')
 COMMON = ('name', 'kind', 'most', 'multiplier')
 MULTIPLIERS: dict[str, type[Multiplier]] = {'pid': PID, 'dual': Dual, 'penalty': Penalty}
 
@@ -52,20 +49,8 @@ def read_limits(path: Path | str, models: Mapping[str, Reward] | None = None) ->
   Raises: DataError that names the file, the entry with its line, and the field: a field that is missing, unknown or of
   another kind, a pattern that is none, a name that is there twice; and where the file is no TOML or holds no limit.
   """
-  text = decode(read_bytes(Path(path)), str(path))
-  try:
-    tables = tomllib.loads(text)
-  except tomllib.TOMLDecodeError as error:
-    raise DataError('limit.bad-toml', str(path), str(error), 'mend the file; strings stand in quotes') from error
-  entries = tables.get('limit')
-  if tables.keys() != {'limit'} or not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-    raise DataError('limit.none', f'{path}: it holds {", ".join(tables) or "nothing"}', 'it is a list of limits and nothing '
-                    'else', 'begin each with a line [[limit]]')
-  lines = [number for number, line in enumerate(text.splitlines(), 1) if ENTRY.match(line)]
   found: dict[str, Limit] = {}
-  for place, entry in enumerate(entries):
-    line = f':{lines[place]}' if len(lines) == len(entries) else ''
-    where = f'{path}{line}: limit {place + 1} of {len(entries)}'
+  for where, entry in read_entries(path, 'limit'):
     limit = _limit(entry, models or {}, where)
     if limit.name in found:
       raise DataError('limit.twice', f"{where}: field 'name' is {limit.name!r}", 'another one has it too', 'name them apart')

@@ -9,16 +9,12 @@
 They are read when a config is built, so their texts, not the name of the file, are part of what an experiment is.
 """
 
-import re
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from align.entries import read_entries
 from model.errors import DataError
-from train.data.files import decode, read_bytes
-
-ENTRY = re.compile(r'\s*\[\[\s*principle\s*\]\]')
 
 
 @dataclass(frozen=True)
@@ -40,20 +36,8 @@ def read_principles(path: Path | str) -> tuple[Principle, ...]:
   Raises: DataError that names the file, the entry with its line, and the field: a field that is missing, unknown, empty or
   no text, an id that is there twice; and where the file is no TOML or holds no principle.
   """
-  text = decode(read_bytes(Path(path)), str(path))
-  try:
-    tables = tomllib.loads(text)
-  except tomllib.TOMLDecodeError as error:
-    raise DataError('principle.bad-toml', str(path), str(error), 'mend the file; strings stand in quotes') from error
-  entries = tables.get('principle')
-  if tables.keys() != {'principle'} or not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-    raise DataError('principle.none', f'{path}: it holds {", ".join(tables) or "nothing"}',
-                    'a constitution is a list of principles and nothing else', 'begin each with a line [[principle]]')
-  lines = [number for number, line in enumerate(text.splitlines(), 1) if ENTRY.match(line)]
   found: dict[str, Principle] = {}
-  for place, entry in enumerate(entries):
-    line = f':{lines[place]}' if len(lines) == len(entries) else ''        # a text of several lines may hold such a line
-    where = f'{path}{line}: principle {place + 1} of {len(entries)}'
+  for where, entry in read_entries(path, 'principle'):
     principle = _principle(entry, where)
     if principle.id in found:
       raise DataError('principle.twice', f'{where}: field \'id\' is {principle.id!r}', 'another one has it too',
