@@ -129,7 +129,7 @@ def test_room_for_longer_texts_changes_nothing(world):
 def test_the_devices_and_the_parts_change_nothing(world):
   before, store, vocabulary = world
   found = []
-  for devices, fields in ((1, {}), (8, {'mesh': MeshShape(data=2, fsdp=2, tensor=2)}), (4, {'parts': 2})):
+  for devices, fields in ((1, {}), (8, {'mesh': MeshShape(data=2, fsdp=2, tensor=2), 'parts': 2})):
     run = learner(before, rollouts(vocabulary), **fields)
     setting, source, state = opened(run, store, jax.devices()[:devices])
     with jax.set_mesh(setting.built.mesh):
