@@ -46,12 +46,12 @@ def test_greedy_is_the_best_next_token_again_and_again(name):
   check_greedy(name)
 
 
-def test_logps_are_those_of_the_model_whatever_the_sampling():
+def test_logps_are_those_at_the_temperature_whatever_else_the_sampling_does():
   model, params = made(EXACT['llama'])
   odd = Sampling(temperature=0.7, top_k=9, repetition_penalty=1.3)
   written = generate(model, params, PROMPTS[:1], max_new=6, sampling=odd, key=KEY)
   row = PROMPTS[0] + written.tokens[0].tolist()
-  expected = [jax.nn.log_softmax(full(EXACT['llama'], row[:3 + i]))[row[3 + i]] for i in range(6)]
+  expected = [jax.nn.log_softmax(full(EXACT['llama'], row[:3 + i]) / 0.7)[row[3 + i]] for i in range(6)]
   np.testing.assert_allclose(written.logps[0], expected, atol=1e-4)
 
 
