@@ -56,7 +56,7 @@ test-gpu: $(VENV)/.requirements-dev.txt   ## the tests that need an NVIDIA GPU (
 	JAX_PLATFORMS= XLA_PYTHON_CLIENT_PREALLOCATE=false $(PY) -m pytest -q -n $(WORKERS) -m gpu tests
 
 campaign: $(VENV)/.requirements-dev.txt   ## the long forms: kills, damaged checkpoints, full disks
-	$(PY) -m pytest -q -m campaign tests/campaign
+	$(PY) -m pytest -q -m campaign tests
 
 lint: $(VENV)/.requirements-dev.txt   ## ruff, and mypy over the public types
 	$(VENV)/bin/ruff check .

@@ -116,6 +116,7 @@ def test_a_wrong_temperature_would_be_seen(world):
     replace(run, objective=GRPO())
 
 
+@pytest.mark.campaign
 def test_room_for_longer_texts_changes_nothing(world):
   before, store, vocabulary = world
   found = []
@@ -140,7 +141,7 @@ def test_the_devices_and_the_parts_change_nothing(world):
     assert seen == pytest.approx(found[0][1], rel=1e-3, abs=2e-5)
 
 
-@pytest.mark.parametrize('served', [2, 5])
+@pytest.mark.parametrize('served', [pytest.param(2, marks=pytest.mark.campaign), 5])
 def test_a_position_is_all_that_the_next_batches_depend_on(world, served):
   """In the middle of an inner epoch and of an iteration, with a price of distance and multipliers that have moved."""
   before, store, vocabulary = world
@@ -182,6 +183,7 @@ def test_cut_off_in_an_iteration_and_gone_on_is_as_never_stopped(world):
   assert first['value/reward'] == 0 and first['ratio'] == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.campaign
 def test_several_steps_are_several_steps(world):
   """An iteration of two inner epochs, by the source, is its four batches taken one after another."""
   before, store, vocabulary = world
@@ -227,6 +229,7 @@ def test_the_best_answers_are_learnt_like_a_text(world):
   assert seen['loss'] > 0 and 'reward' in seen
 
 
+@pytest.mark.campaign
 def test_a_teacher_writes_and_the_student_learns(world):
   """Sequence-level distillation: the tokens are the teacher's, whatever the student is."""
   before, store, vocabulary = world
@@ -242,6 +245,7 @@ def test_a_teacher_writes_and_the_student_learns(world):
     learner(before, replace(rows, credit=Grouped()))
 
 
+@pytest.mark.campaign
 def test_questions_that_teach_nothing_give_way(world):
   """With a reward that is the same for all, refilling asks others in vain and then takes what there is."""
   before, store, vocabulary = world
@@ -294,7 +298,7 @@ def test_rollouts_that_cannot_be_are_refused(world):
 
 @pytest.mark.parametrize('objective, credit', [
   (GRPO(average=PerToken(), high=0.28, cap=3.0), Grouped(deviation='none')),
-  (GRPO(ratio=PerSequence(), low=3e-4, high=4e-4), Grouped()),
+  pytest.param(GRPO(ratio=PerSequence(), low=3e-4, high=4e-4), Grouped(), marks=pytest.mark.campaign),
   (GRPO(entropy=0.1), LeaveOneOut())], ids=['dapo', 'gspo', 'rloo'])
 def test_the_family_takes_a_step_from_where_it_is(world, objective, credit):
   before, store, vocabulary = world

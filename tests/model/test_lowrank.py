@@ -116,7 +116,8 @@ def test_the_parts_of_a_plain_mlp_and_the_names_that_no_model_has():
   assert caught.value.id == 'edit.nothing'
 
 
-@pytest.mark.parametrize('name', ['llama', 'gemma2', 'gpt2', 'mixtral', 'olmoe', 'bfloat16'])
+@pytest.mark.parametrize('name', ['llama', 'mixtral', *(pytest.param(name, marks=pytest.mark.campaign)
+                                                       for name in ('gemma2', 'gpt2', 'olmoe', 'bfloat16'))])
 @pytest.mark.parametrize('edits', [LORA, DORA], ids=['lora', 'dora'])
 def test_merged_is_as_adapted(name, edits):
   model, params = made(VARIANTS[name])
@@ -224,7 +225,7 @@ def test_dropout_is_of_the_adapters_input_and_only_with_a_key():
 
 
 @pytest.mark.parametrize('edits', ['lora', 'dora', 'qlora', 'qdora', 'some-dora'])
-@pytest.mark.parametrize('name', ['llama', 'gpt2', 'mixtral'])
+@pytest.mark.parametrize('name', ['mixtral', *(pytest.param(name, marks=pytest.mark.campaign) for name in ('llama', 'gpt2'))])
 def test_boxed_and_plain_trees_are_edited_alike(name, edits):
   model, params = made(VARIANTS[name])
   boxed = jax.eval_shape(lambda key: edited(EDITS[edits], model.init(key), key), KEY)

@@ -129,8 +129,8 @@ def test_stacked_matrices_are_quantised_each_for_itself(kind):
     jax.tree.map(lambda both, one, i=i: np.testing.assert_allclose(both[i, 1], one, rtol=1e-6), whole, alone)
 
 
-@pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('mesh', [MeshShape(data=2, fsdp=4), MeshShape(fsdp=2, tensor=4), MeshShape(fsdp=4, tensor=2)])
+@pytest.mark.parametrize('kind, mesh', zip(KINDS, (MeshShape(data=2, fsdp=4), MeshShape(fsdp=2, tensor=4),
+                                                   MeshShape(fsdp=4, tensor=2))))
 def test_a_sharded_tree_is_quantised_as_the_whole(kind, mesh):
   """And a block lies on one device: the dimensions within it are whole."""
   config = small(width=256, attention=VARIANTS['llama'].attention)
