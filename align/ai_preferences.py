@@ -2,83 +2,67 @@
 
     judged = AiPreferences(name='judged', questions=red, principles=PRINCIPLES, writers=(ByRun(sl), ByRun(sl)),
                            judge=ByRun(chat))
-    Corpus(name='judged-pairs', sources=(Preferred(judged),), stages=())      pairs, as any others are
+    Corpus(name='judged-pairs', sources=(FromGenerated(judged),), stages=())      pairs, as any others are
 
 The judge should not be the policy that learns from it, or both drift together.
 
-The folder has `judged.jsonl`, a line for each question: both answers, and for each principle and each order in which they were
-shown the judge's log-probs of its options; `pairs.jsonl`, the pairs of those whose `outcome` is `judged`, in their order, the
-likelier side first; and `table.json`, which counts the outcomes.
+A line of the folder's `judged.jsonl` has both answers to a question, and for each principle and each order in which they were
+shown the judge's log-probs of its options (`align.generated`). Of a pair the likelier side comes first.
 """
 
-import glob
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import rich
 
-from align import journal
 from align.constitution import Ballot, label
+from align.generated import Generated, seeds
 from align.journal import Record
 from align.judge import Judge, Said
 from align.preferences import PairLines
-from align.principles import Principle
-from align.questions import Asking, Question, Questions
-from align.revisions import check_principles, seeds
-from model.errors import ConfigError, DataError
-from train.artifact import Artifact, Store, how, write_json
-from train.data.corpus import TABLE
-from train.data.readers import Reader, Written
+from align.principles import Principle, check_principles
+from align.questions import Question, Questions
+from model.errors import ConfigError
+from train.artifact import Store
 
-JUDGED, PAIRS = 'judged.jsonl', 'pairs.jsonl'
 ORDERS = ('first, second', 'second, first')
 DIGITS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class AiPreferences(Artifact):
-  """Two answers to each of the first `count` training questions, one of each writer, and which the judge finds the better.
+class AiPreferences(Generated):
+  """Two answers to each question, one of each writer, and which the judge finds the better.
 
   What it finds is asked for every principle in both orders and made a label by `align.constitution.label`. Two answers that
   are alike are no pair, nor is one that says nothing or was cut off.
   """
 
-  questions: Asking
   principles: tuple[Principle, ...]
   writers: tuple[Judge, Judge]
   judge: Judge
   ballot: Ballot = Ballot()
   clamp: tuple[float, float] | None = None
-  count: int = 1000
-  seed: int = 0
-  lot: int = how(64)                   # questions between two saves
+
+  records: ClassVar = 'judged.jsonl'
+  lines: ClassVar = 'pairs.jsonl'
+  kept: ClassVar = 'judged'
+  reader: ClassVar = PairLines
+  refusal: ClassVar = ('pair.none', 'let two writers answer, or one at a higher temperature')
 
   def __post_init__(self):
+    super().__post_init__()
     check_principles(self.principles)
-    if min(self.count, self.lot) < 1 or (self.clamp and not 0 <= self.clamp[0] <= 0.5 <= self.clamp[1] <= 1):
-      raise ConfigError('config.out-of-range', f'count = {self.count}, lot = {self.lot}, clamp = {self.clamp}',
-                        'counts are 1 or more; a label is a probability, and 0.5 of one answer is 0.5 of the other',
-                        'use for example None or (0.4, 0.6)')
+    if self.clamp and not 0 <= self.clamp[0] <= 0.5 <= self.clamp[1] <= 1:
+      raise ConfigError('config.out-of-range', f'clamp = {self.clamp}', 'a label is a probability, and 0.5 of one answer is '
+                        '0.5 of the other', 'use for example None or (0.4, 0.6)')
 
-  def make(self, folder: Path, store: Store) -> None:
-    """Asks and judges. Raises: DataError if no two answers are left to compare."""
-    journal.write(folder / JUDGED, self.count, self.lot, Judging(self, store))
-    records = list(journal.read(folder / JUDGED))
-    table = {'outcomes': {'questions': len(records), **dict(sorted(Counter(each['outcome'] for each in records).items()))}}
-    write_json(folder / TABLE, table)
-    rich.print(f'preferences {self.name}', *(f'  {what}: {number:,}' for what, number in table['outcomes'].items()), sep='\n')
-    pairs = [pair(record) for record in records if record['outcome'] == 'judged']
-    if not pairs:
-      raise DataError('pair.none', f'preferences {self.name}', f'of {self.count:,} questions: {table["outcomes"]}',
-                      'let two writers answer, or one at a higher temperature')
-    journal.dump(folder / PAIRS, pairs)
+  def asking(self, store: Store) -> Callable[[range], list[Record]]:
+    return Judging(self, store)
 
-  def remains(self, folder: Path) -> str:
-    """How far it came."""
-    return f'after {journal.whole_lines(folder / f"{JUDGED}.part")} of {self.count} questions'
+  def line(self, record: Record) -> Record:
+    """The pair of a question."""
+    return pair(record)
 
 
 class Judging:
@@ -134,15 +118,3 @@ def pair(record: Record) -> Record:
   chosen, rejected = record['answers'] if record['label'] >= 0.5 else record['answers'][::-1]
   return {'messages': record['question'], 'chosen': chosen, 'rejected': rejected,
           'label': max(record['label'], 1.0 - record['label'])}
-
-
-@dataclass(frozen=True)
-class Preferred(Written):
-  """Each pair that was judged, with its label."""
-
-  preferences: AiPreferences
-  _: KW_ONLY
-  source: str = 'judged'
-
-  def reader(self, store: Store) -> Reader:
-    return PairLines(f'{glob.escape(str(store.find(self.preferences)))}/{PAIRS}', source=self.source)

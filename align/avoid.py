@@ -13,7 +13,7 @@ Letters: B rows, L positions.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,8 @@ import jax.numpy as jnp
 from align.losses import CERTAIN
 from model.config import demand
 from model.decoder import Model
-from model.errors import ConfigError
 from train.objectives import judged, shift
-from train.types import Batch, Loss, LossFn, Mean, Objective, Params
-
-if TYPE_CHECKING:
-  from train.run import Run
+from train.types import Batch, Form, Loss, LossFn, Mean, Objective, Params
 
 
 class Charge(ABC):
@@ -69,13 +65,10 @@ class Avoid(Objective):
   charge: Charge = Unlikelihood()
   z_loss: float = 0.0
 
+  form: ClassVar[Form] = 'marked'
+
   def __post_init__(self):
     demand(self.z_loss >= 0, 'Avoid.z_loss', self.z_loss, 'it is the weight of a penalty', 'give 0 or more')
-
-  def check(self, run: 'Run') -> None:
-    if not getattr(run.rows, 'avoids', False):
-      raise ConfigError('config.rows', f'objective = Avoid, rows = {type(run.rows).__name__}', 'their tokens are not marked, '
-                        'and nobody says what a forbidden one costs', 'put the rows into AvoidRows')
 
   def __call__(self, model: Model) -> LossFn:
     def loss(params, frozen, batch, key) -> Loss:

@@ -39,7 +39,7 @@ from train.data.vocabulary import Vocabulary
 from train.edits import join
 from train.objectives import SEEN
 from train.run import Run
-from train.types import Batch, Form, Frozen, Judge, Mean, Params, Position, Setting, Source, State
+from train.types import Batch, Evaluator, Form, Frozen, Mean, Params, Position, Setting, Source, State
 
 SEARCHED = 100_000        # rows among which some must have what is forbidden
 
@@ -59,7 +59,7 @@ class AvoidRows:
   every: int = 5
   written: int = how(0)
 
-  avoids: ClassVar[bool] = True
+  form: ClassVar[Form] = 'marked'
 
   def __post_init__(self):
     for name, least in (('most', 0), ('probe', 1), ('every', 1), ('written', 0)):
@@ -76,10 +76,6 @@ class AvoidRows:
     return [share.tokens for share in tokens.shares] if isinstance(tokens, Mixture) else [tokens]
 
   @property
-  def form(self) -> Form:
-    return self.rows.form
-
-  @property
   def vocabulary(self) -> Vocabulary:
     return self.rows.vocabulary
 
@@ -92,10 +88,7 @@ class AvoidRows:
     return self.rows.reads
 
   def check(self, run: Run) -> None:
-    """Raises: ConfigError if the objective is another."""
-    if not isinstance(run.objective, Avoid):
-      raise ConfigError('config.rows', f'objective = {type(run.objective).__name__}, rows = AvoidRows', 'it would learn what '
-                        'is forbidden', 'use Avoid(), with multiplier=Penalty(0.0) if nothing is to be paid')
+    pass
 
   def holds(self, run: Run, built: Built) -> dict[str, Any]:
     return {}
@@ -113,7 +106,7 @@ class AvoidRows:
                       'from', 'mend what is looked for, or train without it')
     return found
 
-  def judge(self, setting: Setting, rows: int) -> Judge:
+  def evaluator(self, setting: Setting, rows: int) -> Evaluator:
     """The means of loss and metrics over held-out rows at a price of 0; and the share of its own text that is forbidden."""
     batches = [lot | {'price': np.zeros(len(lot['tokens']), np.float32)}
                for lot in self.rows.heldout(setting.store, rows).batches(setting.run.batch)]

@@ -8,10 +8,10 @@ import rich
 from rich.table import Table
 
 from align import journal
+from align.generated import seeds
 from align.journal import Record
 from align.judge import Judge
 from align.questions import Asking
-from align.revisions import seeds
 from align.rewards import TextReward
 from model.errors import ConfigError
 from train.artifact import Artifact, Store, write_json

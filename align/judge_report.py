@@ -13,7 +13,7 @@ import rich
 from rich.table import Table
 
 from align import journal
-from align.ai_preferences import JUDGED, AiPreferences
+from align.ai_preferences import AiPreferences
 from align.conduct import Measure
 from align.constitution import label
 from align.conversations import messages_in
@@ -47,7 +47,8 @@ class JudgeReport(Artifact):
 
   def make(self, folder: Path, store: Store) -> None:
     """Compares."""
-    records = [each for each in journal.read(store.find(self.preferences) / JUDGED) if each['outcome'] == 'judged']
+    records = [each for each in journal.read(store.find(self.preferences) / AiPreferences.records)
+               if each['outcome'] == AiPreferences.kept]
     found = {rule.name: compared(rule, records) for rule in self.rules}
     write_json(folder / REPORT, found)
     table = Table('principle', *COLUMNS, title=self.name, title_justify='left', box=None)

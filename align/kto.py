@@ -60,7 +60,6 @@ class KTO(Objective):
   """
 
   form: ClassVar[Form] = 'labels'
-  referred: ClassVar[bool] = True
 
   beta: float = 0.1
   desirable: float = 1.0

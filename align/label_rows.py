@@ -35,7 +35,7 @@ from train.data.visits import Row
 from train.data.vocabulary import Vocabulary
 from train.edits import join
 from train.run import Run
-from train.types import Batch, Form, Frozen, Judge, Mean, Params, Position, Setting, Source, State
+from train.types import Batch, Evaluator, Form, Frozen, Mean, Params, Position, Setting, Source, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class LabelRows:
     placement = Placement(mesh, batch)
     return Batches(self.visits(store), batch, rows=placement.rows, place=placement)
 
-  def judge(self, setting: Setting, rows: int) -> Judge:
+  def evaluator(self, setting: Setting, rows: int) -> Evaluator:
     """The means of the run's loss and metrics over held-out labels, measured from the point of them all."""
     labels = self.labels.open(setting.store, 'heldout')
     if not len(labels):

@@ -3,7 +3,7 @@
     {"prompt": "Hi", "answer": "Hello!", "label": true}                        a line of `LabelLines`
     {"messages": [...], "answer": [...], "label": false}                       the same in full
 
-A label that is given is a document, as a pair is one. A `Labelling` says how the documents of a corpus become labels:
+A label that is given is a document, as a pair is one. How the documents of a corpus become labels, is a value:
 
     Single()                   each document is a label. It is held out by a hash of its prompt
     Halves(Rated())            both sides of each pair: the chosen one is good, the other bad
@@ -15,17 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
-from align.conversations import WHOLE, Messages, to_text
-from align.preferences import Given, Rated, answer_in, prompt_in
+from align.conversations import WHOLE, Messages
+from align.preferences import Given, Rated, answer_in, by_prompt, prompt_in
 from align.review_pairs import SameFilm, check_films, review_in
 from align.reviews import VERDICTS, Verdict, asks
 from model.errors import DataError
 from train.data.corpus import Corpus
 from train.data.decontaminate import Decontaminate
-from train.data.document import SPLITS, Document, Split, held_out
-from train.data.readers import Lines, parse
+from train.data.document import Document, Split
+from train.data.readers import Lines
 from train.data.stage import InOrder
 
 FIELDS = ('prompt', 'messages', 'answer', 'label')
@@ -77,16 +77,6 @@ class NamedLabel(NamedTuple):
   label: Label
 
 
-class Labelling(Protocol):
-  """How documents become labels. `stages` are those that a corpus of such documents can go through."""
-
-  @property
-  def stages(self) -> tuple[type, ...]: ...
-
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
-    """The labels of a split in their stable order; `counts` is told what was read, and left out for what reason."""
-
-
 @dataclass(frozen=True)
 class Single:
   """Each document of the corpus is a label."""
@@ -95,12 +85,9 @@ class Single:
 
   def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
     """Raises: DataError for a document that is no label."""
-    for document in (document for part in SPLITS for document in corpus.documents(folder, part)):
-      where = f'{document.source}:{document.id}'
-      label = label_in(parse(document.text, where), where)
-      if held_out(to_text(label.prompt), corpus.heldout_modulo) == (split == 'heldout'):
-        counts['labels read'] += 1
-        yield NamedLabel(where, label)
+    for named in map(NamedLabel._make, by_prompt(corpus, folder, split, label_in)):
+      counts['labels read'] += 1
+      yield named
 
 
 @dataclass(frozen=True)

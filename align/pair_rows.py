@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from align.dpo import Preference
 from align.pair_tokens import PairTokens
 from align.reference import Opened, Reference, check_reference, lots
 from model.errors import DataError
@@ -26,7 +27,7 @@ from train.data.shuffle import key, permutation
 from train.data.visits import RECORDS, Row
 from train.data.vocabulary import Vocabulary
 from train.run import Run
-from train.types import Batch, Form, Judge, LossFn, Mean, Params, Setting
+from train.types import Batch, Evaluator, Form, LossFn, Mean, Params, Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class PairRows:
 
   def check(self, run: Run) -> None:
     """Raises: ConfigError where what is compared with is missing, or is another than the parent."""
-    if getattr(run.objective, 'referred', False):
+    if isinstance(run.objective, Preference) and run.objective.referred:
       check_reference(run, self.pairs)
 
   def visits(self, store: Store) -> PairVisits:
@@ -106,7 +107,7 @@ class PairRows:
     placement = Placement(mesh, batch)
     return Batches(self.visits(store), batch, rows=placement.rows, place=placement)
 
-  def judge(self, setting: Setting, rows: int) -> Judge:
+  def evaluator(self, setting: Setting, rows: int) -> Evaluator:
     """The means of the run's loss and metrics over held-out pairs, the first so many of them in the order of their own."""
     pairs = self.pairs.open(setting.store, 'heldout')
     if not len(pairs):

@@ -4,7 +4,7 @@
     {"messages": [...], "chosen": [...], "rejected": [...], "margin": 2.5, "label": 0.9}          the same in full
 
 A pair that is given is a document, as a conversation is one (`align.conversations`), so that a corpus reads, counts and
-keeps it. A `Pairing` says how the documents of a corpus become pairs:
+keeps it. How the documents of a corpus become pairs, is a value too:
 
     Given()      each document is a pair. It is held out by a hash of its prompt, so no prompt is on both sides
     Rated()      two conversations on one topic, of which people liked one better. The corpus holds conversations out, and
@@ -16,11 +16,11 @@ What people prefer is agreement among them, not truth, and a margin is in the un
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from align.conversations import WHOLE, Messages, check_answers, from_text, messages_in, to_text
 from model.chat import Message, Role
@@ -119,13 +119,24 @@ class Named(NamedTuple):
   pair: Pair
 
 
-class Pairing(Protocol):
-  """How documents become pairs. `stages` are those that a corpus of such documents can go through."""
+class Prompted(Protocol):
+  """What has a prompt."""
 
-  stages: ClassVar[tuple[type, ...]]
+  @property
+  def prompt(self) -> Messages: ...
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[Named]:
-    """The pairs of a split in their stable order; `counts` is told what was read, and left out for what reason."""
+
+Said = TypeVar('Said', bound=Prompted)
+
+
+def by_prompt(corpus: Corpus, folder: Path, split: Split,
+              read: Callable[[dict[str, Any], str], Said]) -> Iterator[tuple[str, Said]]:
+  """What documents say, those of a split by a hash of their prompt, whatever the corpus holds out; and where each is from."""
+  for document in (document for part in SPLITS for document in corpus.documents(folder, part)):
+    where = f'{document.source}:{document.id}'
+    found = read(parse(document.text, where), where)
+    if held_out(to_text(found.prompt), corpus.heldout_modulo) == (split == 'heldout'):
+      yield where, found
 
 
 @dataclass(frozen=True)
@@ -136,12 +147,9 @@ class Given:
 
   def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[Named]:
     """Raises: DataError for a document that is no pair."""
-    for document in (document for part in SPLITS for document in corpus.documents(folder, part)):
-      where = f'{document.source}:{document.id}'
-      pair = pair_in(parse(document.text, where), where)
-      if held_out(to_text(pair.prompt), corpus.heldout_modulo) == (split == 'heldout'):
-        counts['pairs read'] += 1
-        yield Named(where, pair)
+    for named in map(Named._make, by_prompt(corpus, folder, split, pair_in)):
+      counts['pairs read'] += 1
+      yield named
 
 
 class Talk(NamedTuple):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from align.entries import read_entries
-from model.errors import DataError
+from model.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -57,3 +57,10 @@ def _principle(entry: dict[str, Any], where: str) -> Principle:
       raise DataError('principle.no-text', f'{where}: field {name!r} is {entry[name]!r:.60}', 'it must be a text that says '
                       'something', 'write it in quotes')
   return Principle(**{name: entry[name].strip() for name in FIELDS})
+
+
+def check_principles(principles: tuple[Principle, ...]) -> None:
+  """Returns when there are some, told apart. Raises: ConfigError."""
+  if not principles or len({principle.id for principle in principles}) < len(principles):
+    raise ConfigError('config.principles', f'principles = {[principle.id for principle in principles]}',
+                      'a constitution has at least one, each with an id of its own', 'read them with read_principles')

@@ -18,6 +18,7 @@ from align.constraint import Limit
 from align.credit import Credit, Grouped
 from align.critic import Critic
 from align.kl import Controller, Fixed
+from align.policy import GRPO, PPO
 from align.questions import Asking
 from align.rewards import Part
 from model.adapt import LoRA
@@ -28,7 +29,7 @@ from train.artifact import digest, how
 from train.build import Built
 from train.data.vocabulary import Vocabulary
 from train.run import Run
-from train.types import Form, Judge, Setting, Source
+from train.types import Evaluator, Form, Setting, Source
 
 
 class Truncated(ABC):
@@ -138,7 +139,7 @@ class Rollouts:
 
   def referred(self, run: Run) -> bool:
     """Whether answers are compared with what a reference makes of them."""
-    return self.kl.beta > 0 or getattr(run.objective, 'beta', 0.0) > 0
+    return self.kl.beta > 0 or (isinstance(run.objective, GRPO) and run.objective.beta > 0)
 
   def check(self, run: Run) -> None:
     """Raises: ConfigError where batches, critics, temperature, reference or teacher do not suit the run."""
@@ -149,21 +150,24 @@ class Rollouts:
     if missing := [of for of in self.critics if of not in there]:
       raise ConfigError('config.critic', f'credit = {type(self.credit).__name__}, edits = {run.edits}',
                         f'there is no critic of {", ".join(missing)}', f'put Critic({missing[0]!r}) last among the edits')
-    if set(self.critics) != set(getattr(run.objective, 'critics', ())):
-      raise ConfigError('config.critics', f'objective = {type(run.objective).__name__} of critics '
-                        f'{getattr(run.objective, "critics", ())}, rollouts of {self.critics}',
-                        'a critic that is asked must learn, and one that learns must be asked',
-                        f'use an objective with critics={self.critics}' if self.critics else 'use GRPO, or credit=FromCritic()')
-    learnt = getattr(run.objective, 'temperature', self.temperature)
-    if learnt != self.temperature:
-      raise ConfigError('config.temperature', f'objective at {learnt}, rollouts at {self.temperature}',
-                        'ratios and distances mean something at the temperature of sampling alone', 'use one for both')
+    if isinstance(run.objective, GRPO):
+      self._check_policy(run.objective)
     if self.referred(run) and run.restore is None:
       raise ConfigError('config.no-reference', 'restore = None', 'the distance from a reference has a price, and the '
                         'reference is the parent', 'set restore, or kl to Fixed(0.0) and beta to 0')
     if self.by is not None and (self.form != 'text' or digest(self.by.rows.vocabulary) != digest(self.vocabulary)):
       raise ConfigError('config.teacher', f'by = {self.by.name}, credit = {type(self.credit).__name__}', 'what another model '
                         'of the same vocabulary writes is learnt like a text', 'use Everyone(), Best() or Above(...)')
+
+  def _check_policy(self, objective: GRPO) -> None:
+    learning = objective.critics if isinstance(objective, PPO) else ()
+    if set(self.critics) != set(learning):
+      raise ConfigError('config.critics', f'objective = {type(objective).__name__} of critics {learning}, rollouts of '
+                        f'{self.critics}', 'a critic that is asked must learn, and one that learns must be asked',
+                        f'use PPO(critics={self.critics})' if self.critics else 'use GRPO, or credit=FromCritic()')
+    if objective.temperature != self.temperature:
+      raise ConfigError('config.temperature', f'objective at {objective.temperature}, rollouts at {self.temperature}',
+                        'ratios and distances mean something at the temperature of sampling alone', 'use one for both')
 
   def holds(self, run: Run, built: Built) -> dict[str, Any]:
     """The abstract trees that are held beside the state: a reference, unless it is the base under adapters."""
@@ -179,7 +183,7 @@ class Rollouts:
     from align.rollout_source import RolloutSource  # what only training needs
     return RolloutSource(self, setting)
 
-  def judge(self, setting: Setting, rows: int) -> Judge:
+  def evaluator(self, setting: Setting, rows: int) -> Evaluator:
     """The rewards of sampled answers to so many held-out questions, their length, and their distance from the reference."""
-    from align.rollout_judge import HeldoutAnswers
+    from align.rollout_evaluator import HeldoutAnswers
     return HeldoutAnswers(self, setting, rows)

@@ -139,10 +139,10 @@ class Training:
 
   def heldout(self):
     """Writes what is measured on held-out rows, of the averaged parameters where there are any."""
-    judge = self.run.rows.judge(self.setting, self.run.watch.heldout_rows)
+    evaluate = self.run.rows.evaluator(self.setting, self.run.watch.heldout_rows)
 
     def score(step: int, state: State) -> None:
-      values = judge(self.judged(state))
+      values = evaluate(self.judged(state))
       if self.first:
         self.metrics.write(step, values)
         self.progress.say(f'step {step}: ' + ', '.join(f'{name} {value:.3f}' for name, value in values.items()))

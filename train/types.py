@@ -71,7 +71,7 @@ LossFn = Callable[[Params, Frozen, Batch, Key], Loss]
 GradFn = Callable[[Params, Frozen, Batch, Key], tuple[Grads, Loss]]     # the gradient of objective.total
 StepFn = Callable[[State, Frozen, Batch], tuple[State, dict[str, Mean]]]
 Hook = Callable[[int, State, dict[str, Mean]], None]
-Form = Literal['text', 'masked', 'pairs', 'labels', 'rollouts']         # what a row is, and so what columns a batch has
+Form = Literal['text', 'masked', 'marked', 'pairs', 'labels', 'rollouts']      # what a row is, and so what columns a batch has
 
 
 class Objective(ABC):
@@ -126,7 +126,7 @@ class Setting(NamedTuple):
     return list(self.built.mesh.devices.flat)
 
 
-Judge = Callable[[Params], dict[str, float]]      # of the whole parameters: what is written down of them, by name
+Evaluator = Callable[[Params], dict[str, float]]      # of the whole parameters: what is written down of them, by name
 
 
 @runtime_checkable
@@ -152,5 +152,5 @@ class Feed(Protocol):
   def open(self, setting: Setting) -> Source:
     """Its batches, from the first. Raises: UserErrors where what it reads is not as it was made."""
 
-  def judge(self, setting: Setting, rows: int) -> Judge:
+  def evaluator(self, setting: Setting, rows: int) -> Evaluator:
     """What is measured on so many held-out rows, always the same. Raises: DataError where nothing is held out."""

@@ -24,10 +24,11 @@ held-out questions of each kind:
 A judge that is asked about harm alone never says that a refusal is worth less than an answer, and a policy finds that out.
 """
 
-from align.ai_preferences import AiPreferences, Preferred
+from align.ai_preferences import AiPreferences
 from align.conduct import Conduct, Writing
 from align.credit import Grouped
 from align.desk import Desk, HelpfulPairs
+from align.generated import FromGenerated
 from align.kl import Fixed
 from align.modelled import Modelled, Scale
 from align.pair_rows import PairRows
@@ -54,7 +55,7 @@ def judged() -> AiPreferences:
 
 def reward(name: str, *more: Reader) -> Run:
   """A reward model, on soft labels of the judge and perhaps on other preferences beside them."""
-  corpus = Corpus(name=f'{name}-pairs', sources=(Preferred(judged()), *more), stages=(), heldout_modulo=8)
+  corpus = Corpus(name=f'{name}-pairs', sources=(FromGenerated(judged()), *more), stages=(), heldout_modulo=8)
   pairs = PairTokens(name=f'{name}-pairs-tokens', corpus=corpus, vocabulary=VOCABULARY, template=Plain(), longest=64)
   return Run(name=f'{name}-reward', model=clerk().model, restore=clerk(), edits=(Score(),), rows=PairRows(pairs),
              objective=RewardModel(margin=0.0), batch=16, steps=100,

@@ -29,10 +29,11 @@ from pathlib import Path
 from align.conduct import Asked, Conduct, Measure, Writing
 from align.constitution import Ballot
 from align.desk import Breaks, Cards, Desk, Lessons, Refuses
+from align.generated import FromGenerated
 from align.judge import ByRun
 from align.principles import read_principles
 from align.questions import FromTask
-from align.revisions import Revised, Revisions
+from align.revisions import Revisions
 from align.rewards import Verified
 from align.sft import ChatTokens
 from model.chat import Plain
@@ -73,7 +74,7 @@ def mended(name: str, helpful: float) -> Run:
   """The parent taught its own revisions, and so many times as much of what is merely helpful."""
   revisions = Revisions(name='desk-revisions', questions=FromTask(Desk('phone')), principles=PRINCIPLES, writer=by(clerk()),
                         critic=by(clerk(), 0.0), count=512, draws=3)
-  revised = tokens('desk-revised', Corpus(name='desk-revised', sources=(Revised(revisions),), stages=()))
+  revised = tokens('desk-revised', Corpus(name='desk-revised', sources=(FromGenerated(revisions),), stages=()))
   rooms = tokens('desk-rooms', Corpus(name='desk-rooms', sources=(Cards(Desk('room'), 600),), stages=()))
   return Run(name=name, model=clerk().model, restore=clerk(), batch=16, steps=50,
              rows=Rows(Mixture((Share(revised, 1.0), Share(rooms, helpful))), 112, packing=Whole()),

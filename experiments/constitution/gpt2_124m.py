@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from align.endpoint import Endpoint
+from align.generated import FromGenerated
 from align.judge import ByRun
 from align.principles import read_principles
 from align.questions import FromTalks
-from align.revisions import Revised, Revisions
+from align.revisions import Revisions
 from align.sft import ChatTokens
 from experiments.sft.chitchat import TALKS
 from experiments.sft.chitchat import get_config as parent
@@ -38,7 +39,7 @@ def get_config() -> Run:
   writer = ByRun(chat, tokens=128, prompt_tokens=896, rows=128)
   revisions = Revisions(name='chitchat-revisions', questions=FromTalks(TALKS), principles=PRINCIPLES, writer=writer,
                         critic=CRITIC, count=4000, draws=4)
-  revised = Corpus(name='chitchat-revised', sources=(Revised(revisions),), stages=())
+  revised = Corpus(name='chitchat-revised', sources=(FromGenerated(revisions),), stages=())
   mended = ChatTokens(name='chitchat-revised-tokens', corpus=revised, vocabulary=chat.rows.vocabulary, longest=1025)
   return replace(
       chat,

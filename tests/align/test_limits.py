@@ -187,7 +187,7 @@ def test_costs_of_held_out_answers_are_told(world):
   run = learner(before, rollouts(vocabulary, limits=(LONG,)), watch=Watch(heldout=1, heldout_rows=4))
   setting, source, state = opened(run, store)
   with jax.set_mesh(setting.built.mesh):
-    found = run.rows.judge(setting, 4)(state.params)
+    found = run.rows.evaluator(setting, 4)(state.params)
   assert found['heldout_long'] == found['heldout_answer_tokens'] > 0
   source.close()
 

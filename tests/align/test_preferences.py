@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.conversations import to_text
-from align.pair_tokens import PairTokens, fit_pair
+from align.fit import fit_answers
+from align.pair_tokens import PairTokens
 from align.preferences import Given, Pair, PairLines, Rated, pair_in, pair_text
 from model.chat import ChatML, Gemma, Llama3, Message, Plain, render
 from model.errors import ConfigError, DataError
@@ -97,14 +98,14 @@ def test_laws_of_truncation(template, scene, said, length):
   def asks(left: int) -> int:
     return len(render(template, tokenizer, (*opening, *turns[left:])).ids)
 
-  sides = fit_pair(template, tokenizer, pair, length, 'here')
-  if sides is None:
+  fit = fit_answers(template, tokenizer, pair.prompt, (pair.chosen, pair.rejected), length, 'here')
+  if fit is None:
     assert longest(len(turns) - 1) > length and length <= asks(len(turns) - 1) + 9
     return
-  left = sides.turns
+  left = fit.turns
   assert left % 2 == 0 and (not left or longest(left - 2) > length)
-  assert not sides.tokens or left == len(turns) - 1
-  for rendered, side in ((sides.chosen, pair.chosen), (sides.rejected, pair.rejected)):
+  assert not fit.tokens or left == len(turns) - 1
+  for rendered, side in zip(fit.answers, (pair.chosen, pair.rejected)):
     ids, mask = render(template, tokenizer, (*opening, *turns[left:], *side))
     assert rendered.ids.tolist() == ids[:length].tolist()
     assert rendered.mask.any() and not rendered.mask[:asks(left)].any()

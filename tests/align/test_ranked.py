@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from align.generated import FromGenerated
 from align.judge import Judge, Said
 from align.preferences import pair_in
 from align.questions import FromTask
-from align.ranked import GRADED, Graded, Ranked, pair, record
+from align.ranked import Ranked, pair, record
 from align.rewards import Verified
 from align.tasks import Largest
 from model.errors import ConfigError, DataError
@@ -37,8 +38,9 @@ def test_the_better_answer_is_chosen_and_ties_are_none(tmp_path):
   ranked = Ranked(name='ranked', questions=FromTask(TASK), writer=Clerk(), grader=Verified(TASK), group=6, count=40, lot=7)
   folder = store.make(ranked)
   outcomes = read_json(folder / 'table.json')['outcomes']
-  documents = list(Graded(ranked).reader(store).read())
-  assert 0 < outcomes['ranked'] == len(documents) < 40 == outcomes['questions'] == sum(1 for _ in read_lines(folder / GRADED))
+  documents = list(FromGenerated(ranked).reader(store).read())
+  assert 0 < outcomes['ranked'] == len(documents) < 40 == outcomes['questions']
+  assert sum(1 for _ in read_lines(folder / 'graded.jsonl')) == 40
   for document in documents:
     made = pair_in(parse(document.text, ''), '')
     shown = made.prompt[-1].content.rstrip('?').split(': ')[1].split()

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from align.ai_preferences import AiPreferences, Preferred
+from align.ai_preferences import AiPreferences
 from align.constitution import Ballot
 from align.conversations import from_text
+from align.generated import FromGenerated
 from align.journal import read
 from align.pair_tokens import PairTokens
 from align.preferences import pair_in
 from align.questions import FromTask
-from align.revisions import Revised, Revisions
+from align.revisions import Revisions
 from align.sft import ChatTokens
 from align.tasks import Sums
 from model.chat import Message, Plain
@@ -62,7 +63,7 @@ def test_every_step_is_written_down_with_its_principle(tmp_path):
 
 def test_what_is_learnt_is_the_last_revision_and_never_a_critique(tmp_path):
   store = Store(tmp_path)
-  corpus = Corpus(name='talks', sources=(Revised(revisions()),), stages=(), heldout_modulo=5)
+  corpus = Corpus(name='talks', sources=(FromGenerated(revisions()),), stages=(), heldout_modulo=5)
   folder = store.make(corpus)
   records = [record for record in steps(revisions(), store, 'steps.jsonl') if record['outcome'] == 'revised']
   talks = {from_text(document.text, '') for split in SPLITS for document in corpus.documents(folder, split)}
@@ -154,7 +155,7 @@ def test_a_pair_that_the_judge_cannot_read_is_left_out(tmp_path):
 
 def test_pairs_reach_a_reward_model_with_soft_labels_the_likelier_side_first(tmp_path):
   store = Store(tmp_path)
-  corpus = Corpus(name='pairs', sources=(Preferred(preferences()),), stages=(), heldout_modulo=5)
+  corpus = Corpus(name='pairs', sources=(FromGenerated(preferences()),), stages=(), heldout_modulo=5)
   folder = store.make(corpus)
   made = [pair_in(json.loads(document.text), document.id) for split in SPLITS for document in corpus.documents(folder, split)]
   for pair in made:

@@ -19,7 +19,7 @@ from train.data.tokens import TokenFiles
 from train.data.visits import Visits
 from train.data.vocabulary import Vocabulary
 from train.eval.perplexity import Scorer
-from train.types import Form, Judge, Params, Setting
+from train.types import Evaluator, Form, Params, Setting
 
 if TYPE_CHECKING:
   from train.build import Built
@@ -64,7 +64,7 @@ class Rows:
   def open(self, setting: Setting) -> Batches:
     return self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
 
-  def judge(self, setting: Setting, rows: int) -> Judge:
+  def evaluator(self, setting: Setting, rows: int) -> Evaluator:
     """The loss in nats a token and in bits a byte."""
     heldout = self.heldout(setting.store, rows)
     columns = next(heldout.batches(len(heldout)))

@@ -13,7 +13,7 @@ HELDOUT = 1             # added to the seed, so that no answer is drawn with a k
 
 
 class HeldoutAnswers:
-  """A `train.types.Judge`: one sampled answer to each of the first held-out questions, the same chance every time."""
+  """A `train.types.Evaluator`: one sampled answer to each of the first held-out questions, the same chance every time."""
 
   def __init__(self, rollouts: Rollouts, setting: Setting, rows: int):
     self.rollouts = replace(rollouts, by=None) if rollouts.by else rollouts
