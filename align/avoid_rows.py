@@ -21,8 +21,8 @@ import numpy as np
 from align.avoid import Avoid
 from align.constraint import PID, Multiplier
 from align.marks import Marked, mark
-from align.pair_rows import Means
 from align.reference import lots
+from align.sided_rows import Means, heldout
 from model.config import demand
 from model.errors import CheckpointError, ConfigError, DataError
 from model.generate import generate
@@ -113,7 +113,7 @@ class AvoidRows:
     means = Means(setting.run.objective(setting.built.model))
 
     def judged(params: Params) -> dict[str, float]:
-      found = {f'heldout_{name}': value for name, value in means(params, batches).items()}
+      found = heldout(means(params, batches))
       return found | ({'heldout_written': self.share(setting, params)} if self.written else {})
 
     return judged

@@ -12,7 +12,7 @@ Letters: B labels.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +22,13 @@ from jax.sharding import Mesh
 from align.advantages import kto_reference
 from align.kto import ANOTHERS, ratio
 from align.label_tokens import LabelTokens
-from align.pair_rows import Means, PairVisits
 from align.pairwise import mean, weights
-from align.reference import Reference, check_reference, lots
+from align.reference import Reference, check_reference
+from align.sided_rows import Means, SidedRows, heldout
 from model.decoder import Model
-from model.errors import ConfigError, DataError
+from model.errors import ConfigError
 from model.sharding import batch_sharding
-from train.artifact import Store
-from train.build import Built
-from train.data.pipeline import Batches, Placement
 from train.data.visits import Row
-from train.data.vocabulary import Vocabulary
 from train.edits import join
 from train.run import Run
 from train.types import Batch, Evaluator, Form, Frozen, Mean, Params, Position, Setting, Source, State
@@ -50,25 +46,17 @@ class ScoredLabels(Reference):
 
 
 @dataclass(frozen=True)
-class LabelRows:
+class LabelRows(SidedRows):
   """Labels, one a row of two sides of `length` tokens: its own answer, and the answer to another prompt."""
 
   labels: LabelTokens | ScoredLabels
-  seed: int = 0
 
   form: ClassVar[Form] = 'labels'
+  noun: ClassVar = 'label'
 
   @property
-  def vocabulary(self) -> Vocabulary:
-    return self.labels.vocabulary
-
-  @property
-  def length(self) -> int:
-    return self.labels.longest
-
-  @property
-  def reads(self) -> int:
-    return 2 * self.length
+  def answers(self) -> LabelTokens | ScoredLabels:
+    return self.labels
 
   def check(self, run: Run) -> None:
     """Raises: ConfigError for a batch of one, or where what is compared with is missing or another than the parent."""
@@ -77,32 +65,15 @@ class LabelRows:
                         'use a batch of 2 or more, the more the better')
     check_reference(run, self.labels)
 
-  def visits(self, store: Store) -> PairVisits:
-    """The order of all labels. Raises: DataError if they are not as they were made."""
-    return PairVisits(self.labels.open(store, 'train'), self.length, self.seed, 'label')
-
-  def holds(self, run: Run, built: Built) -> dict[str, Any]:
-    return {}
-
   def open(self, setting: Setting) -> 'Pointed':
     batches = self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
     return Pointed(batches, setting.built.model, setting.frozen, setting.built.mesh)
 
-  def source(self, store: Store, *, batch: int, mesh: Mesh) -> Batches:
-    """Batches without the point."""
-    placement = Placement(mesh, batch)
-    return Batches(self.visits(store), batch, rows=placement.rows, place=placement)
-
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
     """The means of the run's loss and metrics over held-out labels, measured from the point of them all."""
-    labels = self.labels.open(setting.store, 'heldout')
-    if not len(labels):
-      raise DataError('label.none', f'held-out labels of {setting.run.name}', 'there is none',
-                      'lower heldout_modulo of the corpus')
-    visits = PairVisits(labels, self.length, self.seed, 'label')
-    batches = list(lots(map(visits.__getitem__, range(min(rows, visits.rows))), setting.run.batch))
-    means, point = Means(setting.run.objective(setting.built.model)), Point(setting.built.model)
-    return lambda params: {f'heldout_{name}': value for name, value in means(params, point(params, batches)).items()}
+    batches, means = self.withheld(setting, rows), Means(setting.run.objective(setting.built.model))
+    point = Point(setting.built.model)
+    return lambda params: heldout(means(params, point(params, batches)))
 
 
 class Point:

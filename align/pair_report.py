@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import rich
 
-from align.pair_rows import Means, PairRows
+from align.pair_rows import PairRows
 from align.reference import Opened, each, lots
+from align.sided_rows import Means
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, how, write_json
 from train.run import Run

@@ -9,8 +9,8 @@ import pytest
 
 from align.kto import ANOTHERS, KTO, ratio
 from align.label_rows import LabelRows, Point, Pointed, ScoredLabels
-from align.pair_rows import Means
 from align.reference import each, lots
+from align.sided_rows import Means
 from model.adapt import LoRA
 from model.errors import ConfigError, DataError
 from model.sharding import MeshShape

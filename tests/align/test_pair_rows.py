@@ -9,9 +9,10 @@ import pytest
 
 from align.dpo import DPO, SimPO, said
 from align.pair_report import Agreement, longer
-from align.pair_rows import Means, PairRows, Scored
+from align.pair_rows import PairRows, Scored
 from align.reference import each, lots
 from align.reward import RewardModel, Score
+from align.sided_rows import Means
 from model.adapt import LoRA
 from model.errors import CheckpointError, ConfigError, DataError
 from model.sharding import MeshShape

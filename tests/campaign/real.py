@@ -1,4 +1,4 @@
-"""A real training of seconds, launched as a person would launch it: `python -m experiments.launch --config=tiny.py`."""
+"""Real trainings of seconds, launched as a person would launch them: `python -m experiments.launch --config=tiny.py`."""
 
 import shutil
 from pathlib import Path
@@ -27,15 +27,41 @@ def get_config():
              watch=Watch(metrics=1, heldout=0), saving=Saving(every={every}))
 """
 
+POLICY = TINY.replace('def get_config', 'def before').replace("name='tiny'", "name='before'") + """
+from dataclasses import replace
+from align.credit import FromCritic
+from align.critic import Critic
+from align.kl import Adaptive
+from align.policy import PPO
+from align.questions import FromTask
+from align.rewards import Length, Part, Verified
+from align.rollout import Rollouts
+from align.tasks import Largest
+from model.chat import Plain
 
-def live(folder: Path, steps: int = STEPS, every: int = 2) -> Path:
+def get_config():
+  parent = replace(before(), steps=2, saving=Saving(every=0))
+  rows = Rollouts(questions=FromTask(Largest(3)), rewards=(Part('right', Verified(Largest(3))), Part('short', Length(-0.1))),
+                  vocabulary=parent.rows.vocabulary, template=Plain(), credit=FromCritic(), asked=8, group=2, epochs=2,
+                  prompt_tokens=48, answer_tokens=6, kl=Adaptive(0.1, target=0.01, horizon=64))
+  return replace(parent, name='tiny', restore=parent, edits=(Critic(),), rows=rows, objective=PPO(), steps={steps},
+                 saving=Saving(every={every}))
+"""
+
+
+def live(folder: Path, steps: int = STEPS, every: int = 2, config: str = TINY) -> Path:
   """One life of the run in `folder`; gives the run's own folder, or raises what ended it."""
-  folder.mkdir(parents=True, exist_ok=True)
-  config = folder / 'tiny.py'
-  config.write_text(TINY.format(text=ROOT / 'tests' / 'data' / 'sample' / '*.txt', steps=steps, every=every))
   with flagsaver.flagsaver():
-    launch.main(command.parse(['launch', f'--config={config}', f'--runs={folder / "runs"}']))
+    launch.main(command.parse(['launch', *arguments(folder, steps, every, config)]))
   return made(folder)
+
+
+def arguments(folder: Path, steps: int, every: int, config: str) -> list[str]:
+  """What to launch for that."""
+  folder.mkdir(parents=True, exist_ok=True)
+  file = folder / 'tiny.py'
+  file.write_text(config.format(text=ROOT / 'tests' / 'data' / 'sample' / '*.txt', steps=steps, every=every))
+  return [f'--config={file}', f'--runs={folder / "runs"}']
 
 
 def made(folder: Path) -> Path:

@@ -22,7 +22,7 @@ PHASES = ('write', 'step', 'seal', 'save', 'name', 'restore', 'retire')
 STEPS = 32
 
 
-def run(folder: Path) -> None:
+def slow(folder: Path, config: str) -> None:
   """One life of a real run, slow enough to be killed inside anything."""
   write = Ledger.write
 
@@ -31,7 +31,17 @@ def run(folder: Path) -> None:
     time.sleep(0.02)
 
   Ledger.write = slowly
-  real.live(folder, STEPS, every=2)
+  real.live(folder, STEPS, every=2, config=config)
+
+
+def run(folder: Path) -> None:
+  """One that learns from text."""
+  slow(folder, real.TINY)
+
+
+def policy(folder: Path) -> None:
+  """One that learns from rewards: four batches an iteration, so that every other save is in the middle of one."""
+  slow(folder, real.POLICY)
 
 
 def forgetful(folder: Path) -> None:
@@ -65,9 +75,10 @@ def differ(straight: Path, folder: Path) -> str:
 
 @pytest.fixture
 def killed(straight, zygote):
-  """Kills so many lives of a function, in a folder that has all the run needs."""
-  def killed(folder: Path, function: str, count: int, phases: tuple[str, ...] = PHASES) -> kills.Campaign:
-    real.parents(straight, folder)
+  """Kills so many lives of a function, in a folder that has all the run needs, made in that of a `template`."""
+  def killed(folder: Path, function: str, count: int, phases: tuple[str, ...] = PHASES,
+             template: Path = straight) -> kills.Campaign:
+    real.parents(template, folder)
     seed = int(os.environ.get('ATHANOR_SEED', random.SystemRandom().randrange(10**6)))
     found = kills.campaign(zygote, function, folder, count, seed, phases)
     print(f'\n{function}: seed {seed}, {found.killed.total()} kills in {found.lives} lives, ended with {found.ended}; '
@@ -112,6 +123,15 @@ def test_a_run_that_is_told_to_leave_saves_its_last_step(tmp_path, asked_to_leav
 @pytest.mark.campaign
 def test_told_to_leave_in_every_phase(tmp_path, asked_to_leave):
   asked_to_leave(tmp_path, PHASES)
+
+
+@pytest.mark.campaign
+def test_many_kills_of_a_policy(tmp_path, module_path, killed, zygote):
+  """Its rollouts, price, critic and place in an iteration come back as well."""
+  alone = module_path / 'policy'
+  assert zygote.live('policy', alone)[0] == 0
+  found = killed(tmp_path, 'policy', 2 * len(PHASES), template=alone)
+  assert found.ended == 0 and found.killed and differ(alone, tmp_path) == ''
 
 
 @pytest.mark.campaign

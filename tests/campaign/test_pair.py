@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from model.errors import PREEMPTED
+from tests.campaign import real
 from tests.campaign.pair import like
 from tests.campaign.resume import difference
 from train.checkpoint import Checkpoints
@@ -24,19 +25,25 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0
 
 
+def environment(devices: int = 1) -> dict[str, str]:
+  """That of a process with so many devices."""
+  return os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', 'JAX_PLATFORMS': 'cpu',
+                       'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax')}
+
+
+def free_port() -> int:
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]
+
+
 class Pair:
   """Two processes at work in a folder; `said` has what the first of them prints."""
 
   def __init__(self, folder: Path, steps: int):
-    with socket.socket() as free:
-      free.bind(('127.0.0.1', 0))
-      port = free.getsockname()[1]
-    environment = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu',
-                                'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax')}
-    command = [sys.executable, '-m', 'tests.campaign.pair', str(port)]
+    command = [sys.executable, '-m', 'tests.campaign.pair', str(free_port())]
     self.processes = [
-        subprocess.Popen([*command, str(process), str(folder), str(steps)], cwd=ROOT, env=environment, stdout=out,
-                         text=True)
+        subprocess.Popen([*command, str(process), str(folder), str(steps)], cwd=ROOT, env=environment(), stdout=out, text=True)
         for process, out in enumerate((subprocess.PIPE, subprocess.DEVNULL))]
 
   def __enter__(self) -> 'Pair':
@@ -102,3 +109,17 @@ def test_either_is_killed_and_the_curve_is_the_same_to_the_bit(tmp_path):
     assert pair.codes() == [0, 0]
   assert difference(tmp_path / 'straight', tmp_path / 'killed') == ''
   print(f'\nseed {seed}: {kills} kills of one of two, 0 differences; the other was gone after {max(waited):.1f} s')
+
+
+@pytest.mark.campaign
+def test_two_processes_learn_from_rewards_as_one_with_two_devices_does(tmp_path):
+  """Each samples, judges and reads the same answers, and learns from its own half of a batch."""
+  def launched(folder: Path, devices: int, *join: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, '-m', 'experiments.launch', *real.arguments(folder, 12, 3, real.POLICY), *join],
+                            cwd=ROOT, env=environment(devices))
+
+  join = (f'--coordinator=127.0.0.1:{free_port()}', '--processes=2')
+  pair = [launched(tmp_path / 'two', 1, *join, f'--process={process}') for process in (0, 1)]
+  assert [process.wait(PATIENCE) for process in pair] == [0, 0]
+  assert launched(tmp_path / 'one', 2).wait(PATIENCE) == 0
+  assert difference(real.made(tmp_path / 'one'), real.made(tmp_path / 'two')) == ''
