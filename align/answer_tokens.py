@@ -28,7 +28,7 @@ from train.data.document import SPLITS, Split
 from train.data.encoding import Encoded
 from train.data.token_files import BYTES_OF, MANIFEST, TokenSplit, open_split, write_split
 from train.data.visits import Row
-from train.data.vocabulary import Vocabulary
+from train.data.vocabulary import AnyVocabulary
 
 
 class Derivation(Protocol):
@@ -60,7 +60,7 @@ class AnswerTokens(Artifact):
   """What `derivation` makes of a corpus, as a template writes it, no answer of more than `longest` tokens with its prompt."""
 
   corpus: Corpus
-  vocabulary: Vocabulary
+  vocabulary: AnyVocabulary
   template: Template = ChatML()
   longest: int = 512
 

@@ -35,7 +35,7 @@ from train.data.mixture import Mixture
 from train.data.pipeline import Placement
 from train.data.rows import Rows
 from train.data.visits import Row
-from train.data.vocabulary import Vocabulary
+from train.data.vocabulary import AnyVocabulary
 from train.edits import join
 from train.objectives import SEEN
 from train.run import Run
@@ -76,7 +76,7 @@ class AvoidRows:
     return [share.tokens for share in tokens.shares] if isinstance(tokens, Mixture) else [tokens]
 
   @property
-  def vocabulary(self) -> Vocabulary:
+  def vocabulary(self) -> AnyVocabulary:
     return self.rows.vocabulary
 
   @property

@@ -30,7 +30,7 @@ from model.errors import ConfigError, DataError
 from model.generate import round_up
 from train.artifact import Store, how
 from train.data.visits import Row
-from train.run import Run
+from train.run import Parent
 from train.trained import load
 
 
@@ -71,7 +71,7 @@ class ByRun(Judge):
   After a conversation of more than `prompt_tokens` it writes nothing, cut off.
   """
 
-  run: Run
+  run: Parent
   template: Template = ChatML()
   tokens: int = 256
   prompt_tokens: int = 768

@@ -23,8 +23,8 @@ from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, digest, how, read_json, write_json
 from train.data.document import SPLITS, Split
 from train.data.visits import Row
-from train.data.vocabulary import Vocabulary
-from train.run import Run
+from train.data.vocabulary import AnyVocabulary
+from train.run import Parent, Run
 from train.trained import load
 
 REFERENCE = 'reference.json'
@@ -46,7 +46,7 @@ class Sided(Protocol):
   @property
   def name(self) -> str: ...
   @property
-  def vocabulary(self) -> Vocabulary: ...
+  def vocabulary(self) -> AnyVocabulary: ...
   @property
   def longest(self) -> int: ...
   def open(self, store: Store, split: Split) -> Opened: ...
@@ -75,7 +75,7 @@ class ScoredSplit:
 class Reference(Artifact):
   """The log-probs that the parameters of the run `by` give the answers."""
 
-  by: Run
+  by: Parent
   batch: int = how(16)             # rows at a time
 
   @property
@@ -86,12 +86,12 @@ class Reference(Artifact):
   def __post_init__(self):
     if self.batch < 1:
       raise ConfigError('config.out-of-range', f'batch = {self.batch}', 'it counts rows', 'use 1 or more')
-    if digest(self.by.rows.vocabulary) != digest(self.vocabulary):
+    if digest(self.by.vocabulary) != digest(self.vocabulary):
       raise ConfigError('config.other-vocabulary', f'by = {self.by.name}, answers in {self.vocabulary.name}',
-                        f'its parameters know the ids of {self.by.rows.vocabulary.name}', 'use answers in that vocabulary')
+                        f'its parameters know the ids of {self.by.vocabulary.name}', 'use answers in that vocabulary')
 
   @property
-  def vocabulary(self) -> Vocabulary:
+  def vocabulary(self) -> AnyVocabulary:
     return self.answers.vocabulary
 
   @property

@@ -27,8 +27,8 @@ from model.decoder import own
 from model.errors import ConfigError
 from train.artifact import digest, how
 from train.build import Built
-from train.data.vocabulary import Vocabulary
-from train.run import Run
+from train.data.vocabulary import AnyVocabulary
+from train.run import Parent, Run
 from train.types import Evaluator, Form, Setting, Source
 
 
@@ -78,7 +78,7 @@ class Rollouts:
 
   questions: Asking
   rewards: tuple[Part, ...]
-  vocabulary: Vocabulary
+  vocabulary: AnyVocabulary
   template: Template = ChatML()
   credit: Credit = Grouped()
   asked: int = 32
@@ -92,7 +92,7 @@ class Rollouts:
   limits: tuple[Limit, ...] = ()
   importance: float = 2.0
   refill: int = 0
-  by: Run | None = None
+  by: Parent | None = None
   seed: int = 0
   lot: int = how(64)                   # answers written at a time
 
@@ -155,7 +155,7 @@ class Rollouts:
     if self.referred(run) and run.restore is None:
       raise ConfigError('config.no-reference', 'restore = None', 'the distance from a reference has a price, and the '
                         'reference is the parent', 'set restore, or kl to Fixed(0.0) and beta to 0')
-    if self.by is not None and (self.form != 'text' or digest(self.by.rows.vocabulary) != digest(self.vocabulary)):
+    if self.by is not None and (self.form != 'text' or digest(self.by.vocabulary) != digest(self.vocabulary)):
       raise ConfigError('config.teacher', f'by = {self.by.name}, credit = {type(self.credit).__name__}', 'what another model '
                         'of the same vocabulary writes is learnt like a text', 'use Everyone(), Best() or Above(...)')
 

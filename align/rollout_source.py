@@ -26,7 +26,7 @@ from train.data.pipeline import Placement
 from train.data.shuffle import key, permutation
 from train.edits import join
 from train.objectives import SEEN
-from train.run import Run
+from train.run import Parent
 from train.trained import load
 from train.types import Batch, Params, Position, Setting, State
 
@@ -39,7 +39,7 @@ class Crew:
   def __init__(self, rollouts: Rollouts, setting: Setting, placement: Placement):
     built, run = setting.built, setting.run
 
-    def other(parent: Run) -> Params:
+    def other(parent: Parent) -> Params:
       return setting.once(digest(parent), lambda: load(replace(parent, mesh=run.mesh), setting.store, setting.devices).params)
 
     self.writer = Writer(built.model, setting.tokenizer, rollouts.template, rollouts.answer_tokens, rollouts.temperature,

@@ -20,7 +20,7 @@ from train.build import Built
 from train.data.pipeline import Batches, Placement
 from train.data.shuffle import key, permutation
 from train.data.visits import RECORDS, Row
-from train.data.vocabulary import Vocabulary
+from train.data.vocabulary import AnyVocabulary
 from train.run import Run
 from train.types import Batch, LossFn, Mean, Params, Setting
 
@@ -66,7 +66,7 @@ class SidedRows(ABC):
     """What is judged."""
 
   @property
-  def vocabulary(self) -> Vocabulary:
+  def vocabulary(self) -> AnyVocabulary:
     return self.answers.vocabulary
 
   @property

@@ -75,7 +75,7 @@ class Stages(Artifact):
     if not self.judges or min(self.answers, self.answer_tokens, self.batch) < 1:
       raise ConfigError('config.out-of-range', f'judges = {self.judges}, answers = {self.answers}, answer_tokens = '
                         f'{self.answer_tokens}', 'somebody judges something', 'give a judge, and 1 or more of each')
-    vocabularies = {digest(stage.run.rows.vocabulary) for stage in self.stages}
+    vocabularies = {digest(stage.run.vocabulary) for stage in self.stages}
     if len(vocabularies) > 1:
       raise ConfigError('config.other-vocabulary', f'stages {", ".join(names)}', 'they know different ids, so nothing says how '
                         'likely one finds the answers of another', 'compare stages of one vocabulary')
@@ -134,7 +134,7 @@ class Asked:
 
   def __init__(self, stages: Stages, base: Trained, store: Store):
     self.stages, self.base = stages, base
-    self.template = stages.template or template_of(stages.base.rows) or Plain()
+    self.template = stages.template or template_of(stages.base) or Plain()
     self.placement = Placement(jax.sharding.get_mesh(), stages.batch)
     question_of = stages.questions.open(store, 'heldout')
     writer = self.writer(base)

@@ -7,11 +7,15 @@ from align.rollout import Rollouts
 from align.sft import ChatTokens
 from model.chat import Template
 from train.artifact import parents
-from train.types import Feed
+from train.published import Published
+from train.run import Parent
 
 
-def template_of(rows: Feed) -> Template | None:
-  """How the conversations among these rows are written; None without any."""
+def template_of(run: Parent) -> Template | None:
+  """How the conversations that it was taught on are written; None without any."""
+  if isinstance(run, Published):
+    return run.template
+  rows = run.rows
   if isinstance(rows, Rollouts):
     return rows.template
   read = [thing.answers if isinstance(thing, Reference) else thing for thing in parents(rows)]

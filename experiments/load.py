@@ -106,20 +106,27 @@ def load_json(path: Path) -> Any:
 
 
 def load_run(path: str) -> tuple[Any, Path]:
-  """The `train.run.Run` that a folder holds, and the folder.
-
-  Raises: ConfigError where there is no run in it.
-  """
+  """The `train.run.Run` that a folder holds, and the folder. Raises: ConfigError where there is none."""
   from train.run import Run  # all of training, which not every command needs
+  return _held(path, Run, 'training')
+
+
+def load_model(path: str) -> tuple[Any, Path]:
+  """The `train.run.Parent` that a folder holds, and the folder. Raises: ConfigError where there is none."""
+  from train.run import Parent
+  return _held(path, Parent, 'model')
+
+
+def _held(path: str, kind: Any, what: str) -> tuple[Any, Path]:
   folder = Path(path).resolve()
   if not path or not (folder / 'run.json').is_file():
     raise ConfigError('config.no-run', f'--run={path}', 'there is no run.json in it',
                       'give the folder of a run, such as runs/NAME-1f3a9c42d0; experiments.launch says it')
-  run = load_json(folder / 'run.json')
-  if not isinstance(run, Run):
-    raise ConfigError('config.no-run', f'--run={path}', f'it holds a {type(run).__name__}, which is no training',
+  held = load_json(folder / 'run.json')
+  if not isinstance(held, kind):
+    raise ConfigError('config.no-run', f'--run={path}', f'it holds a {type(held).__name__}, which is no {what}',
                       'give the folder of a run')
-  return run, folder
+  return held, folder
 
 
 def _nearest(path: str) -> str:

@@ -18,7 +18,7 @@ from absl import flags
 
 from align.templates import template_of
 from experiments import command
-from experiments.load import load_run
+from experiments.load import load_model
 from experiments.processes import cache_compilations
 from model import chat
 from model.errors import ConfigError, DataError, StorageError
@@ -45,7 +45,7 @@ def main(overrides: command.Overrides) -> int:
   """Exit code 0 when all is written."""
   command.no_overrides(overrides)
   sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value, MIN_P.value, PENALTY.value)
-  run, folder = load_run(command.RUN.value)
+  run, folder = load_model(command.RUN.value)
   if not run.model.causal:
     raise ConfigError('config.not-causal', f'--run={command.RUN.value}', 'this model reads from both sides and cannot go '
                       'on with a text', 'give the folder of a run with a causal model')
@@ -76,7 +76,7 @@ def prompts() -> list[str]:
 
 def write(trained: Trained, prompt: str, sampling: Sampling, key: jax.Array) -> None:
   """Prints the prompt and what follows, as it comes."""
-  tokenizer, template = trained.tokenizer, template_of(trained.run.rows)
+  tokenizer, template = trained.tokenizer, template_of(trained.run)
   before, (eos, stop) = begun(template, tokenizer, prompt)
   ids = stream(trained.model, trained.params, before, max_new=MAX_NEW.value, sampling=sampling, key=key, eos=eos, stop=stop,
                limit=tokenizer.size)

@@ -8,7 +8,7 @@ from jax.ad_checkpoint import checkpoint_name
 from kernels.attention import attention
 from kernels.ranges import Ranges
 from model.cache import Layer, write
-from model.config import Decoder
+from model.config import AllHeads, Decoder
 from model.linear import Dense
 from model.norm import Norm
 from model.rotary import rotate
@@ -17,10 +17,10 @@ from model.sharding import pin
 
 @struct.dataclass
 class Sight:
-  """What the rows see and where they stand: the same for all layers of a kind (local or global)."""
+  """What the rows see and where they stand: the same for all layers of a role (model.stack)."""
 
   ranges: Ranges
-  turns: tuple[jax.Array, jax.Array] | None = None    # cosine and sine of the rotary angles
+  turns: tuple[jax.Array, jax.Array] | None = None    # cosine and sine of the rotary angles; None: nothing turns
   starts_B: jax.Array | None = None                   # with a cache: the slot of each row's first new position
 
 
@@ -46,9 +46,7 @@ class Attention(nn.Module):
   def __call__(self, x_BLD: jax.Array, sight: Sight, layer: Layer | None = None) -> tuple[jax.Array, Layer | None]:
     config, heads = self.config, self.config.attention
     q_BLHK, k_BSGK, v_BSGK = self._project(x_BLD)
-    if heads.qk_norm is not None:
-      q_BLHK = Norm(heads.qk_norm, 'head', name='q_norm')(q_BLHK)
-      k_BSGK = Norm(heads.qk_norm, 'head', name='k_norm')(k_BSGK)
+    q_BLHK, k_BSGK = self._normed('q_norm', q_BLHK), self._normed('k_norm', k_BSGK)
     if sight.turns is not None:
       q_BLHK, k_BSGK = rotate(q_BLHK, *sight.turns), rotate(k_BSGK, *sight.turns)
     q_BLHK, k_BSGK, v_BSGK = (x.astype(config.compute_dtype) for x in (q_BLHK, k_BSGK, v_BSGK))
@@ -72,3 +70,11 @@ class Attention(nn.Module):
     q_BLHK = q.reshape(*x.shape[:2], heads.heads, heads.head_size)
     k_BLGK, v_BLGK = (pin(part.squeeze(3), 'batch', None, 'heads', None) for part in (k, v))
     return q_BLHK, k_BLGK, v_BLGK
+
+  def _normed(self, name: str, x_BLHK: jax.Array) -> jax.Array:
+    norm = self.config.attention.qk_norm
+    if norm is None:
+      return x_BLHK
+    if isinstance(norm, AllHeads):
+      return Norm(norm, 'heads', name=name)(x_BLHK.reshape(*x_BLHK.shape[:2], -1)).reshape(x_BLHK.shape)
+    return Norm(norm, 'head', name=name)(x_BLHK)

@@ -1,4 +1,4 @@
-"""A block: attention and an MLP, each with its norms, each added to what flows past."""
+"""A block: attention and an MLP, one after the other or side by side, each with its norms, each added to what flows past."""
 
 from typing import Literal
 
@@ -26,9 +26,10 @@ class Block(nn.Module):
                ) -> tuple[jax.Array, Layer | None, Aux]:
     attention = Attention(self.config, self.implementation, name='attention')
     y_BLD, layer = attention(self._before(x_BLD, 'attention'), sight, layer)
-    x_BLD = self._after(x_BLD, y_BLD, 'attention')
-    y_BLD, aux = self._mlp(self._before(x_BLD, 'mlp'), seen_BL)
-    return self._after(x_BLD, y_BLD, 'mlp'), layer, aux
+    after_BLD = self._after(x_BLD, y_BLD, 'attention')
+    read_BLD = x_BLD if self.config.placement == 'parallel' else after_BLD
+    y_BLD, aux = self._mlp(self._before(read_BLD, 'mlp'), seen_BL)
+    return self._after(after_BLD, y_BLD, 'mlp'), layer, aux
 
   def _mlp(self, x_BLD: jax.Array, seen_BL: jax.Array) -> tuple[jax.Array, Aux]:
     mlp = self.config.mlp
@@ -37,14 +38,14 @@ class Block(nn.Module):
     return MLP(self.config, mlp, name='mlp')(x_BLD), {}
 
   def _before(self, x_BLD: jax.Array, part: str) -> jax.Array:
-    return self._norm(f'{part}_norm', x_BLD) if self.config.placement in ('pre', 'sandwich') else x_BLD
+    return self._norm(f'{part}_norm', x_BLD) if self.config.placement in ('pre', 'sandwich', 'parallel') else x_BLD
 
   def _after(self, x_BLD: jax.Array, y_BLD: jax.Array, part: str) -> jax.Array:
-    """pre: x + y. post: norm(x + y). sandwich and output: x + norm(y)."""
-    placement: Literal['pre', 'post', 'sandwich', 'output'] = self.config.placement
+    """pre and parallel: x + y. post: norm(x + y). sandwich and output: x + norm(y)."""
+    placement: Literal['pre', 'post', 'sandwich', 'output', 'parallel'] = self.config.placement
     if placement == 'post':
       return self._norm(f'{part}_norm', x_BLD + y_BLD)
-    return x_BLD + (y_BLD if placement == 'pre' else self._norm(f'{part}_out_norm', y_BLD))
+    return x_BLD + (y_BLD if placement in ('pre', 'parallel') else self._norm(f'{part}_out_norm', y_BLD))
 
   def _norm(self, name: str, x_BLD: jax.Array) -> jax.Array:
     return Norm(self.config.norm, name=name)(x_BLD)

@@ -1,9 +1,11 @@
 """What the network is (`Decoder`) and how it is computed (`Compute`): frozen values, types where others have flags.
 
 Published families are points of this space: GPT-2 is LayerNorm + Learned + Plain('gelu_tanh') + biases; Llama is
-RMSNorm + Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE.
+RMSNorm + Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE;
+OLMo 2 normalises what comes out, and q and k over all heads; Pythia runs attention and MLP side by side.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +37,11 @@ class RMSNorm:
 
   def __post_init__(self):
     positive(self, 'eps')
+
+
+@dataclass(frozen=True)
+class AllHeads(RMSNorm):
+  """RMSNorm over all heads of q, or of k, as one vector of heads * head_size numbers. OLMo 2 (OLMo et al. 2024)."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +104,14 @@ class Rotary:
   fraction: float = 1.0
   scaling: Linear | Llama3 | YaRN | None = None
   local_theta: float | None = None  # the base of windowed layers, unscaled; None: as the others
+  # Which layers turn, repeated over them: the still ones know the order from their mask (Yang et al. 2025, RNoPE). At its
+  # default the digests of configs are those that they had before this field (train.canonical.added).
+  pattern: tuple[Literal['turned', 'still'], ...] = dataclasses.field(default=('turned',), metadata={'added': True})
 
   def __post_init__(self):
     positive(self, 'theta', 'local_theta')
     demand(0 < self.fraction <= 1, 'Rotary.fraction', self.fraction, 'it is a share of the head', 'use 0 < it <= 1')
+    demand(bool(self.pattern), 'Rotary.pattern', self.pattern, 'it names the layers in turn', "use ('turned', 'still')")
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ class Attention:
   head_size: int
   qkv_bias: bool = False
   out_bias: bool = False
-  qk_norm: RMSNorm | None = None    # over each head, before the rotation
+  qk_norm: RMSNorm | AllHeads | None = None     # before the rotation; an RMSNorm is over each head
   scale: float | None = None        # of the scores; None: 1 / sqrt(head_size), or as muP has it
   softcap: float | None = None      # scores become cap * tanh(scores / cap), before the mask
   window: Window | None = None
@@ -221,7 +232,7 @@ class Decoder:
   attention: Attention
   mlp: Gated | Plain | MoE
   norm: RMSNorm | LayerNorm = RMSNorm()
-  placement: Literal['pre', 'post', 'sandwich', 'output'] = 'pre'
+  placement: Literal['pre', 'post', 'sandwich', 'output', 'parallel'] = 'pre'
   positions: Rotary | Learned | NoPositions = Rotary()
   causal: bool = True
   tied: bool = True                 # the head is the embedding table
@@ -234,6 +245,7 @@ class Decoder:
 
   def __post_init__(self):
     positive(self, 'vocab', 'width', 'layers', 'embedding_scale', 'softcap')
+    demand(not isinstance(self.norm, AllHeads), 'Decoder.norm', self.norm, 'what flows past has no heads', 'use RMSNorm')
     if isinstance(self.positions, Rotary):
       turned = self.positions.fraction * self.attention.head_size
       demand(turned >= 2 and turned % 2 == 0, 'Rotary.fraction * Attention.head_size', turned,

@@ -1,7 +1,7 @@
 """How large a model is and what a token costs, from the config alone."""
 
-from model.config import Decoder, Gated, LayerNorm, Learned, MoE, Plain
-from model.stack import is_local
+from model.config import AllHeads, Decoder, Gated, LayerNorm, Learned, MoE, Plain
+from model.stack import role_of
 
 
 def parameters(config: Decoder) -> int:
@@ -21,7 +21,7 @@ def flops_per_token(config: Decoder, length: int) -> float:
   average: about length / 2 if causal, which makes 6 L S d (Chowdhery et al. 2022, at half). Remat is not counted.
   """
   attention = config.attention
-  seen = sum(mean_keys(config, length, is_local(config, i)) for i in range(config.layers))
+  seen = sum(mean_keys(config, length, role_of(config, i).local) for i in range(config.layers))
   return 6.0 * active_parameters(config) + 12.0 * seen * attention.heads * attention.head_size
 
 
@@ -46,7 +46,7 @@ def _norm(config: Decoder, size: int) -> int:
 
 
 def _body(config: Decoder, active: bool) -> int:
-  norms = {'pre': 2, 'post': 2, 'sandwich': 4, 'output': 2}[config.placement]
+  norms = {'pre': 2, 'post': 2, 'sandwich': 4, 'output': 2, 'parallel': 2}[config.placement]
   layer = _attention(config) + _mlp(config, active) + norms * _norm(config, config.width)
   return config.layers * layer + (0 if config.placement == 'post' else _norm(config, config.width))
 
@@ -55,7 +55,8 @@ def _attention(config: Decoder) -> int:
   a = config.attention
   projected = (a.heads + 2 * a.kv_heads) * a.head_size
   biases = (projected if a.qkv_bias else 0) + (config.width if a.out_bias else 0)
-  return config.width * (projected + a.heads * a.head_size) + biases + (2 * a.head_size if a.qk_norm else 0)
+  normed = a.heads + a.kv_heads if isinstance(a.qk_norm, AllHeads) else 2 if a.qk_norm else 0
+  return config.width * (projected + a.heads * a.head_size) + biases + normed * a.head_size
 
 
 def _mlp(config: Decoder, active: bool) -> int:

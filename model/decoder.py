@@ -24,7 +24,7 @@ from model.linear import is_weight, ready
 from model.norm import Norm
 from model.rotary import turns
 from model.sharding import is_box, pin
-from model.stack import Stack, is_local, split
+from model.stack import Role, Stack, role_of, split
 from model.start import start
 
 Params = Any
@@ -73,8 +73,8 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
     seen_BL = jnp.ones(tokens_BL.shape, bool) if segments_BL is None else segments_BL != 0
     positions_BL = places(tokens_BL, segments_BL, cache)
     x_BLD = embed(config, params, tokens_BL, positions_BL)
-    sights = {local: see(config, positions_BL, segments_BL, cache, local)
-              for local in {is_local(config, i) for i in range(config.layers)}}
+    sights = {each: see(config, positions_BL, segments_BL, cache, each)
+              for each in {role_of(config, i) for i in range(config.layers)}}
     x_BLD, layers, aux = stack(params['layers'], x_BLD, sights, seen_BL, None if cache is None else cache.layers)
     if config.placement != 'post':
       x_BLD = last.apply({'params': params['norm']}, x_BLD)
@@ -110,7 +110,7 @@ def shapes(config: Decoder) -> Params:
   """The boxed tree of parameters, zeros all."""
   tokens_BL = jnp.zeros((1, 1), jnp.int32)
   x_BLD = jnp.zeros((1, 1, config.width))
-  sight = see(config, tokens_BL, None, None, False)
+  sight = see(config, tokens_BL, None, None, role_of(config, 0))
   layer = Block(config).init(jax.random.key(0), x_BLD, sight, tokens_BL == 0)['params']
   layers = jax.tree.map(lambda x: box((config.layers, *x.value.shape), 'layers', *x.names), layer, is_leaf=is_box)
   params = {'embedding': {'table': box((config.vocab, config.width), 'rows', 'width')}, 'layers': layers}
@@ -139,12 +139,12 @@ def places(tokens_BL: jax.Array, segments_BL: jax.Array | None, cache: Cache | N
   return index_BL - jax.lax.cummax(jnp.where(segments_BL != before_BL, index_BL, 0), axis=1)
 
 
-def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, local: bool) -> Sight:
-  """What the rows see in layers of this kind, and how their queries and keys turn."""
-  window = config.attention.window.size if local and config.attention.window else None
-  rotary = config.positions
-  bound = positions_BL.shape[1] if cache is None else None
-  angles = turns(rotary, config.attention.head_size, positions_BL, local, bound) if isinstance(rotary, Rotary) else None
+def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, role: Role) -> Sight:
+  """What the rows see in layers of this role, and how their queries and keys turn."""
+  window = config.attention.window.size if role.local and config.attention.window else None
+  rotary, bound, angles = config.positions, positions_BL.shape[1] if cache is None else None, None
+  if role.turned and isinstance(rotary, Rotary):
+    angles = turns(rotary, config.attention.head_size, positions_BL, role.local, bound)
   if cache is not None:
     seen_BL = jnp.ones(positions_BL.shape, bool) if segments_BL is None else segments_BL != 0
     return Sight(cached_ranges(cache.lengths_B, seen_BL, window=window), angles, cache.lengths_B)

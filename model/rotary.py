@@ -43,7 +43,7 @@ def _yarn(plain: np.ndarray, scaling: YaRN, theta: float, turned: int) -> np.nda
 
 def turns(config: Rotary, head_size: int, positions_BL: jax.Array, local: bool = False,
           bound: int | None = None) -> tuple[jax.Array, jax.Array]:
-  """Cosine and sine, f32[B, L, 1, R/2] each, shared by all layers of a kind.
+  """Cosine and sine, f32[B, L, 1, R/2] each, shared by all layers of a role.
 
   With a `bound` above all positions, those of each position are looked up. XLA's CPU backend would else compute them
   inside the loops that use them, again for every head of every layer: a tenth of a training step.

@@ -79,6 +79,14 @@ class MeshShape:
                         f'choose sizes whose product is {len(devices)}, or run on other devices')
     return jax.make_mesh(sizes, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
 
+  def fitted(self, devices: list[jax.Device]) -> 'MeshShape':
+    """This one where it fits so many devices, else one that cuts the parameters over them all."""
+    try:
+      self.build(devices)
+      return self
+    except ConfigError:
+      return MeshShape(data=1, fsdp=-1)
+
 
 def spec(names: tuple[str | None, ...], shape: tuple[int, ...], sizes: dict[str, int]) -> PartitionSpec:
   """The mesh axes of each dimension, less those along which it does not divide: there it stays whole."""

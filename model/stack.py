@@ -3,7 +3,8 @@
 Parameters are stacked on a leading axis of N layers whichever way it is, so that a checkpoint fits both.
 """
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from model.attention import Sight
 from model.block import Aux, Block
 from model.cache import Layer
-from model.config import Compute, Decoder
+from model.config import Compute, Decoder, Rotary
 
 POLICIES = {
   'dots': jax.checkpoint_policies.save_from_both_policies(
@@ -21,10 +22,28 @@ POLICIES = {
 }
 
 
-def is_local(config: Decoder, layer: int) -> bool:
-  """Whether this layer sees through a window."""
-  window = config.attention.window
-  return window is not None and window.pattern[layer % len(window.pattern)] == 'local'
+class Role(NamedTuple):
+  """What sets a layer apart from others, though its weights have the same shapes."""
+
+  local: bool                         # it sees through a window
+  turned: bool                        # its queries and keys turn with the position
+
+
+def role_of(config: Decoder, layer: int) -> Role:
+  """The role of this layer."""
+  windows, turns = _patterns(config)
+  return Role(windows[layer % len(windows)] == 'local', turns[layer % len(turns)] == 'turned')
+
+
+def period(config: Decoder) -> int:
+  """After how many layers the roles begin again."""
+  return math.lcm(*map(len, _patterns(config)))
+
+
+def _patterns(config: Decoder) -> tuple[tuple[str, ...], tuple[str, ...]]:
+  window, positions = config.attention.window, config.positions
+  return (('global',) if window is None else window.pattern,
+          positions.pattern if isinstance(positions, Rotary) else ('still',))
 
 
 def split(stacked: Any, layers: int) -> tuple[Any, ...]:
@@ -48,7 +67,7 @@ class Stack:
     if compute.remat != 'none':
       self.apply = jax.checkpoint(apply, policy=POLICIES[compute.remat], prevent_cse=not self.scans)
 
-  def __call__(self, params: Any, x_BLD: jax.Array, sights: dict[bool, Sight], seen_BL: jax.Array,
+  def __call__(self, params: Any, x_BLD: jax.Array, sights: dict[Role, Sight], seen_BL: jax.Array,
                cache: tuple[Layer, ...] | None = None) -> tuple[jax.Array, tuple[Layer, ...] | None, Aux]:
     if cache is None and self.scans and not isinstance(params, tuple):
       x_BLD, aux = self._scan(params, x_BLD, sights, seen_BL)
@@ -61,24 +80,23 @@ class Stack:
     written: list[Layer | None] = []
     total: Aux = {}
     for i, params in enumerate(parts):
-      sight = sights[is_local(self.config, first + i)]
+      sight = sights[role_of(self.config, first + i)]
       x_BLD, layer, aux = self.apply(params, x_BLD, sight, seen_BL, None if cache is None else cache[i])
       written.append(layer)
       total = jax.tree.map(jnp.add, total, aux) if total else aux
     return x_BLD, None if cache is None else tuple(written), total
 
   def _scan(self, params, x_BLD, sights, seen_BL):
-    """A loop over groups of layers as long as the pattern of windows; the layers that are left over follow it."""
-    window = self.config.attention.window
-    period = 1 if window is None else len(window.pattern)
-    groups, rest = divmod(self.config.layers, period)
-    looped = groups * period
+    """A loop over groups of layers as long as the period of their roles; the layers that are left over follow it."""
+    size = period(self.config)
+    groups, rest = divmod(self.config.layers, size)
+    looped = groups * size
 
     def body(x_BLD, group):
-      x_BLD, _, aux = self._unroll(split(group, period), x_BLD, sights, seen_BL, None)
+      x_BLD, _, aux = self._unroll(split(group, size), x_BLD, sights, seen_BL, None)
       return x_BLD, aux
 
-    grouped = jax.tree.map(lambda w: w[:looped].reshape(groups, period, *w.shape[1:]), params)
+    grouped = jax.tree.map(lambda w: w[:looped].reshape(groups, size, *w.shape[1:]), params)
     x_BLD, aux = jax.lax.scan(body, x_BLD, grouped)
     aux = jax.tree.map(lambda each: each.sum(0), aux)
     if rest:

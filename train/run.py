@@ -21,9 +21,11 @@ from model.sharding import MeshShape
 from train.artifact import Artifact, Store, digest, how
 from train.build import Built, build
 from train.canonical import added
+from train.data.vocabulary import AnyVocabulary
 from train.objectives import NextToken
 from train.optimizer import Optimizer
 from train.price import price
+from train.published import Published
 from train.saving.shelf import look
 from train.types import Feed, Objective
 
@@ -68,7 +70,7 @@ def _count(thing: Any, *names: str, least: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Artifact):
-  """One training. `batch` counts rows of the global batch. With `restore`, it starts from another run's parameters.
+  """One training. `batch` counts rows of the global batch. With `restore`, it starts from parameters that are there.
 
   `edits` change what those are, in order, before it learns: with adapters, nothing but the adapters learns.
   """
@@ -80,7 +82,7 @@ class Run(Artifact):
   objective: Objective = NextToken()
   optimizer: Optimizer = Optimizer()
   seed: int = 0
-  restore: Optional['Run'] = None
+  restore: Optional['Run | Published'] = None
   edits: tuple[Edit, ...] = added(())
   mesh: MeshShape = how(MeshShape())
   parts: int = how(1)                  # the batch is taken in so many parts, one after another: smaller temporaries
@@ -96,9 +98,9 @@ class Run(Artifact):
       raise ConfigError('config.vocab', f'model.vocab = {self.model.vocab}',
                         f'the vocabulary {self.rows.vocabulary.name} has {self.rows.vocabulary.size} ids',
                         f'set model.vocab to {self.rows.vocabulary.size} or more')
-    if self.restore and digest(self.restore.rows.vocabulary) != digest(self.rows.vocabulary):
-      raise ConfigError('config.other-vocabulary', f'restore = {self.restore.name}, rows of {self.rows.vocabulary.name}',
-                        f'its parameters know the ids of {self.restore.rows.vocabulary.name}', 'use rows in that vocabulary')
+    if self.restore and digest(self.restore.vocabulary) != digest(self.vocabulary):
+      raise ConfigError('config.other-vocabulary', f'restore = {self.restore.name}, rows of {self.vocabulary.name}',
+                        f'its parameters know the ids of {self.restore.vocabulary.name}', 'use rows in that vocabulary')
     if self.rows.form != self.objective.form:
       raise ConfigError('config.rows', f'objective = {type(self.objective).__name__}, rows = {type(self.rows).__name__}',
                         f'the objective learns from rows of {self.objective.form}, and these are {self.rows.form}',
@@ -108,6 +110,11 @@ class Run(Artifact):
                         'set restore to its run')
     self.objective.check(self)
     self.rows.check(self)
+
+  @property
+  def vocabulary(self) -> AnyVocabulary:
+    """That of what it reads."""
+    return self.rows.vocabulary
 
   @property
   def lineage_of_edits(self) -> tuple[Edit, ...]:
@@ -133,3 +140,6 @@ class Run(Artifact):
     from train.training import Training  # the configs of runs are read without what only training needs
     with ExitStack() as stack:
       Training(self, folder, store, stack).go()
+
+
+Parent = Run | Published           # what can be opened: `train.trained.load`

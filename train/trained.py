@@ -11,42 +11,44 @@ import jax
 
 from model.adapt import DoRA, LoRA
 from model.decoder import Model, own
-from model.errors import CheckpointError, ConfigError
+from model.errors import CheckpointError
 from model.lowrank import over
 from model.quantize import Quantize
-from model.sharding import MeshShape
 from model.tokenizer import Tokenizer
 from train.artifact import Store, digest
 from train.build import Built, begun, build
 from train.edits import join
 from train.optimizer import Average, averaged
+from train.published import Published
 from train.saving import reading, shelf
 from train.types import Frozen, Params, State
 
 if TYPE_CHECKING:
-  from train.run import Run
+  from train.run import Parent, Run
 
 
 EDITED = 1       # what is folded into the key of a run's seed for its edits
 
 
 class Trained(NamedTuple):
-  """What a run left."""
+  """What a run left, or others."""
 
-  run: 'Run'
+  run: 'Parent'
   model: Model
   params: Params
   tokenizer: Tokenizer
   step: int
 
 
-def load(run: 'Run', store: Store, devices: list[jax.Device] | None = None, base: Params | None = None) -> Trained:
+def load(run: 'Parent', store: Store, devices: list[jax.Device] | None = None, base: Params | None = None) -> Trained:
   """The newest verified parameters of a run, on `devices`: this process's own, or those of a job that opens it together.
 
   With `base`, the plain tree of a model that lies there already, the run's adapters are laid over that: see `same_base`.
   Raises: CheckpointError if it holds none.
   """
   devices = jax.local_devices() if devices is None else devices
+  if isinstance(run, Published):
+    return Trained(run, *run.load(store, devices), run.vocabulary.load(store), 0)
   built = opened(run, devices)
   folder = store.folder(run) / 'checkpoints'
   look = shelf.look(folder)
@@ -58,7 +60,7 @@ def load(run: 'Run', store: Store, devices: list[jax.Device] | None = None, base
     params = learned | over(own(learned), base)
   else:
     params = join(learned, foundation(run, built, store, devices)[1] if built.frozen else {})
-  return Trained(run, built.model, params, run.rows.vocabulary.load(store), int(state.step))
+  return Trained(run, built.model, params, run.vocabulary.load(store), int(state.step))
 
 
 def same_base(one: 'Run', other: 'Run') -> bool:
@@ -85,13 +87,8 @@ def foundation(run: 'Run', built: Built, store: Store, devices: list[jax.Device]
 
 def opened(run: 'Run', devices: list[jax.Device]) -> Built:
   """The run's functions, on its own mesh shape where that fits the devices, else with its parameters cut over them all."""
-  try:
-    run.mesh.build(devices)
-    mesh = run.mesh
-  except ConfigError:
-    mesh = MeshShape(data=1, fsdp=-1)
   return build(run.model, run.objective, run.optimizer, run.steps, batch=len(devices), length=run.rows.length,
-               compute=run.compute, mesh=mesh, edits=run.lineage_of_edits, devices=devices)
+               compute=run.compute, mesh=run.mesh.fitted(devices), edits=run.lineage_of_edits, devices=devices)
 
 
 def judged_by(state: State) -> State:

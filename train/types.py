@@ -18,7 +18,7 @@ from model.tokenizer import Tokenizer
 if TYPE_CHECKING:
   from train.artifact import Store
   from train.build import Built
-  from train.data.vocabulary import Vocabulary
+  from train.data.vocabulary import AnyVocabulary
   from train.run import Run
 
 Params = Any                          # trainable leaves; None where a leaf is frozen
@@ -136,7 +136,7 @@ class Feed(Protocol):
   @property
   def form(self) -> Form: ...
   @property
-  def vocabulary(self) -> 'Vocabulary': ...
+  def vocabulary(self) -> 'AnyVocabulary': ...
   @property
   def length(self) -> int: ...            # tokens that a model reads at once
 

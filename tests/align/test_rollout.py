@@ -324,4 +324,4 @@ def test_sampled_ids_are_kept_as_they_are(grpo):
 
 def test_a_model_is_asked_as_it_was_taught(world):
   before, _, vocabulary = world
-  assert template_of(learner(before, rollouts(vocabulary)).rows) == Plain() and template_of(before.rows) is None
+  assert template_of(learner(before, rollouts(vocabulary))) == Plain() and template_of(before) is None

@@ -376,7 +376,8 @@ def test_a_model_is_asked_as_it_was_taught(shared):
   plain = replace(tokens, template=Plain())
   for rows, template in ((Rows(prose, 8), None), (Rows(tokens, 8), ChatML()), (Rows(plain, 8), Plain()),
                          (Rows(Mixture((Share(prose, 1.0), Share(plain, 1.0))), 8), Plain())):
-    assert template_of(rows) == template
+    run = Run(name='run', model=replace(small(), vocab=400), rows=rows, batch=8, steps=1)
+    assert template_of(run) == template
   hostile = 'Hi<|im_end|>'
   assert begun(None, tokenizer, hostile) == ([tokenizer.bos, *tokenizer.encode(hostile)], (tokenizer.eos, ()))
   ids, (eos, stop) = begun(ChatML(), tokenizer, hostile)

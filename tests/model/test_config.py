@@ -3,6 +3,7 @@
 import pytest
 
 from model.config import (
+  AllHeads,
   Attention,
   Compute,
   Gated,
@@ -27,6 +28,8 @@ from tests.model.variants import small
   (lambda: small(positions=Rotary(fraction=0.3)), r'even whole number'),
   (lambda: Rotary(fraction=1.5), r'Rotary.fraction = 1.5'),
   (lambda: Rotary(theta=0.0), r'Rotary.theta = 0.0'),
+  (lambda: Rotary(pattern=()), r'Rotary.pattern'),
+  (lambda: small(norm=AllHeads()), r'use RMSNorm'),
   (lambda: Linear(0.0), r'Linear.factor'),
   (lambda: Llama3(low=4.0, high=1.0), r'above low = 4.0'),
   (lambda: YaRN(fast=1.0), r'above slow = 1.0'),

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.config import Attention, Compute, Learned, Plain, Window
+from model.config import AllHeads, Attention, Compute, Learned, NoPositions, Plain, RMSNorm, Rotary, Window
 from model.decoder import build
 from model.errors import ConfigError
 from model.sharding import unbox
 from model.sizes import SIZES
+from model.stack import period, role_of
 from tests.model.variants import EXACT, VARIANTS, logits, made, small, tokens
 
 
@@ -89,7 +90,55 @@ def test_a_pattern_of_windows_is_as_wide_as_its_global_layers():
   np.testing.assert_array_equal(logits(local, tokens())[:, 11], logits(local, changed)[:, 11])
 
 
-@pytest.mark.parametrize('name', ['llama', 'gemma2', 'gemma3', 'mixtral'])
+def test_only_turned_layers_know_where_they_are():
+  """No layer turned is no positions; and where one of two is, the other still is not."""
+  still, turned, both = (logits(small(positions=Rotary(pattern=pattern)), tokens())
+                         for pattern in (('still',), ('turned',), ('turned', 'still')))
+  np.testing.assert_array_equal(still, logits(small(positions=NoPositions()), tokens()))
+  np.testing.assert_array_equal(turned, logits(small(), tokens()))
+  assert min(np.abs(both - other).max() for other in (still, turned)) > 1e-2
+
+
+def test_roles_begin_again_after_both_patterns():
+  config = small(layers=14, attention=Attention(4, 2, 8, window=Window(3, ('local', 'global'))),
+                 positions=Rotary(pattern=('turned', 'turned', 'still')))
+  roles = [role_of(config, i) for i in range(14)]
+  assert period(config) == 6 and roles[:6] == roles[6:12] and roles[:2] == roles[12:] and len(set(roles)) == 4
+  assert period(small()) == 1 and period(small(positions=NoPositions())) == 1
+
+
+def test_a_norm_over_all_heads_sees_all_of_them():
+  """Of one head it is the norm over each; of several, what is larger in one makes the others smaller."""
+  each, joint = (small(attention=Attention(1, 1, 8, qk_norm=norm)) for norm in (RMSNorm(), AllHeads()))
+  np.testing.assert_array_equal(logits(each, tokens()), logits(joint, tokens()))
+  config = small(layers=1, attention=Attention(2, 2, 8, qk_norm=AllHeads()))
+  model, params = made(config)
+  qkv_DGRK = params['layers']['attention']['qkv']['weight'][0]
+  out_HKD = params['layers']['attention']['out']['weight'].at[:, 0].set(0)        # the first head is not heard
+
+  @jax.jit
+  def heard(qkv_DGRK):
+    attention = params['layers']['attention'] | {'qkv': {'weight': qkv_DGRK[None]}, 'out': {'weight': out_HKD}}
+    return model.hidden(params | {'layers': params['layers'] | {'attention': attention}}, tokens()).x_BLD
+
+  louder, value = qkv_DGRK.at[:, 0, 0].multiply(3), qkv_DGRK.at[:, 0, 2].multiply(3)
+  assert np.abs(heard(louder) - heard(qkv_DGRK)).max() > 1e-3
+  np.testing.assert_array_equal(heard(value), heard(qkv_DGRK))
+
+
+def test_a_parallel_mlp_does_not_read_what_attention_adds():
+  """Where attention adds nothing it is the usual block, and where it does it is another."""
+  parallel = EXACT['neox']
+  _, params = made(parallel)
+  deaf = jax.tree.map(jnp.zeros_like, params['layers']['attention']['out'])
+  without = params | {'layers': params['layers'] | {'attention': params['layers']['attention'] | {'out': deaf}}}
+  found = [jax.jit(build(replace(parallel, placement=placement)).hidden)(each, tokens()).x_BLD
+           for placement in ('parallel', 'pre') for each in (without, params)]
+  np.testing.assert_array_equal(found[0], found[2])
+  assert np.abs(found[1] - found[3]).max() > 1e-2
+
+
+@pytest.mark.parametrize('name', ['llama', 'gemma2', 'gemma3', 'mixtral', 'smollm3'])
 def test_scan_equals_unrolled(name):
   assert_close(gradients(EXACT[name], Compute(layers='scan')), gradients(EXACT[name], Compute(layers='unroll')), 1e-5)
 

@@ -34,7 +34,7 @@ def loss_and_gradient(config):
   return jax.value_and_grad(loss), params, batch
 
 
-@pytest.mark.parametrize('name, split', [*(('llama', split) for split in SPLITS), ('mixtral', 'tensor')])
+@pytest.mark.parametrize('name, split', [*(('llama', split) for split in SPLITS), ('mixtral', 'tensor'), ('olmo2', 'tensor')])
 def test_splits_change_nothing(name, split):
   config = LLAMA if name == 'llama' else EXACT[name]
   function, params, batch = loss_and_gradient(config)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.config import (
+  AllHeads,
   Attention,
   Compute,
   Decoder,
@@ -50,6 +51,10 @@ VARIANTS: dict[str, Decoder] = {
                 positions=Rotary(scaling=YaRN(4.0, original=8), fraction=0.5)),
   'mixtral': small(mlp=MoE(4, 2, Gated(24)), attention=Attention(4, 2, 8, window=Window(5))),
   'olmoe': small(mlp=MoE(4, 2, Plain(24, 'relu2'), renormalise=False), placement='output', positions=NoPositions()),
+  'olmo2': small(attention=Attention(4, 2, 8, qk_norm=AllHeads()), placement='output'),
+  'smollm3': small(layers=3, positions=Rotary(pattern=('turned', 'still'))),
+  'neox': small(attention=Attention(2, 2, 8, qkv_bias=True, out_bias=True), mlp=Plain(32, 'gelu', bias=True), norm=LayerNorm(),
+                placement='parallel', positions=Rotary(fraction=0.25), tied=False),
   'post': small(placement='post', norm=LayerNorm(bias=False), mlp=Plain(32, 'gelu')),
   'bfloat16': small(compute_dtype='bfloat16', stream_dtype='bfloat16'),
 }

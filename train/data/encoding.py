@@ -1,14 +1,13 @@
 """What a worker process does to documents on their way to tokens. It imports little, as every worker imports it."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from model.tokenizer import SentencePiece
+from model.tokenizer import Tokenizer
 from train.data.document import Document
 from train.data.fim import Fim
 
@@ -22,22 +21,32 @@ class Encoded(NamedTuple):
   mask: np.ndarray | None = None
 
 
+class Opening(NamedTuple):
+  """How a tokenizer is opened: what can be sent to another process, and known again there."""
+
+  kind: Callable[..., Tokenizer]
+  arguments: tuple[Hashable, ...]
+
+  def __call__(self) -> Tokenizer:
+    return self.kind(*self.arguments)
+
+
 @dataclass(frozen=True)
 class Encode:
-  """Documents in the ids of a model file, with gaps if wished."""
+  """Documents in the ids of a tokenizer, with gaps if wished."""
 
-  model: Path
+  opening: Opening
   fim: Fim | None
 
   def __call__(self, documents: list[Document]) -> list[Encoded]:
-    tokenizer = _open(self.model)
+    tokenizer = _open(self.opening)
     return [Encoded(document.source, document.id, np.array([tokenizer.bos, *ids, tokenizer.eos]))
             for document in documents for ids in self._parts(document, tokenizer)]
 
-  def _parts(self, document: Document, tokenizer: SentencePiece) -> Iterable[list[int]]:
+  def _parts(self, document: Document, tokenizer: Tokenizer) -> Iterable[list[int]]:
     return self.fim(document.text, document.id, tokenizer) if self.fim else [tokenizer.encode(document.text)]
 
 
 @functools.cache
-def _open(model: Path) -> SentencePiece:
-  return SentencePiece(model)
+def _open(opening: Opening) -> Tokenizer:
+  return opening()

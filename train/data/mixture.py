@@ -13,7 +13,7 @@ import numpy as np
 
 from model.errors import ConfigError
 from train.data.tokens import TokenFiles
-from train.data.vocabulary import Vocabulary
+from train.data.vocabulary import AnyVocabulary
 
 FINEST = 1 << 16        # rows after which a schedule begins again, at most: shares are kept to 1 in so many
 
@@ -52,7 +52,7 @@ class Mixture:
         raise ConfigError('mixture.twice', f'mixture: {share.label()}', 'it stands there twice', 'add up its weights')
 
   @property
-  def vocabulary(self) -> Vocabulary:
+  def vocabulary(self) -> AnyVocabulary:
     return self.shares[0].tokens.vocabulary
 
 

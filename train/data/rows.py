@@ -17,7 +17,7 @@ from train.data.pipeline import Batches, Placement
 from train.data.token_files import TokenSplit
 from train.data.tokens import TokenFiles
 from train.data.visits import Visits
-from train.data.vocabulary import Vocabulary
+from train.data.vocabulary import AnyVocabulary
 from train.eval.perplexity import Scorer
 from train.types import Evaluator, Form, Params, Setting
 
@@ -48,7 +48,7 @@ class Rows:
     return 'text' if self.masking is None else 'masked'
 
   @property
-  def vocabulary(self) -> Vocabulary:
+  def vocabulary(self) -> AnyVocabulary:
     return self.tokens.vocabulary
 
   @property

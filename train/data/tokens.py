@@ -20,7 +20,7 @@ from train.data.encoding import Encode, Encoded
 from train.data.fim import Fim
 from train.data.prepare import CHUNK_BYTES, CHUNK_DOCUMENTS, chunks
 from train.data.token_files import BYTES_OF, MANIFEST, TokenSplit, open_split, write_split
-from train.data.vocabulary import MODEL, Vocabulary
+from train.data.vocabulary import AnyVocabulary
 
 In = TypeVar('In')
 Out = TypeVar('Out')
@@ -31,7 +31,7 @@ class TokenFiles(Artifact):
   """Documents in the ids of a vocabulary, in the files that `train.data.token_files` describes."""
 
   corpus: Corpus
-  vocabulary: Vocabulary
+  vocabulary: AnyVocabulary
 
   def write(self, folder: Path, tokenizer: Tokenizer, encoded: Callable[[Split], Iterable[Encoded]]) -> None:
     """Writes the files of both splits. Raises: DataError if there is no training document."""
@@ -74,7 +74,7 @@ class Tokens(TokenFiles):
     self.write(folder, tokenizer, lambda split: self._encoded(store, split))
 
   def _encoded(self, store: Store, split: Split) -> Iterator[Encoded]:
-    encode = Encode(store.find(self.vocabulary) / MODEL, self.fim if split == 'train' else None)
+    encode = Encode(self.vocabulary.opening(store), self.fim if split == 'train' else None)
     documents = self.corpus.documents(store.find(self.corpus), split)
     for group in in_order(encode, chunks(documents, CHUNK_DOCUMENTS, CHUNK_BYTES), self.workers):
       yield from group

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +15,29 @@ from model.tokenizer import SentencePiece, Tokenizer, train_bpe
 from train.artifact import Artifact, Store, write_json
 from train.data.corpus import Corpus
 from train.data.document import SPLITS, Document, Split
+from train.data.encoding import Opening
 from train.data.shuffle import key
 
 MODEL, REPORT = 'tokenizer.model', 'report.json'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary(Artifact):
+class AnyVocabulary(Artifact):
+  """A tokenizer of `size` ids, learnt here or published."""
+
+  size: int
+
+  @abstractmethod
+  def opening(self, store: Store) -> Opening:
+    """How the tokenizer is opened, once this is made. Raises: DataError if it is not."""
+
+  def load(self, store: Store) -> Tokenizer:
+    """The tokenizer. Raises: DataError if it is not made, or not as it was made."""
+    return self.opening(store)()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary(AnyVocabulary):
   """A byte-pair vocabulary of `size` pieces, from a `share` of the documents: for a large corpus 0.01 is plenty."""
 
   corpus: Corpus
@@ -51,13 +68,9 @@ class Vocabulary(Artifact):
       raise DataError('tokenizer.not-lossless', f'{len(usage.failures)} documents, first {usage.failures[0]}',
                       'they do not come back from encoding as they were', 'report it: this must not happen')
 
-  def load(self, store: Store) -> Tokenizer:
-    """The tokenizer.
-
-    Raises: DataError if it is not made, or not as it was made.
-    """
+  def opening(self, store: Store) -> Opening:
     folder = store.find(self)
-    return SentencePiece(folder / MODEL, json.loads((folder / REPORT).read_text())['sha256'])
+    return Opening(SentencePiece, (folder / MODEL, json.loads((folder / REPORT).read_text())['sha256']))
 
   def _documents(self, store: Store, split: Split) -> Iterator[Document]:
     for document in self.corpus.documents(store.find(self.corpus), split):

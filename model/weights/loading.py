@@ -1,0 +1,127 @@
+"""From published tensors to our parameters and back, one layer's matrix in memory beside the result.
+
+Each device's shard is made from the parts of the file that it needs, straight where it will lie.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import keystr
+
+from model.config import Decoder
+from model.decoder import Params, shapes
+from model.errors import DataError
+from model.sharding import unbox
+from model.weights.names import Rule, Rules
+from model.weights.tensor import Slices, Tensor, Tensors
+
+HEADS = ('lm_head.weight', 'embed_out.weight')         # written a second time by some where it is the embedding
+DERIVED = re.compile(r'(.*\.)?(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)')     # buffers in older files
+
+
+def load(config: Decoder, rules: Rules, tensors: Tensors, places: Params) -> Params:
+  """The parameters, laid as `places` says (a sharding for each), in the model's `param_dtype`.
+
+  Raises: DataError that names tensors that are missing, too many or of another shape, and parameters with numbers that
+  are not finite.
+  """
+  check(config, rules, tensors)
+  by_path = {rule.ours: rule for rule in rules}
+  kind = np.dtype(config.param_dtype)
+
+  def made(path: Any, like: jax.ShapeDtypeStruct, place: Any) -> jax.Array:
+    def part(index: Any) -> np.ndarray:
+      return _part(by_path[keystr(path, simple=True, separator='/')], tensors, like.shape, index, kind)
+
+    return jax.make_array_from_callback(like.shape, place, part)
+
+  return jax.tree_util.tree_map_with_path(made, abstract(config), places)
+
+
+def abstract(config: Decoder) -> Params:
+  """The shapes of the parameters."""
+  return unbox(jax.eval_shape(lambda: shapes(config)))
+
+
+def _part(rule: Rule, tensors: Tensors, shape: tuple[int, ...], index: tuple[slice, ...], kind: np.dtype) -> np.ndarray:
+  """So much of a parameter as an index asks for."""
+  if not rule.layered:
+    return _whole(rule, tensors, 0)[index].astype(kind)
+  layers = range(*index[0].indices(shape[0]))
+  found = [_whole(rule, tensors, layer)[index[1:]].astype(kind) for layer in layers]
+  return np.stack(found)
+
+
+def _whole(rule: Rule, tensors: Tensors, layer: int) -> np.ndarray:
+  parts = [tensors[name.format(layer)].whole() for name in rule.theirs]
+  for name, part in zip(rule.theirs, parts):
+    if not np.isfinite(part.astype(np.float32, copy=False)).all():
+      raise DataError('weights.not-finite', f'tensor {name.format(layer)}', 'it holds numbers that are not finite',
+                      'fetch the file again; if it is so at its source, do not use it')
+  return rule.layout.ours(parts)
+
+
+def wanted(config: Decoder, rules: Rules) -> dict[str, tuple[int, ...]]:
+  """The published tensors that a model is made of, and their shapes."""
+  found: dict[str, tuple[int, ...]] = {}
+  for path, like in jax.tree_util.tree_leaves_with_path(abstract(config)):
+    rule = next(rule for rule in rules if rule.ours == keystr(path, simple=True, separator='/'))
+    shape = like.shape[1:] if rule.layered else like.shape
+    parts = rule.layout.theirs(np.broadcast_to(np.int8(0), shape))
+    for layer in range(config.layers if rule.layered else 1):
+      found |= {name.format(layer): part.shape for name, part in zip(rule.theirs, parts)}
+  return found
+
+
+def check(config: Decoder, rules: Rules, tensors: Tensors) -> None:
+  """Returns when just the right tensors are there. Raises: DataError."""
+  expected = wanted(config, rules)
+  extra = [name for name in tensors if name not in expected and not DERIVED.fullmatch(name)
+           and not (config.tied and name in HEADS)]
+  missing = expected.keys() - tensors.keys()
+  if missing or extra:
+    raise DataError('weights.names', f'missing {_few(missing)}; unknown {_few(extra)}', 'the tensors are not those of such a '
+                    'model', 'compare the model in the experiment with config.json')
+  for name, shape in expected.items():
+    if tensors[name].shape != shape:
+      raise DataError('weights.shape', f'tensor {name}: {list(tensors[name].shape)}', f'the model has {list(shape)}',
+                      'compare the model in the experiment with config.json')
+    if tensors[name].dtype.kind not in 'fV' and tensors[name].dtype.name != 'bfloat16':
+      raise DataError('weights.type', f'tensor {name} of {tensors[name].dtype}', 'parameters are floating-point numbers',
+                      'convert it')
+
+
+def _few(names: Any) -> str:
+  first = sorted(names)[:3]
+  return (', '.join(first) + (f' and {len(names) - 3} more' if len(names) > 3 else '')) or 'none'
+
+
+def published(config: Decoder, rules: Rules, params: Params, kind: np.dtype) -> list[Tensor]:
+  """The parameters as tensors in `kind` under their published names, each made when it is read."""
+  leaves = {keystr(path, simple=True, separator='/'): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+  return [tensor for rule in rules for tensor in _tensors(config, rule, leaves[rule.ours], kind)]
+
+
+def _tensors(config: Decoder, rule: Rule, leaf: jax.Array, kind: np.dtype) -> Iterator[Tensor]:
+  fetched = lru_cache(maxsize=1)(lambda: np.asarray(jax.device_get(leaf)))
+
+  def parts(layer: int) -> list[np.ndarray]:
+    return rule.layout.theirs(fetched()[layer] if rule.layered else fetched())
+
+  shape = leaf.shape[1:] if rule.layered else leaf.shape
+  sizes = [part.shape for part in rule.layout.theirs(np.broadcast_to(np.int8(0), shape))]
+  def reader(layer: int, place: int) -> Callable[[Slices], np.ndarray]:
+    return lambda slices: parts(layer)[place][slices].astype(kind)
+
+  for layer in range(config.layers if rule.layered else 1):
+    for place, (name, size) in enumerate(zip(rule.theirs, sizes)):
+      yield Tensor(name.format(layer), size, kind, reader(layer, place))
+
+
+def by_name(tensors: list[Tensor]) -> Mapping[str, Tensor]:
+  """As a file would have them."""
+  return {tensor.name: tensor for tensor in tensors}

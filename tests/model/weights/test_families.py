@@ -1,0 +1,174 @@
+"""Published families: the same logits as their makers' code, and the same bits when they are written again.
+
+The fixtures are of transformers (`tests.peers.published`): tiny models with every switch of their family on.
+"""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from model.config import Attention, Decoder, Gated, NoPositions, RMSNorm
+from model.decoder import build
+from model.errors import ConfigError, DataError
+from model.generate import generate
+from model.sampling import Sampling
+from model.sharding import MeshShape, shardings
+from model.weights import loading
+from model.weights.families import FAMILIES, family_for, family_of
+from model.weights.layout import Heads, PerHead
+from model.weights.opening import open_published
+from model.weights.said import Said
+from model.weights.tensor import Tensor
+from tests.model.variants import VARIANTS
+
+FIXTURES = Path(__file__).parent / 'fixtures'
+NAMES = sorted(path.name for path in FIXTURES.iterdir())
+
+
+@cache
+def opened(name: str):
+  """(what lies there, parameters on the first device, the model, tokens i32[2, 24], their logits by transformers)."""
+  found = open_published(FIXTURES / name)
+  places = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), loading.abstract(found.config))
+  expected = np.load(FIXTURES / name / 'expected.npz')
+  params = loading.load(found.config, found.rules, found.tensors, places)
+  return found, params, build(found.config), expected['tokens'], expected['logits']
+
+
+def logits(model, params, tokens_BL, segments_BL=None):
+  return np.asarray(jax.jit(lambda *a: model.logits(a[0], model.hidden(*a).x_BLD))(params, tokens_BL, segments_BL))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_logits_are_those_of_its_makers(name):
+  _, params, model, tokens, expected = opened(name)
+  found = logits(model, params, tokens)
+  np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+  assert (found.argmax(-1) == expected.argmax(-1)).all()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_read_and_written_is_the_same_to_the_bit(name):
+  found, params, *_ = opened(name)
+  written = loading.by_name(loading.published(found.config, found.rules, params, np.dtype(np.float32)))
+  assert written.keys() == {name for name in found.tensors if not (found.config.tied and name == 'lm_head.weight')}
+  for each, tensor in written.items():
+    np.testing.assert_array_equal(tensor.whole(), found.tensors[each].whole())
+    if tensor.shape[0] > 2:
+      np.testing.assert_array_equal(tensor.read((slice(1, 3),)), found.tensors[each].whole()[1:3])
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_config_that_is_written_means_the_same_model(name):
+  config = opened(name)[0].config
+  family, fields = family_for(config)
+  assert family_of(Said('written', json.loads(json.dumps(fields)))) == family and family.read(Said('written', fields)) == config
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_packed_and_cached_as_the_whole(name):
+  """Two documents in a row are as each alone, beyond every window; and greedy decoding chooses what the whole row would."""
+  _, params, model, tokens, expected = opened(name)
+  segments = jnp.repeat(jnp.array([[1, 2]]), tokens.shape[1], 1)
+  packed = logits(model, params, tokens.reshape(1, -1), segments)
+  np.testing.assert_allclose(packed.reshape(expected.shape), expected, atol=2e-4, rtol=0)
+  said = generate(model, params, [tokens[0, :9].tolist()], max_new=8, sampling=Sampling(0.0), key=jax.random.key(0)).tokens[0]
+  whole = logits(model, params, np.concatenate([tokens[0, :9], said])[None])[0]
+  assert said.tolist() == whole[8:-1].argmax(-1).tolist()
+
+
+def test_a_shard_holds_what_the_whole_holds_there():
+  found, params, model, *_ = opened('llama')
+  grid = MeshShape(data=1, fsdp=4, tensor=2).build()
+  with jax.set_mesh(grid):
+    places = shardings(jax.eval_shape(model.init, jax.random.key(0)), grid)
+    cut = loading.load(found.config, found.rules, found.tensors, places)
+  jax.tree.map(lambda one, other: np.testing.assert_array_equal(np.asarray(one), np.asarray(other)), cut, params)
+  assert any(leaf.sharding.shard_shape(leaf.shape) != leaf.shape for leaf in jax.tree.leaves(cut))
+
+
+def test_heads_that_lie_side_by_side():
+  """q, k, v of head 0, then of head 1: GPT-NeoX."""
+  heads = Heads(Attention(2, 2, 1))
+  theirs = np.arange(6.0)[:, None]
+  ours = PerHead(heads).ours([theirs])
+  assert ours[0].squeeze(-1).tolist() == [[0, 1, 2], [3, 4, 5]]
+  np.testing.assert_array_equal(PerHead(heads).theirs(ours)[0], theirs)
+
+
+def altered(found, change):
+  """The tensors of a model after `change` of a dict of them."""
+  tensors = dict(found.tensors)
+  change(tensors)
+  return tensors
+
+
+def drop(tensors):
+  del tensors['model.layers.1.mlp.up_proj.weight']
+
+
+def add(tensors):
+  tensors['model.layers.2.mlp.up_proj.weight'] = tensors['model.layers.1.mlp.up_proj.weight']
+
+
+def cut(tensors):
+  name = 'model.norm.weight'
+  tensors[name] = tensors[name]._replace(shape=(31,))
+
+
+def count(tensors):
+  name = 'model.norm.weight'
+  tensors[name] = tensors[name]._replace(dtype=np.dtype(np.int32))
+
+
+@pytest.mark.parametrize('change, id, said', [
+  (drop, 'weights.names', 'layers.1.mlp.up_proj'), (add, 'weights.names', 'layers.2.mlp.up_proj'),
+  (cut, 'weights.shape', r'\[31\]'), (count, 'weights.type', 'int32')])
+def test_tensors_of_another_model_are_named(change, id, said):
+  found = opened('llama')[0]
+  with pytest.raises(DataError, match=said) as caught:
+    loading.check(found.config, found.rules, altered(found, change))
+  assert caught.value.id == id
+
+
+def test_numbers_that_are_not_finite_are_refused():
+  found, params, *_ = opened('llama')
+  name = 'model.layers.0.mlp.down_proj.weight'
+  bad = found.tensors[name].whole()
+  bad[3, 4] = np.nan
+  tensors = altered(found, lambda each: each.update({name: Tensor(name, bad.shape, bad.dtype, lambda slices: bad[slices])}))
+  with pytest.raises(DataError, match='down_proj') as caught:
+    loading.load(found.config, found.rules, tensors, jax.tree.map(lambda leaf: leaf.sharding, params))
+  assert caught.value.id == 'weights.not-finite'
+
+
+@pytest.mark.parametrize('name, change, said', [
+  ('llama', {'architectures': ['FalconForCausalLM'], 'model_type': 'falcon'}, 'Falcon'),
+  ('llama', {'rope_parameters': {'rope_type': 'longrope', 'factor': 2.0}}, 'longrope'),
+  ('llama', {'rope_scaling': {'type': 'dynamic', 'factor': 2.0}, 'rope_parameters': None}, 'dynamic'),
+  ('llama', {'hidden_act': 'mish'}, 'mish'), ('llama', {'hidden_size': 'wide'}, "hidden_size = 'wide'"),
+  ('llama', {'vocab_size': None}, 'vocab_size'), ('mistral', {'attention_bias': True}, 'attention_bias'),
+  ('qwen2', {'layer_types': ['linear_attention'] * 4}, 'linear_attention'),
+  ('qwen2', {'layer_types': ['full_attention']}, 'layer_types'), ('qwen3_moe', {'decoder_sparse_step': 2}, 'sparse_step'),
+  ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'inverse_layer')])
+def test_a_switch_that_is_not_known_is_named(name, change, said):
+  fields = json.loads((FIXTURES / name / 'config.json').read_text()) | change
+  with pytest.raises(DataError, match=said):
+    told = Said('config.json', fields)
+    family_of(told).read(told)
+
+
+def test_a_model_that_no_family_can_say_is_refused():
+  strange = Decoder(64, 32, 2, Attention(4, 2, 8), Gated(24), RMSNorm(), positions=NoPositions(), embedding_scale=3.0)
+  with pytest.raises(ConfigError, match='LlamaForCausalLM') as caught:
+    family_for(strange)
+  assert caught.value.id == 'weights.no-family'
+  assert family_for(replace(VARIANTS['llama'], param_dtype='bfloat16'))[0].architecture == 'LlamaForCausalLM'
+  assert len({family.architecture for family in FAMILIES}) == len(FAMILIES)
