@@ -262,5 +262,5 @@ def _ids(tokenizer: Tokenizer, piece: Piece) -> list[int]:
 
 
 def _opening(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-  """bos, unless the first turn begins with it: some tokenizers use one token for both."""
-  return [] if ids[:1] == [tokenizer.bos] else [tokenizer.bos]
+  """bos, unless the first turn begins with it, or it is what ends texts: then there is none of its own (Qwen)."""
+  return [] if tokenizer.bos in (tokenizer.eos, *ids[:1]) else [tokenizer.bos]

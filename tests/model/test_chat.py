@@ -1,5 +1,6 @@
 """What a template writes, what of it is learnt, and that no words of a user's become control tokens."""
 
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -187,3 +188,12 @@ def test_a_model_that_was_never_taught_to_stop_is_stopped():
 def test_a_lone_surrogate_is_refused():
   with pytest.raises(DataError, match='surrogate'):
     render(ChatML(), own(ChatML()), [Message('user', 'a\ud800')])
+
+
+def test_what_ends_texts_does_not_open_conversations():
+  """Qwen has no bos, and its documents are parted by eos: a conversation begins with its first turn."""
+  tokenizer = copy(own(ChatML()))
+  talk = [Message('user', 'Hi')]
+  assert render(ChatML(), tokenizer, talk).ids[0] == tokenizer.bos
+  tokenizer.bos = tokenizer.eos
+  assert render(ChatML(), tokenizer, talk).ids[0] == tokenizer.controls['<|im_start|>']

@@ -157,7 +157,8 @@ def test_numbers_that_are_not_finite_are_refused():
   ('llama', {'vocab_size': None}, 'vocab_size'), ('mistral', {'attention_bias': True}, 'attention_bias'),
   ('qwen2', {'layer_types': ['linear_attention'] * 4}, 'linear_attention'),
   ('qwen2', {'layer_types': ['full_attention']}, 'layer_types'), ('qwen3_moe', {'decoder_sparse_step': 2}, 'sparse_step'),
-  ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'inverse_layer')])
+  ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'inverse_layer'), ('olmoe', {'clip_qkv': 8.0}, 'clip_qkv'),
+  ('smollm3', {'no_rope_layers': [1, 0]}, 'no_rope_layers'), ('gpt_neox', {'hidden_act': 'gelu_fancy'}, 'gelu_fancy')])
 def test_a_switch_that_is_not_known_is_named(name, change, said):
   fields = json.loads((FIXTURES / name / 'config.json').read_text()) | change
   with pytest.raises(DataError, match=said):
