@@ -22,11 +22,14 @@ from model.config import Compute, Decoder
 from model.decoder import Model, Params, build
 from model.edit import Edit
 from model.errors import ConfigError, DataError
+from model.lowrank import merge
 from model.sharding import MeshShape, shardings
 from model.tokenizer import Tokenizer
 from model.weights import loading
+from model.weights.peft import read_peft
 from model.weights.opening import Opened, open_published, open_tokenizer
 from train.artifact import Artifact, Store, how, read_json, write_json
+from train.canonical import added
 from train.data.encoding import Opening
 from train.data.fetch import Wheel, fetch
 from train.data.files import sha256_of
@@ -137,6 +140,7 @@ class Published(Artifact):
   vocabulary: PublishedVocabulary
   model: Decoder
   template: Template | None = None     # in which it was taught to answer, if it was
+  adapters: Files | None = added(None) # a PEFT folder, merged into the weights in float32
   mesh: MeshShape = how(MeshShape())
   compute: Compute = how(Compute())
 
@@ -157,7 +161,15 @@ class Published(Artifact):
     opened, grid, model = self._opened(store), self.mesh.fitted(devices).build(devices), build(self.model, self.compute)
     with jax.set_mesh(grid):
       places = shardings(jax.eval_shape(model.init, jax.random.key(0)), grid)
-      return model, loading.load(self.model, opened.rules, opened.tensors, places)
+      params = loading.load(self.model, opened.rules, opened.tensors, places)
+      return model, params if self.adapters is None else self._merged(store, params)
+
+  def _merged(self, store: Store, params: Params) -> Params:
+    """The weights with the adapters in them, lying as before."""
+    assert self.adapters is not None
+    self.adapters.check(store)
+    adapted = read_peft(self.adapters.find(store), self.model, params)
+    return jax.jit(merge, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, params))(adapted)
 
   def _opened(self, store: Store) -> Opened:
     opened = open_published(self.files.find(store))

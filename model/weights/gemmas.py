@@ -32,8 +32,9 @@ def capped(said: Said, field: str) -> float | None:
 
 def write_gemma2(config: Decoder) -> Fields:
   heads = config.attention
+  scalar = round((heads.scale or heads.head_size ** -0.5) ** -2)           # a whole number, or transformers refuses it
   return write_llama(config) | {
-    'hidden_activation': 'gelu_pytorch_tanh', 'query_pre_attn_scalar': round((heads.scale or heads.head_size ** -0.5) ** -2, 6),
+    'hidden_activation': 'gelu_pytorch_tanh', 'query_pre_attn_scalar': scalar,
     'attn_logit_softcapping': heads.softcap, 'final_logit_softcapping': config.softcap}
 
 

@@ -13,11 +13,14 @@ from align.templates import template_of
 from model.adapt import LoRA
 from model.chat import Plain
 from model.errors import ConfigError, DataError
+from model.lowrank import LowRank, merge
 from model.weights.opening import open_published
+from model.weights.peft import write_peft
 from tests.data.fake_corpus import FakeCorpus, texts
 from train.artifact import Store, decode, encode
 from train.data.rows import Rows
 from train.data.tokens import Tokens
+from train.edits import edited
 from train.optimizer import AdamW, Optimizer
 from train.published import LocalFiles, Published, PublishedVocabulary
 from train.run import Run, Saving, Watch
@@ -124,3 +127,18 @@ def test_files_that_changed_are_found(world, tmp_path):
   (folder / 'tokenizer.json').write_text(text.replace('<extra_299>', '<extra_999>'))
   with pytest.raises(DataError, match=r'tokenizer\.damaged'):
     other.vocabulary.load(store)
+
+
+def test_adapters_of_others_are_merged(world, tmp_path):
+  found, store = world
+  plain = load(found, store).params
+  adapted = edited((LoRA(2, alpha=6.0),), plain, jax.random.key(0))
+  learned = jax.tree.map(lambda w: replace(w, b={part: b + 0.1 for part, b in w.b.items()}) if isinstance(w, LowRank) else w,
+                         adapted, is_leaf=lambda w: isinstance(w, LowRank))
+  write_peft(tmp_path / 'adapters', found.model, learned)
+  other = replace(found, adapters=LocalFiles(name='adapters', path=str(tmp_path / 'adapters')))
+  there = Store(tmp_path / 'runs', (store.root,))
+  there.make(other)
+  merged = load(other, there).params
+  jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6), merged, merge(learned))
+  assert float(np.abs(np.asarray(merged['layers']['mlp']['up']['weight'] - plain['layers']['mlp']['up']['weight'])).max()) > 1e-3

@@ -1,0 +1,90 @@
+"""Gives a trained model to others: a Hugging Face folder, a GGUF file, or its adapters as PEFT keeps them.
+
+  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --to=exported/sotu
+  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --to=exported/sotu --dtype=bfloat16
+  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --to=exported/sotu.gguf --format=gguf --dtype=q8_0
+  python -m experiments.export --run=runs/chat-lora-77d0c1a2b3 --to=exported/adapters --format=peft --base=exported/sotu
+
+transformers loads the folder (AutoModelForCausalLM, AutoTokenizer), llama.cpp the file, and PEFT lays the adapters over the
+model of the run's parent, exported by itself. For the first two formats adapters are merged, in float32, and it is said how
+much that moves a logit. Nothing is written over, and nothing appears that is not whole.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from align.templates import template_of
+from experiments import command
+from experiments.load import load_model
+from model.adapt import LoRA
+from model.errors import ConfigError
+from model.weights.exporting import KINDS, Exported, check_new, export, export_gguf
+from model.weights.peft import write_peft
+from train.artifact import Store
+from train.run import Run
+from train.trained import Trained
+from train.trained import load as open_run
+
+flags.declare_key_flag('run')
+TO = flags.DEFINE_string('to', '', 'The folder, or the .gguf file, that is written.')
+FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'gguf', 'peft'], 'What is written.')
+DTYPE = flags.DEFINE_enum('dtype', None, [*KINDS, 'q8_0'], 'How numbers are kept; otherwise float32, and float16 in GGUF.')
+BASE = flags.DEFINE_string('base', None, 'What adapters lie over, as PEFT should find it: a folder, or a name on a hub.')
+DEQUANTISE = flags.DEFINE_bool('dequantise', False, 'Give matrices of few bits in many.')
+
+DTYPES = {'hf': KINDS, 'gguf': ('float16', 'float32', 'q8_0'), 'peft': ('float32',)}
+GGUF = {'float32': 'F32', 'float16': 'F16', 'q8_0': 'Q8_0'}
+
+
+def main(overrides: command.Overrides) -> int:
+  """Exit code 0 when all is written."""
+  command.no_overrides(overrides)
+  target, kind = place(TO.value, FORMAT.value), dtype(FORMAT.value, DTYPE.value)
+  run, folder = load_model(command.RUN.value)
+  trained = open_run(run, Store(folder.parent))
+  if FORMAT.value == 'peft':
+    print(f'{target}: {adapters(target, trained)} tensors of adapters')
+    return 0
+  write, name = (export, kind) if FORMAT.value == 'hf' else (export_gguf, GGUF[kind])
+  tell(target, kind, write(target, trained.model.config, trained.params, trained.tokenizer, template_of(run), name,
+                           DEQUANTISE.value))
+  return 0
+
+
+def place(to: str, form: str) -> Path:
+  """Where it is written. Raises: ConfigError where that is nowhere, of another kind, or taken."""
+  if not to or (form == 'gguf') != to.endswith('.gguf'):
+    raise ConfigError('export.no-place', f'--to={to} --format={form}', 'a GGUF file ends in .gguf, and a folder does not',
+                      'give for example --to=exported/mine, or --to=exported/mine.gguf --format=gguf')
+  check_new(Path(to))
+  return Path(to)
+
+
+def dtype(form: str, asked: str | None) -> str:
+  """How numbers are kept. Raises: ConfigError for what the format has not."""
+  kind = asked or ('float16' if form == 'gguf' else 'float32')
+  if kind not in DTYPES[form]:
+    raise ConfigError('export.dtype', f'--dtype={kind} --format={form}', f'it is written in {", ".join(DTYPES[form])}',
+                      'choose one of them')
+  return kind
+
+
+def adapters(target: Path, trained: Trained) -> int:
+  """How many tensors the run's adapters are, written in the scaling that it was trained with."""
+  edits = trained.run.edits if isinstance(trained.run, Run) else ()
+  last = next((edit for edit in reversed(edits) if isinstance(edit, LoRA)), LoRA())
+  return write_peft(target, trained.model.config, trained.params, BASE.value, last.scaling)
+
+
+def tell(target: Path, kind: str, made: Exported) -> None:
+  """Says what was written, and what was not."""
+  print(f'{target}: {made.family}, {made.tensors} tensors in {kind}')
+  if made.change:
+    print(f'merged adapters move a logit by {made.change:.3g} at most')
+  for each in made.left_out:
+    print(f'not in it: {each}')
+
+
+if __name__ == '__main__':
+  command.run(main)
