@@ -26,8 +26,8 @@ from model.lowrank import merge
 from model.sharding import MeshShape, shardings
 from model.tokenizer import Tokenizer
 from model.weights import loading
-from model.weights.peft import read_peft
 from model.weights.opening import Opened, open_published, open_tokenizer
+from model.weights.peft import read_peft
 from train.artifact import Artifact, Store, how, read_json, write_json
 from train.canonical import added
 from train.data.encoding import Opening
