@@ -1,0 +1,69 @@
+"""Runs tasks of lm-evaluation-harness on a run or a published model, offline where the tasks' data are local.
+
+  pip install lm-eval==0.4.13
+  python -m experiments.harness --run=runs/smollm2-... --tasks=my_task --include=folder/of/tasks
+  python -m experiments.harness --run=runs/smollm2-... --tasks=arc_easy,wikitext --limit=100 --out=results.json
+
+`--include` is a folder of task files (YAML), as the harness describes them.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+from rich import print as show
+
+from experiments import command
+from experiments.load import load_model
+from experiments.processes import cache_compilations
+from model.errors import ConfigError
+from train.artifact import Store
+from train.eval.likelihood import Likelihoods
+from train.trained import load
+
+flags.declare_key_flag('run')
+TASKS = flags.DEFINE_list('tasks', [], 'Names of tasks.')
+INCLUDE = flags.DEFINE_string('include', None, 'A folder with more tasks.')
+LIMIT = flags.DEFINE_integer('limit', None, 'So many examples of each task.', lower_bound=1)
+SHOTS = flags.DEFINE_integer('shots', None, 'Examples before each question; what the task says by default.', lower_bound=0)
+BATCH = flags.DEFINE_integer('batch', 8, 'Rows at a time.', lower_bound=1)
+LONGEST = flags.DEFINE_integer('longest', 2048, 'Tokens that the model reads at most.', lower_bound=2)
+OUT = flags.DEFINE_string('out', None, 'A file for the results, in JSON.')
+
+
+def main(overrides: command.Overrides) -> int:
+  """Exit code 0 when the figures are shown."""
+  command.no_overrides(overrides)
+  if not TASKS.value:
+    raise ConfigError('config.tasks', '--tasks', 'it names none', 'give one or more, --tasks=arc_easy,wikitext')
+  run, folder = load_model(command.RUN.value)
+  found = evaluated(run, folder)
+  if OUT.value:
+    Path(OUT.value).write_text(json.dumps(found, indent=1, default=str))
+  show(found)
+  return 0
+
+
+def evaluated(run, folder: Path) -> dict:
+  """The harness's figures by task. Raises: ConfigError where it is not installed, or knows no such task."""
+  try:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from train.eval.harness import Harness
+  except ImportError as error:
+    raise ConfigError('config.no-harness', f'--tasks={",".join(TASKS.value)}', f'lm-evaluation-harness is not here: {error}',
+                      'pip install lm-eval==0.4.13') from None
+  manager = TaskManager(include_path=INCLUDE.value)
+  if unknown := [name for name in TASKS.value if name not in manager.all_tasks]:
+    raise ConfigError('config.tasks', f'--tasks={",".join(unknown)}', 'the harness knows no such task',
+                      'mend the name, or give the folder that has it: --include=FOLDER')
+  cache_compilations()
+  opened = load(run, Store(folder.parent))
+  asked = Likelihoods(opened.model, opened.params, opened.tokenizer, BATCH.value, LONGEST.value)
+  return simple_evaluate(Harness(asked), tasks=TASKS.value, limit=LIMIT.value, num_fewshot=SHOTS.value, task_manager=manager,
+                         bootstrap_iters=0)['results']
+
+
+if __name__ == '__main__':
+  command.run(main)
