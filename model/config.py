@@ -2,7 +2,8 @@
 
 Published families are points of this space: GPT-2 is LayerNorm + Learned + Plain('gelu_tanh') + biases; Llama is
 RMSNorm + Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE;
-OLMo 2 normalises what comes out, and q and k over all heads; Pythia runs attention and MLP side by side.
+OLMo 2 normalises what comes out, and q and k over all heads; Pythia runs attention and MLP side by side. BERT is GPT-2 that
+sees both ways with 'post' norms, Typed embeddings and a Transformed head.
 """
 
 import dataclasses
@@ -116,12 +117,17 @@ class Rotary:
 
 @dataclass(frozen=True)
 class Learned:
-  """A table with one learned vector a position, added to the embedding."""
+  """A table of `length` learned vectors, one a position, added to the embedding.
+
+  RoBERTa's documents begin at `first`, the id of padding and one more: no token has the vectors before it.
+  """
 
   length: int
+  first: int = dataclasses.field(default=0, metadata={'added': True})
 
   def __post_init__(self):
     positive(self, 'length')
+    demand(0 <= self.first < self.length, 'Learned.first', self.first, f'the table has {self.length} entries', 'lower it')
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,26 @@ class MuP:
 
 
 @dataclass(frozen=True)
+class Typed:
+  """A learned vector for the type of each token is added to its embedding, then the sum is normed. Devlin et al. 2018.
+
+  Types are 0 unless they are given: BERT's second of two sentences is of type 1.
+  """
+
+  types: int = 2
+
+  def __post_init__(self):
+    positive(self, 'types')
+
+
+@dataclass(frozen=True)
+class Transformed:
+  """norm(activation(dense(x))) comes before the head, which adds a bias to each logit. Devlin et al. 2018."""
+
+  activation: Activation = 'gelu'
+
+
+@dataclass(frozen=True)
 class Decoder:
   """A stack of blocks between an embedding and a head. With `causal=False` it is an encoder for masked LM."""
 
@@ -242,6 +268,9 @@ class Decoder:
   stream_dtype: Dtype = 'float32'   # of what flows between blocks: bfloat16 pays on a GPU or TPU, not on a CPU
   param_dtype: Dtype = 'float32'
   mup: MuP | None = None
+  # Both came later: at their defaults the digests of configs are those that they had before (train.canonical.added).
+  embedding: Typed | None = dataclasses.field(default=None, metadata={'added': True})
+  head: Transformed | None = dataclasses.field(default=None, metadata={'added': True})
 
   def __post_init__(self):
     positive(self, 'vocab', 'width', 'layers', 'embedding_scale', 'softcap')

@@ -6,12 +6,13 @@ from model.stack import role_of
 
 def parameters(config: Decoder) -> int:
   """How many numbers are learned; a tied table counts once."""
-  return _table(config) + _positions(config) + _body(config, active=False) + (0 if config.tied else _table(config))
+  ends = _positions(config) + _types(config) + (0 if config.tied else _table(config))
+  return _table(config) + ends + _body(config, active=False) + _transform(config)
 
 
 def active_parameters(config: Decoder) -> int:
   """How many of them a token is multiplied with, the N of 6N: no input embedding, no positions, the chosen experts."""
-  return _body(config, active=True) + _table(config)
+  return _body(config, active=True) + _transform(config) + _table(config)
 
 
 def flops_per_token(config: Decoder, length: int) -> float:
@@ -41,6 +42,15 @@ def _positions(config: Decoder) -> int:
   return config.positions.length * config.width if isinstance(config.positions, Learned) else 0
 
 
+def _types(config: Decoder) -> int:
+  return 0 if config.embedding is None else config.embedding.types * config.width
+
+
+def _transform(config: Decoder) -> int:
+  """What comes before the head, and its bias."""
+  return 0 if config.head is None else (config.width + 1) * config.width + _norm(config, config.width) + config.vocab
+
+
 def _norm(config: Decoder, size: int) -> int:
   return size * (2 if isinstance(config.norm, LayerNorm) and config.norm.bias else 1)
 
@@ -48,7 +58,8 @@ def _norm(config: Decoder, size: int) -> int:
 def _body(config: Decoder, active: bool) -> int:
   norms = {'pre': 2, 'post': 2, 'sandwich': 4, 'output': 2, 'parallel': 2}[config.placement]
   layer = _attention(config) + _mlp(config, active) + norms * _norm(config, config.width)
-  return config.layers * layer + (0 if config.placement == 'post' else _norm(config, config.width))
+  outer = (config.placement != 'post') + (config.embedding is not None)
+  return config.layers * layer + outer * _norm(config, config.width)
 
 
 def _attention(config: Decoder) -> int:

@@ -18,9 +18,10 @@ from model import cache as caches
 from model.attention import Sight
 from model.block import Aux, Block
 from model.cache import Cache
-from model.config import Compute, Decoder, Learned, Rotary, demand
+from model.config import Compute, Decoder, Learned, Rotary, Transformed, demand
 from model.errors import ConfigError
-from model.linear import is_weight, ready
+from model.linear import dense, is_weight, ready
+from model.mlp import ACTIVATIONS
 from model.norm import Norm
 from model.rotary import turns
 from model.sharding import is_box, pin
@@ -30,7 +31,8 @@ from model.start import start
 Params = Any
 Key = jax.Array
 
-OWN = ('embedding', 'positions', 'layers', 'norm', 'head')      # the parts of a tree that a model itself reads
+# the parts of a tree that a model itself reads
+OWN = ('embedding', 'types', 'positions', 'embedding_norm', 'layers', 'norm', 'transform', 'head')
 
 
 def own(params: Params) -> Params:
@@ -51,7 +53,7 @@ class Model(NamedTuple):
 
   config: Decoder
   init: Callable[[Key], Params]
-  hidden: Callable[..., Hidden]                       # (params, tokens_BL, segments_BL=None, cache=None)
+  hidden: Callable[..., Hidden]                       # (params, tokens_BL, segments_BL=None, cache=None, types_BL=None)
   logp: Callable[..., jax.Array]                      # (params, x_BLD, targets_BL, temperature=1.0) -> f32[B, L]
   nll: Callable[..., HeadSums]                        # (params, x_BLD, targets_BL, weights_BL, z_coefficient=0.0)
   logits: Callable[[Params, jax.Array], jax.Array]    # (params, x_BLD) -> f32[B, L, V]: for few positions
@@ -65,14 +67,14 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
   dtype = jnp.dtype(config.compute_dtype)
 
   def hidden(params: Params, tokens_BL: jax.Array, segments_BL: jax.Array | None = None,
-             cache: Cache | None = None) -> Hidden:
+             cache: Cache | None = None, types_BL: jax.Array | None = None) -> Hidden:
     """Rows hold documents 1, 2, ... in turn, and padding 0; without segments, one document each.
 
-    With a cache, tokens go on where each row stood, and padding comes after them.
+    With a cache, tokens go on where each row stood, and padding comes after them. Without types, all are 0.
     """
     seen_BL = jnp.ones(tokens_BL.shape, bool) if segments_BL is None else segments_BL != 0
     positions_BL = places(tokens_BL, segments_BL, cache)
-    x_BLD = embed(config, params, tokens_BL, positions_BL)
+    x_BLD = embed(config, params, tokens_BL, positions_BL, types_BL)
     sights = {each: see(config, positions_BL, segments_BL, cache, each)
               for each in {role_of(config, i) for i in range(config.layers)}}
     x_BLD, layers, aux = stack(params['layers'], x_BLD, sights, seen_BL, None if cache is None else cache.layers)
@@ -116,8 +118,15 @@ def shapes(config: Decoder) -> Params:
   params = {'embedding': {'table': box((config.vocab, config.width), 'rows', 'width')}, 'layers': layers}
   if isinstance(config.positions, Learned):
     params['positions'] = {'table': box((config.positions.length, config.width), 'positions', 'width')}
+  norm = partial(Norm(config.norm).init, jax.random.key(0), x_BLD)
   if config.placement != 'post':
-    params['norm'] = Norm(config.norm).init(jax.random.key(0), x_BLD)['params']
+    params['norm'] = norm()['params']
+  if config.embedding is not None:
+    params['types'] = {'table': box((config.embedding.types, config.width), 'positions', 'width')}
+    params['embedding_norm'] = norm()['params']
+  if config.head is not None:          # its matrix is cut, and learns, as the head does
+    square = {'weight': box((config.width, config.width), 'embed', 'vocab'), 'bias': box((config.width,), 'width')}
+    params['transform'] = {'dense': square, 'norm': norm()['params'], 'bias': box((config.vocab,), 'vocab')}
   if not config.tied:
     params['head'] = {'weight': box((config.width, config.vocab), 'embed', 'vocab')}
   return params
@@ -157,27 +166,45 @@ def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, role: R
 
 def check_length(config: Decoder, length: int) -> None:
   """Raises: ConfigError if rows of so many tokens have positions that the model has no vectors for."""
-  if isinstance(config.positions, Learned) and length > config.positions.length:
-    size = config.positions.length
+  if isinstance(config.positions, Learned) and length > (size := config.positions.length - config.positions.first):
     raise ConfigError('model.too-long', f'rows of {length} tokens', f'the position table has {size} entries',
-                      f'use at most {size} tokens, or Learned(length={length}), or Rotary()')
+                      f'use at most {size} tokens, or Learned(length={length + config.positions.first}), or Rotary()')
 
 
-def embed(config: Decoder, params: Params, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
-  """The vectors of the tokens, with their positions if those are learned: [B, L, D] in the dtype of the stream."""
+def embed(config: Decoder, params: Params, tokens_BL: jax.Array, positions_BL: jax.Array,
+          types_BL: jax.Array | None = None) -> jax.Array:
+  """The vectors of the tokens, with those of their positions and types if these are learned: [B, L, D], the stream's dtype."""
+  demand(types_BL is None or config.embedding is not None, 'Decoder.embedding', config.embedding,
+         'types were given, and there are no vectors for them', 'leave the types out, or use Typed()')
   x_BLD = params['embedding']['table'][tokens_BL].astype(config.stream_dtype) * config.embedding_scale
   if isinstance(config.positions, Learned):
     check_length(config, tokens_BL.shape[1])
-    x_BLD = x_BLD + params['positions']['table'][positions_BL].astype(config.stream_dtype)
+    x_BLD = x_BLD + params['positions']['table'][positions_BL + config.positions.first].astype(config.stream_dtype)
+  if config.embedding is not None:
+    x_BLD = x_BLD + params['types']['table'][0 if types_BL is None else types_BL].astype(config.stream_dtype)
+    x_BLD = Norm(config.norm).apply({'params': params['embedding_norm']}, x_BLD)
   return pin(x_BLD, 'batch', 'length', None)
 
 
 def head(config: Decoder, params: Params, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The operands of the last matmul, x[B, L, D] and w[D, V]."""
+  """The operands of the last matmul, x[B, L, D] and w[D, V]; a bias makes both longer by one, x with a 1."""
   w_DV = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
+  if config.head is not None:
+    x_BLD = transform(config, config.head, params['transform'], x_BLD)
   if config.mup is not None:
     x_BLD = x_BLD * (config.mup.base_width / config.width)
-  return x_BLD, w_DV
+  if config.head is None:
+    return x_BLD, w_DV
+  one_BL1 = jnp.ones((*x_BLD.shape[:-1], 1), x_BLD.dtype)
+  bias_1V = params['transform']['bias'][None].astype(w_DV.dtype)
+  return jnp.concatenate([x_BLD, one_BL1], -1), jnp.concatenate([w_DV, bias_1V])
+
+
+def transform(config: Decoder, head: Transformed, params: Params, x_BLD: jax.Array) -> jax.Array:
+  """What the head reads, [B, L, D]."""
+  norm: Any = Norm(config.norm)
+  x_BLD = dense(x_BLD, params['dense']['weight'], dtype=config.compute_dtype) + params['dense']['bias'].astype(x_BLD.dtype)
+  return norm.apply({'params': params['norm']}, ACTIVATIONS[head.activation](x_BLD))
 
 
 def laid_out(config: Decoder, params: Params) -> Params:

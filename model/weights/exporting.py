@@ -79,7 +79,7 @@ def export(folder: Path, config: Decoder, params: Params, tokenizer: Tokenizer, 
     write_tensors(part, tensors)
     (part / 'tokenizer.json').write_bytes(json_of(tokenizer))
     write_object(part / 'tokenizer_config.json', _calls(tokenizer, source))
-    write_object(part / CONFIG, fields | {'torch_dtype': kind} | _numbered(tokenizer))
+    write_object(part / CONFIG, _numbered(tokenizer) | {'torch_dtype': kind} | fields)
     write_object(part / 'generation_config.json', _numbered(tokenizer) | {'eos_token_id': endings(template, tokenizer)})
   return Exported(family.architecture, len(tensors), whole.change, whole.left_out + untold(template, source))
 

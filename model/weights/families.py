@@ -1,4 +1,4 @@
-"""Published families of decoders: what their config.json means as a `Decoder`, what ours would be in theirs, and the names.
+"""Published families of decoders and encoders: what their config.json means as a `Decoder`, what ours would be in theirs.
 
 A family is three functions. `family_of` finds the one of a config.json by its architecture; `family_for` the one whose file
 would mean a `Decoder` to the last field, and so can hold its weights.
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from model.config import Decoder
 from model.errors import ConfigError, DataError
-from model.weights import gemmas, gpts, llamas, names, routed
+from model.weights import encoders, gemmas, gpts, llamas, names, routed
 from model.weights.names import Rules
 from model.weights.said import Fields, Said, Unlike
 
@@ -40,7 +40,11 @@ FAMILIES = (
   Family('SmolLM3ForCausalLM', 'smollm3', llamas.smollm3, llamas.write_smollm3),
   Family('Phi3ForCausalLM', 'phi3', llamas.phi3, llamas.write_llama, names.phi3),
   Family('GPT2LMHeadModel', 'gpt2', gpts.gpt2, gpts.write_gpt2, names.gpt2),
-  Family('GPTNeoXForCausalLM', 'gpt_neox', gpts.neox, gpts.write_neox, names.neox))
+  Family('GPTNeoXForCausalLM', 'gpt_neox', gpts.neox, gpts.write_neox, names.neox),
+  Family('BertModel', 'bert', encoders.bert, encoders.write_bert, encoders.alone),
+  Family('BertForMaskedLM', 'bert', encoders.masked_bert, encoders.write_bert, encoders.bert_rules),
+  Family('RobertaModel', 'roberta', encoders.roberta, encoders.write_roberta, encoders.alone),
+  Family('RobertaForMaskedLM', 'roberta', encoders.masked_roberta, encoders.write_roberta, encoders.roberta_rules))
 
 
 def family_of(said: Said) -> Family:

@@ -4,7 +4,7 @@ Each device's shard is made from the parts of the file that it needs, straight w
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from model.config import Decoder
 from model.decoder import Params, shapes
 from model.errors import DataError
 from model.sharding import unbox
+from model.weights.encoders import UNUSED, aliases
 from model.weights.names import Rule, Rules
 from model.weights.tensor import Slices, Tensor, Tensors
 
@@ -29,7 +30,7 @@ def load(config: Decoder, rules: Rules, tensors: Tensors, places: Params) -> Par
   Raises: DataError that names tensors that are missing, too many or of another shape, and parameters with numbers that
   are not finite.
   """
-  check(config, rules, tensors)
+  tensors = check(config, rules, tensors)
   by_path = {rule.ours: rule for rule in rules}
   kind = np.dtype(config.param_dtype)
 
@@ -51,9 +52,11 @@ def _part(rule: Rule, tensors: Tensors, shape: tuple[int, ...], index: tuple[sli
   """So much of a parameter as an index asks for."""
   if not rule.layered:
     return _whole(rule, tensors, 0)[index].astype(kind)
-  layers = range(*index[0].indices(shape[0]))
-  found = [_whole(rule, tensors, layer)[index[1:]].astype(kind) for layer in layers]
-  return np.stack(found)
+  sizes = [len(range(*part.indices(size))) for part, size in zip(index, shape)]
+  found = np.empty(sizes, kind)
+  for place, layer in enumerate(range(*index[0].indices(shape[0]))):
+    found[place] = _whole(rule, tensors, layer)[index[1:]]
+  return found
 
 
 def _whole(rule: Rule, tensors: Tensors, layer: int) -> np.ndarray:
@@ -77,10 +80,16 @@ def wanted(config: Decoder, rules: Rules) -> dict[str, tuple[int, ...]]:
   return found
 
 
-def check(config: Decoder, rules: Rules, tensors: Tensors) -> None:
-  """Returns when just the right tensors are there. Raises: DataError."""
+def renamed(tensors: Tensors, missing: Set[str]) -> Tensors:
+  """The tensors, those under the missing names that files have under others."""
+  return {next((alias for alias in aliases(name) if alias in missing), name): tensor for name, tensor in tensors.items()}
+
+
+def check(config: Decoder, rules: Rules, tensors: Tensors) -> Tensors:
+  """The tensors under the names of the rules, when just the right ones are there. Raises: DataError."""
   expected = wanted(config, rules)
-  extra = [name for name in tensors if name not in expected and not DERIVED.fullmatch(name)
+  tensors = renamed(tensors, expected.keys() - tensors.keys())
+  extra = [name for name in tensors if name not in expected and not DERIVED.fullmatch(name) and not UNUSED.fullmatch(name)
            and not (config.tied and name in HEADS)]
   missing = expected.keys() - tensors.keys()
   if missing or extra:
@@ -93,6 +102,7 @@ def check(config: Decoder, rules: Rules, tensors: Tensors) -> None:
     if tensors[name].dtype.kind not in 'fV' and tensors[name].dtype.name != 'bfloat16':
       raise DataError('weights.type', f'tensor {name} of {tensors[name].dtype}', 'parameters are floating-point numbers',
                       'convert it')
+  return tensors
 
 
 def _few(names: Any) -> str:

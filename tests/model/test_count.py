@@ -1,16 +1,17 @@
 """Known sizes, and arithmetic against the tree that is really made."""
 
 import math
+from dataclasses import replace
 
 import jax
 import pytest
 
-from model.config import Attention, Gated, MoE, Window
+from model.config import Attention, Gated, LayerNorm, Learned, MoE, Plain, Typed, Window
 from model.count import active_parameters, flops_per_token, mean_keys, parameters
 from model.decoder import build
 from model.errors import ConfigError
 from model.sizes import SIZES, heads, llama, named
-from tests.model.variants import VARIANTS, small
+from tests.model.variants import ENCODERS, VARIANTS, small
 
 PUBLISHED = {'gpt2_124m': 124_439_808, 'gpt2_350m': 354_823_168, 'gpt2_774m': 774_030_080, 'gpt2_1.5b': 1_557_611_200,
              'smollm2_135m': 134_515_008, 'llama_1b': 1_235_814_400, 'llama_3b': 3_212_749_824, 'llama_8b': 8_030_261_248,
@@ -22,9 +23,21 @@ def test_published_sizes(name):
   assert parameters(named(name)) == PUBLISHED[name]
 
 
-@pytest.mark.parametrize('name', [*VARIANTS, *SIZES])
+def test_published_sizes_of_encoders():
+  """BERT base and RoBERTa base with their heads; MiniLM, less the 147,840 of its pooler."""
+  def encoder(vocab, width, layers, **changes):
+    heads = Attention(12, 12, width // 12, qkv_bias=True, out_bias=True)
+    return replace(ENCODERS['bert'], vocab=vocab, width=width, layers=layers, attention=heads, norm=LayerNorm(1e-12),
+                   mlp=Plain(4 * width, 'gelu', bias=True), **changes)
+
+  assert parameters(encoder(30_522, 768, 12, positions=Learned(512))) == 109_514_298
+  assert parameters(encoder(50_265, 768, 12, positions=Learned(514, first=2), embedding=Typed(1))) == 124_697_433
+  assert parameters(encoder(30_522, 384, 6, positions=Learned(512), head=None)) == 22_713_216 - 147_840
+
+
+@pytest.mark.parametrize('name', [*VARIANTS, *ENCODERS, *SIZES])
 def test_arithmetic_agrees_with_the_tree(name):
-  config = {**VARIANTS, **SIZES}[name]
+  config = {**VARIANTS, **ENCODERS, **SIZES}[name]
   tree = jax.eval_shape(build(config).init, jax.random.key(0))
   assert parameters(config) == sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 

@@ -12,7 +12,7 @@ from model.decoder import build
 from model.kinds import kinds, muon_dimensions
 from model.mup import lr_multipliers
 from model.sharding import unbox
-from tests.model.variants import VARIANTS, small
+from tests.model.variants import ENCODERS, VARIANTS, small
 
 
 def boxed(config):
@@ -33,14 +33,20 @@ def test_kinds_by_name():
     'mlp_norm/scale': 'vector', 'mlp_norm/bias': 'vector'}
   assert found['embedding/table'] == found['positions/table'] == 'embedding'
   assert flat(kinds(boxed(VARIANTS['llama3'])))['head/weight'] == 'head'
+  bert = flat(kinds(boxed(ENCODERS['bert'])))
+  assert {name: kind for name, kind in bert.items() if not name.startswith('layers')} == {
+    'embedding/table': 'embedding', 'positions/table': 'embedding', 'types/table': 'embedding',
+    'embedding_norm/scale': 'vector', 'embedding_norm/bias': 'vector', 'transform/dense/weight': 'head',
+    'transform/dense/bias': 'vector', 'transform/norm/scale': 'vector', 'transform/norm/bias': 'vector',
+    'transform/bias': 'vector'}
   sparse = flat(kinds(boxed(VARIANTS['mixtral'])))
   assert {sparse[f'layers/mlp/{name}'] for name in ('router', 'up', 'down')} == {'matrix'}
 
 
-@pytest.mark.parametrize('name', VARIANTS)
+@pytest.mark.parametrize('name', [*VARIANTS, *ENCODERS])
 def test_muon_dimensions_cover_each_matrix_once(name):
   """Inputs times outputs times copies is the whole leaf; the stream's width is on exactly one side."""
-  config = VARIANTS[name]
+  config = {**VARIANTS, **ENCODERS}[name]
   leaves, dims = flat(unbox(boxed(config))), flat(muon_dimensions(boxed(config)))
   for leaf, numbers in dims.items():
     if numbers is not None:

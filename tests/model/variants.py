@@ -22,6 +22,8 @@ from model.config import (
   Plain,
   RMSNorm,
   Rotary,
+  Transformed,
+  Typed,
   Window,
   YaRN,
 )
@@ -57,6 +59,15 @@ VARIANTS: dict[str, Decoder] = {
                 placement='parallel', positions=Rotary(fraction=0.25), tied=False),
   'post': small(placement='post', norm=LayerNorm(bias=False), mlp=Plain(32, 'gelu')),
   'bfloat16': small(compute_dtype='bfloat16', stream_dtype='bfloat16'),
+}
+
+# they read both ways, so the laws of decoding are not theirs
+ENCODERS: dict[str, Decoder] = {
+  'bert': small(attention=Attention(2, 2, 8, qkv_bias=True, out_bias=True), mlp=Plain(32, 'gelu', bias=True),
+                norm=LayerNorm(1e-12), placement='post', positions=Learned(32), causal=False, embedding=Typed(),
+                head=Transformed()),
+  'roberta': small(norm=LayerNorm(bias=False), placement='post', positions=Learned(34, first=2), causal=False, tied=False,
+                   embedding=Typed(1), head=Transformed('relu'), softcap=4.0),
 }
 
 EXACT = {name: config for name, config in VARIANTS.items() if name != 'bfloat16'}

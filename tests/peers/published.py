@@ -1,8 +1,9 @@
 """Makes the fixtures of published weights, with transformers: `.venv-peers-hf/bin/python -m tests.peers.published`.
 
 For each family a tiny model of random numbers with every switch of the family on, saved as its makers save it, and the logits
-that it gives in float32: `config.json`, `model.safetensors` and `expected.npz` in tests/model/weights/fixtures/<family>/.
-Rows are longer than every window.
+that it gives in float32 (of encoders without a head: the last hidden states): `config.json`, `model.safetensors` and
+`expected.npz` in tests/model/weights/fixtures/<family>/. Rows are longer than every window. Of encoders with two types of
+tokens also what they give with these.
 """
 
 import sys
@@ -46,11 +47,16 @@ SWITCHES = {
                           'head_dim': 16, 'attention_bias': True, 'mlp_bias': True}),
   'gpt_neox': ('GPTNeoX', {'hidden_act': 'gelu', 'rope_parameters': {'rope_type': 'default', 'rope_theta': 2e4,
                                                                      'partial_rotary_factor': 0.5}}),
+  'bert': ('Bert', {'hidden_act': 'gelu', 'layer_norm_eps': 1e-12}),
+  'minilm': ('Bert', {'hidden_act': 'gelu', 'layer_norm_eps': 1e-12}),
+  'roberta': ('Roberta', {'hidden_act': 'gelu', 'type_vocab_size': 1, 'bos_token_id': 0, 'pad_token_id': 1}),
   'gpt2': ('GPT2', {'n_embd': 32, 'n_layer': 2, 'n_head': 4, 'n_positions': 64, 'n_inner': 40}),
 }
 OWN = {'gpt2': ('vocab_size', 'initializer_range', 'bos_token_id', 'eos_token_id', 'pad_token_id'),      # of what is common
-       'gpt_neox': tuple(field for field in COMMON if field != 'num_key_value_heads')}
-CLASSES = {'GPT2': 'GPT2LMHeadModel', 'Gemma3Text': 'Gemma3ForCausalLM'}
+       **dict.fromkeys(('gpt_neox', 'bert', 'minilm', 'roberta'),
+                       tuple(field for field in COMMON if field != 'num_key_value_heads'))}
+CLASSES = {'gpt2': 'GPT2LMHeadModel', 'gemma3': 'Gemma3ForCausalLM', 'bert': 'BertForMaskedLM', 'minilm': 'BertModel',
+           'roberta': 'RobertaForMaskedLM'}
 
 
 def model(name: str):
@@ -59,12 +65,19 @@ def model(name: str):
   common = {field: value for field, value in COMMON.items() if field in OWN.get(name, COMMON)}
   config = getattr(transformers, f'{kind}Config')(**(common | switches), attn_implementation='eager')
   torch.manual_seed(0)
-  found = getattr(transformers, CLASSES.get(kind, f'{kind}ForCausalLM'))(config)
+  found = getattr(transformers, CLASSES.get(name, f'{kind}ForCausalLM'))(config)
   with torch.no_grad():
     for parameter in found.parameters():
       if parameter.ndim == 1:
         parameter += 0.1 * torch.randn_like(parameter)
   return found.eval().float()
+
+
+def given(made, tokens: np.ndarray, **more) -> np.ndarray:
+  """f32[B, L, V or D]."""
+  with torch.no_grad():
+    found = made(torch.tensor(tokens), **more)
+  return (found.logits if hasattr(found, 'logits') else found.last_hidden_state).numpy()
 
 
 def main(names: list[str]) -> None:
@@ -73,9 +86,11 @@ def main(names: list[str]) -> None:
     made.save_pretrained(folder)
     (folder / 'generation_config.json').unlink(missing_ok=True)
     tokens = np.random.default_rng(0).integers(3, 64, (2, LENGTH))
-    with torch.no_grad():
-      logits = made(torch.tensor(tokens)).logits.numpy()
-    np.savez_compressed(folder / 'expected.npz', tokens=tokens.astype(np.int32), logits=logits)
+    logits, more = given(made, tokens), {}
+    if getattr(made.config, 'type_vocab_size', 1) > 1:
+      types = np.random.default_rng(1).integers(0, made.config.type_vocab_size, tokens.shape)
+      more = {'types': types.astype(np.int32), 'typed': given(made, tokens, token_type_ids=torch.tensor(types))}
+    np.savez_compressed(folder / 'expected.npz', tokens=tokens.astype(np.int32), logits=logits, **more)
     print(name, sorted(path.name for path in folder.iterdir()), f'{np.abs(logits).max():.2f}')
 
 

@@ -81,6 +81,8 @@ def same(one, other, within=0.0):
 @pytest.mark.parametrize('name', sorted(path.name for path in FIXTURES.iterdir()))
 def test_a_folder_is_the_model_to_the_bit(name, learnt, tmp_path):
   config = replace(open_published(FIXTURES / name).config, vocab=VOCAB, compute_dtype='bfloat16')
+  if name == 'roberta':                        # whose documents begin where its tokenizer's id of padding says
+    config = replace(config, positions=replace(config.positions, first=learnt.pad + 1))
   params = made(config)[1]
   found = export(tmp_path / 'a', config, params, learnt)
   same(loaded(tmp_path / 'a', config), params)

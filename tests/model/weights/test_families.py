@@ -1,6 +1,7 @@
 """Published families: the same logits as their makers' code, and the same bits when they are written again.
 
-The fixtures are of transformers (`tests.peers.published`): tiny models with every switch of their family on.
+The fixtures are of transformers (`tests.peers.published`): tiny models with every switch of their family on. Of encoders
+without a head what is compared is what the last block gives.
 """
 
 import json
@@ -30,6 +31,8 @@ from tests.model.variants import VARIANTS
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
+ENCODERS = ['bert', 'minilm', 'roberta']
+DECODERS = [name for name in NAMES if name not in ENCODERS]
 
 
 @cache
@@ -42,8 +45,16 @@ def opened(name: str):
   return found, params, build(found.config), expected['tokens'], expected['logits']
 
 
-def logits(model, params, tokens_BL, segments_BL=None):
-  return np.asarray(jax.jit(lambda *a: model.logits(a[0], model.hidden(*a).x_BLD))(params, tokens_BL, segments_BL))
+def logits(model, params, tokens_BL, segments_BL=None, types_BL=None):
+  """The logits; of a model without a head of its own what would go into it."""
+  bare = not model.config.causal and model.config.head is None
+
+  @jax.jit
+  def made(params, tokens_BL, segments_BL, types_BL):
+    x_BLD = model.hidden(params, tokens_BL, segments_BL, types_BL=types_BL).x_BLD
+    return x_BLD if bare else model.logits(params, x_BLD)
+
+  return np.asarray(made(params, tokens_BL, segments_BL, types_BL))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -58,7 +69,8 @@ def test_the_logits_are_those_of_its_makers(name):
 def test_what_is_read_and_written_is_the_same_to_the_bit(name):
   found, params, *_ = opened(name)
   written = loading.by_name(loading.published(found.config, found.rules, params, np.dtype(np.float32)))
-  assert written.keys() == {name for name in found.tensors if not (found.config.tied and name == 'lm_head.weight')}
+  assert written.keys() == {name for name in found.tensors if not (found.config.tied and name == 'lm_head.weight')
+                            and not name.startswith('pooler.')}
   for each, tensor in written.items():
     np.testing.assert_array_equal(tensor.whole(), found.tensors[each].whole())
     if tensor.shape[0] > 2:
@@ -72,7 +84,45 @@ def test_a_config_that_is_written_means_the_same_model(name):
   assert family_of(Said('written', json.loads(json.dumps(fields)))) == family and family.read(Said('written', fields)) == config
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ['bert', 'minilm'])
+def test_types_of_tokens_are_those_of_its_makers(name):
+  found, params, model, tokens, expected = opened(name)
+  said = np.load(FIXTURES / name / 'expected.npz')
+  typed = logits(model, params, tokens, types_BL=said['types'])
+  np.testing.assert_allclose(typed, said['typed'], atol=1e-4, rtol=0)
+  assert not found.config.causal and np.abs(typed - expected).max() > 0.1
+
+
+@pytest.mark.parametrize('name', ENCODERS)
+def test_packed_and_padded_texts_of_encoders_are_as_each_alone(name):
+  _, params, model, tokens, expected = opened(name)
+  packed = logits(model, params, tokens.reshape(1, -1), jnp.repeat(jnp.array([[1, 2]]), tokens.shape[1], 1))
+  np.testing.assert_allclose(packed.reshape(expected.shape), expected, atol=2e-4, rtol=0)
+  padded = logits(model, params, np.pad(tokens, ((0, 0), (0, 5))), jnp.pad(jnp.ones_like(tokens), ((0, 0), (0, 5))))
+  np.testing.assert_allclose(padded[:, :-5], expected, atol=2e-4, rtol=0)
+
+
+def test_what_encoders_have_no_use_for_is_left_out_and_old_names_are_read():
+  """The pooler, buffers, another task's head; `bert.` may be there or not, and norms may have a gamma and a beta."""
+  found, bare = opened('bert')[0], opened('minilm')[0]
+  old = {name.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta'): tensor
+         for name, tensor in found.tensors.items()}
+  one = next(iter(old.values()))
+  more = dict.fromkeys(('bert.pooler.dense.weight', 'bert.embeddings.position_ids', 'cls.predictions.decoder.weight',
+                        'cls.predictions.decoder.bias', 'cls.seq_relationship.bias'), one)
+  kept = loading.check(found.config, found.rules, old | more)
+  assert old.keys() != found.tensors.keys() == kept.keys() - more.keys()
+  assert all(kept[name] is tensor for name, tensor in found.tensors.items())
+  assert 'pooler.dense.weight' in bare.tensors
+  body = loading.check(bare.config, bare.rules, found.tensors)
+  assert all(body[name] is found.tensors[f'bert.{name}'] for name in loading.wanted(bare.config, bare.rules))
+  with pytest.raises(DataError, match='classifier'):
+    loading.check(bare.config, bare.rules, {**bare.tensors, 'classifier.weight': one})
+  with pytest.raises(DataError, match=r'missing cls\.predictions\.bias'):
+    loading.check(found.config, found.rules, bare.tensors)
+
+
+@pytest.mark.parametrize('name', DECODERS)
 def test_packed_and_cached_as_the_whole(name):
   """Two documents in a row are as each alone, beyond every window; and greedy decoding chooses what the whole row would."""
   _, params, model, tokens, expected = opened(name)
@@ -158,6 +208,7 @@ def test_numbers_that_are_not_finite_are_refused():
   ('qwen2', {'layer_types': ['linear_attention'] * 4}, 'linear_attention'),
   ('qwen2', {'layer_types': ['full_attention']}, 'layer_types'), ('qwen3_moe', {'decoder_sparse_step': 2}, 'sparse_step'),
   ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'inverse_layer'), ('olmoe', {'clip_qkv': 8.0}, 'clip_qkv'),
+  ('bert', {'position_embedding_type': 'relative_key'}, 'relative_key'), ('roberta', {'is_decoder': True}, 'is_decoder'),
   ('smollm3', {'no_rope_layers': [1, 0]}, 'no_rope_layers'), ('gpt_neox', {'hidden_act': 'gelu_fancy'}, 'gelu_fancy')])
 def test_a_switch_that_is_not_known_is_named(name, change, said):
   fields = json.loads((FIXTURES / name / 'config.json').read_text()) | change
