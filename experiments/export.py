@@ -1,9 +1,9 @@
 """Gives a trained model to others: a Hugging Face folder, a GGUF file, or its adapters as PEFT keeps them.
 
-  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --to=exported/sotu
-  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --to=exported/sotu --dtype=bfloat16
-  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --to=exported/sotu.gguf --format=gguf --dtype=q8_0
-  python -m experiments.export --run=runs/chat-lora-77d0c1a2b3 --to=exported/adapters --format=peft --base=exported/sotu
+  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --into=exported/sotu
+  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --into=exported/sotu --dtype=bfloat16
+  python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --into=exported/sotu.gguf --format=gguf --dtype=q8_0
+  python -m experiments.export --run=runs/chat-lora-77d0c1a2b3 --into=exported/adapters --format=peft --base=exported/sotu
 
 transformers loads the folder (AutoModelForCausalLM, AutoTokenizer), llama.cpp the file, and PEFT lays the adapters over the
 model of the run's parent, exported by itself. For the first two formats adapters are merged, in float32, and it is said how
@@ -27,7 +27,7 @@ from train.trained import Trained
 from train.trained import load as open_run
 
 flags.declare_key_flag('run')
-TO = flags.DEFINE_string('to', '', 'The folder, or the .gguf file, that is written.')
+INTO = flags.DEFINE_string('into', '', 'The folder, or the .gguf file, that is written.')
 FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'gguf', 'peft'], 'What is written.')
 DTYPE = flags.DEFINE_enum('dtype', None, [*KINDS, 'q8_0'], 'How numbers are kept; otherwise float32, and float16 in GGUF.')
 BASE = flags.DEFINE_string('base', None, 'What adapters lie over, as PEFT should find it: a folder, or a name on a hub.')
@@ -40,7 +40,7 @@ GGUF = {'float32': 'F32', 'float16': 'F16', 'q8_0': 'Q8_0'}
 def main(overrides: command.Overrides) -> int:
   """Exit code 0 when all is written."""
   command.no_overrides(overrides)
-  target, kind = place(TO.value, FORMAT.value), dtype(FORMAT.value, DTYPE.value)
+  target, kind = place(INTO.value, FORMAT.value), dtype(FORMAT.value, DTYPE.value)
   run, folder = load_model(command.RUN.value)
   trained = open_run(run, Store(folder.parent))
   if FORMAT.value == 'peft':
@@ -55,8 +55,8 @@ def main(overrides: command.Overrides) -> int:
 def place(to: str, form: str) -> Path:
   """Where it is written. Raises: ConfigError where that is nowhere, of another kind, or taken."""
   if not to or (form == 'gguf') != to.endswith('.gguf'):
-    raise ConfigError('export.no-place', f'--to={to} --format={form}', 'a GGUF file ends in .gguf, and a folder does not',
-                      'give for example --to=exported/mine, or --to=exported/mine.gguf --format=gguf')
+    raise ConfigError('export.no-place', f'--into={to} --format={form}', 'a GGUF file ends in .gguf, and a folder does not',
+                      'give for example --into=exported/mine, or --into=exported/mine.gguf --format=gguf')
   check_new(Path(to))
   return Path(to)
 

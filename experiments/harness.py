@@ -2,7 +2,7 @@
 
   pip install lm-eval==0.4.13
   python -m experiments.harness --run=runs/smollm2-... --tasks=my_task --include=folder/of/tasks
-  python -m experiments.harness --run=runs/smollm2-... --tasks=arc_easy,wikitext --limit=100 --out=results.json
+  python -m experiments.harness --run=runs/smollm2-... --tasks=arc_easy,wikitext --examples=100 --results=results.json
 
 `--include` is a folder of task files (YAML), as the harness describes them.
 """
@@ -24,11 +24,11 @@ from train.trained import load
 flags.declare_key_flag('run')
 TASKS = flags.DEFINE_list('tasks', [], 'Names of tasks.')
 INCLUDE = flags.DEFINE_string('include', None, 'A folder with more tasks.')
-LIMIT = flags.DEFINE_integer('limit', None, 'So many examples of each task.', lower_bound=1)
+EXAMPLES = flags.DEFINE_integer('examples', None, 'So many examples of each task.', lower_bound=1)
 SHOTS = flags.DEFINE_integer('shots', None, 'Examples before each question; what the task says by default.', lower_bound=0)
 BATCH = flags.DEFINE_integer('batch', 8, 'Rows at a time.', lower_bound=1)
 LONGEST = flags.DEFINE_integer('longest', 2048, 'Tokens that the model reads at most.', lower_bound=2)
-OUT = flags.DEFINE_string('out', None, 'A file for the results, in JSON.')
+RESULTS = flags.DEFINE_string('results', None, 'A file for the results, in JSON.')
 
 
 def main(overrides: command.Overrides) -> int:
@@ -38,8 +38,8 @@ def main(overrides: command.Overrides) -> int:
     raise ConfigError('config.tasks', '--tasks', 'it names none', 'give one or more, --tasks=arc_easy,wikitext')
   run, folder = load_model(command.RUN.value)
   found = evaluated(run, folder)
-  if OUT.value:
-    Path(OUT.value).write_text(json.dumps(found, indent=1, default=str))
+  if RESULTS.value:
+    Path(RESULTS.value).write_text(json.dumps(found, indent=1, default=str))
   show(found)
   return 0
 
@@ -61,7 +61,7 @@ def evaluated(run, folder: Path) -> dict:
   cache_compilations()
   opened = load(run, Store(folder.parent))
   asked = Likelihoods(opened.model, opened.params, opened.tokenizer, BATCH.value, LONGEST.value)
-  return simple_evaluate(Harness(asked), tasks=TASKS.value, limit=LIMIT.value, num_fewshot=SHOTS.value, task_manager=manager,
+  return simple_evaluate(Harness(asked), tasks=TASKS.value, limit=EXAMPLES.value, num_fewshot=SHOTS.value, task_manager=manager,
                          bootstrap_iters=0)['results']
 
 

@@ -110,7 +110,7 @@ def test_the_model_speaks_and_says_the_same_again(run, capsys):
 def test_a_folder_that_is_no_run_cannot_speak(run, tmp_path):
   [corpus] = run.parent.glob('speeches-*')
   for folder in (tmp_path, corpus):
-    with pytest.raises(UserError, match=r'runs/NAME|no training') as caught:
+    with pytest.raises(UserError, match=r'runs/NAME|no model') as caught:
       go(sample, f'--run={folder}', '--prompt=x')
     assert caught.value.id == 'config.no-run'
 

@@ -2,7 +2,7 @@
 
   PEER/bin/python -m tests.peers.harness FOLDER TASKS_FOLDER results.json [LONGEST]         with lm-eval, torch, transformers
 
-FOLDER is the same model exported (`experiments.export`), results.json what `experiments.harness --out` wrote. One row at a
+FOLDER is the same model exported (`experiments.export`), results.json what `experiments.harness --results` wrote. One row at a
 time: in 0.4.13 their windows of different lengths in one batch come out otherwise than alone.
 """
 

@@ -249,7 +249,7 @@ def told():
   """Sets the program's flags as a command line does, and puts them back."""
   saved = flags.FLAGS.flag_values_dict()
   yield lambda *given: command.parse(['export', *given])
-  for name in ('to', 'run', 'format', 'dtype', 'base', 'dequantise'):
+  for name in ('into', 'run', 'format', 'dtype', 'base', 'dequantise'):
     flags.FLAGS[name].value = saved[name]
 
 
@@ -259,7 +259,7 @@ def test_the_command_writes_each_format(learnt, tmp_path, monkeypatch, told, cap
   monkeypatch.setattr(program, 'template_of', lambda run: ChatML())
   monkeypatch.setattr(program, 'open_run', lambda run, store: Trained(run, made(config)[0], adapted(params), learnt, 7))
   for form, name, kind in (('hf', 'a', 'bfloat16'), ('gguf', 'a.gguf', 'q8_0'), ('peft', 'b', 'float32')):
-    assert program.main(told(f'--to={tmp_path / name}', f'--format={form}', f'--dtype={kind}')) == 0
+    assert program.main(told(f'--into={tmp_path / name}', f'--format={form}', f'--dtype={kind}')) == 0
     said = capsys.readouterr().out
     assert str(tmp_path / name) in said and ('merged adapters move a logit' in said) == (form != 'peft')
   assert open_published(tmp_path / 'a').config == open_published(tmp_path / 'a.gguf').config == config
@@ -267,10 +267,10 @@ def test_the_command_writes_each_format(learnt, tmp_path, monkeypatch, told, cap
 
 
 @pytest.mark.parametrize('given, said', [
-  ([], 'export.no-place'), (['--to=a', '--format=gguf'], 'export.no-place'), (['--to=a.gguf'], 'export.no-place'),
-  (['--to=.'], 'weights.there'), (['--to=a', '--dtype=q8_0'], 'export.dtype'),
-  (['--to=a', '--format=peft', '--dtype=bfloat16'], 'export.dtype'), (['--to=a', '--run=nowhere'], 'config.no-run'),
-  (['--to=a', '--format=onnx'], 'config.bad-flag'), (['--to=a', '--config.seed=1'], 'config.no-overrides')])
+  ([], 'export.no-place'), (['--into=a', '--format=gguf'], 'export.no-place'), (['--into=a.gguf'], 'export.no-place'),
+  (['--into=.'], 'weights.there'), (['--into=a', '--dtype=q8_0'], 'export.dtype'),
+  (['--into=a', '--format=peft', '--dtype=bfloat16'], 'export.dtype'), (['--into=a', '--run=nowhere'], 'config.no-run'),
+  (['--into=a', '--format=onnx'], 'config.bad-flag'), (['--into=a', '--config.seed=1'], 'config.no-overrides')])
 def test_bad_flags_are_refused(given, said, told):
   with pytest.raises(UserError, match=said):
     program.main(told(*given))
