@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 Sample = dict[str, float]            # numbers of one step; 'wall' and 'cpu' are seconds
@@ -65,3 +66,12 @@ def pace(call: Callable[[], Any], wait: Callable[[Any], Any], seconds: float = 0
   burst(1)                             # compiles, and finds its memory
   count = max(1, round(seconds / bursts / burst(2)))
   return statistics.median(burst(count) for _ in range(bursts))
+
+
+def peak_mb() -> float:
+  """The most memory that this process had so far, in MB; 0 where the system does not say. What getrusage says survives exec."""
+  try:
+    lines = Path('/proc/self/status').read_text().splitlines()
+  except OSError:
+    return 0.0
+  return next((int(line.split()[1]) for line in lines if line.startswith('VmHWM')), 0) / 1000

@@ -1,0 +1,43 @@
+"""Our greedy decoding of a published model: `python -m experiments.bench.ours.decode FOLDER ROWS`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.bench.task import DECODED, PROMPTS
+from experiments.bench.worker import Sample, peak_mb, serve, timed
+from experiments.smollm2.chat import get_config
+from model.generate import generate
+from model.sampling import Sampling
+from train.artifact import Store
+from train.trained import load
+
+
+class Decode:
+  """Each step writes so many ids after each prompt."""
+
+  def __init__(self, folder: Path, rows: int):
+    self.folder, self.prompts = folder, json.loads((folder / PROMPTS).read_text())[:rows]
+
+  def prepare(self) -> dict[str, Any]:
+    begin = time.perf_counter()
+    self.found = load(get_config(), Store(self.folder / 'runs'))
+    jax.block_until_ready(self.found.params)
+    seconds, peak = time.perf_counter() - begin, peak_mb()
+    return {'ids': self.write(), 'load_s': seconds, 'peak_mb': peak}
+
+  def step(self) -> Sample:
+    return timed(self.write)[0]
+
+  def write(self) -> list[list[int]]:
+    said = generate(self.found.model, self.found.params, self.prompts, max_new=DECODED, sampling=Sampling(0.0),
+                    key=jax.random.key(0))
+    return [ids.tolist() for ids in said.tokens]
+
+
+if __name__ == '__main__':
+  serve(Decode(Path(sys.argv[1]), int(sys.argv[2])))
