@@ -6,15 +6,12 @@ differentiated, k1 pulls nowhere on average, k2 gives the gradient of KL(policy 
 KL(reference || policy).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from model.config import demand
-
-Estimator = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def k1(logp: jax.Array, ref: jax.Array) -> jax.Array:

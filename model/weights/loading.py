@@ -1,10 +1,10 @@
-"""From published tensors to our parameters and back, one layer's matrix in memory beside the result.
+"""From published tensors to our parameters and back, one parameter after another.
 
 Each device's shard is made from the parts of the file that it needs, straight where it will lie.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Set
 from functools import lru_cache
 from typing import Any
 
@@ -124,14 +124,10 @@ def _tensors(config: Decoder, rule: Rule, leaf: jax.Array, kind: np.dtype) -> It
 
   shape = leaf.shape[1:] if rule.layered else leaf.shape
   sizes = [part.shape for part in rule.layout.theirs(np.broadcast_to(np.int8(0), shape))]
+
   def reader(layer: int, place: int) -> Callable[[Slices], np.ndarray]:
     return lambda slices: parts(layer)[place][slices].astype(kind)
 
   for layer in range(config.layers if rule.layered else 1):
     for place, (name, size) in enumerate(zip(rule.theirs, sizes)):
       yield Tensor(name.format(layer), size, kind, reader(layer, place))
-
-
-def by_name(tensors: list[Tensor]) -> Mapping[str, Tensor]:
-  """As a file would have them."""
-  return {tensor.name: tensor for tensor in tensors}

@@ -68,7 +68,7 @@ def test_the_logits_are_those_of_its_makers(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_what_is_read_and_written_is_the_same_to_the_bit(name):
   found, params, *_ = opened(name)
-  written = loading.by_name(loading.published(found.config, found.rules, params, np.dtype(np.float32)))
+  written = {each.name: each for each in loading.published(found.config, found.rules, params, np.dtype(np.float32))}
   assert written.keys() == {name for name in found.tensors if not (found.config.tied and name == 'lm_head.weight')
                             and not name.startswith('pooler.')}
   for each, tensor in written.items():

@@ -22,7 +22,7 @@ from model.quantize import Quantize
 from model.tokenizer import CONTROLS, HARD, SPACE, SentencePiece, train_bpe
 from model.weights.exporting import export, export_gguf
 from model.weights.families import family_for
-from model.weights.loading import by_name, published
+from model.weights.loading import published
 from model.weights.opening import open_published
 from model.weights.peft import read_peft, write_peft
 from model.weights.safetensors import open_safetensors, write_safetensors
@@ -105,7 +105,7 @@ def test_what_is_written_is_the_difference_of_each_published_matrix(tmp_path):
   found = open_safetensors(tmp_path / 'a' / 'adapter_model.safetensors')
   assert len(found) == 2 * 7 * config.layers
   rules = family_for(config)[0].rules(config)
-  plain, merged = (by_name(published(config, rules, params, np.dtype(np.float32)))
+  plain, merged = ({each.name: each for each in published(config, rules, params, np.dtype(np.float32))}
                    for params in (made(config)[1], merge(learned(config, edit))))
   for name in plain:
     a = found.get(f'base_model.model.{name.removesuffix(".weight")}.lora_A.weight')
