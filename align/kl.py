@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from model.config import demand
 
 
-
 def k1(logp: jax.Array, ref: jax.Array) -> jax.Array:
   """d, nats, any shape: unbiased, and of both signs."""
   return logp.astype(jnp.float32) - ref.astype(jnp.float32)
