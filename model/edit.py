@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from model.config import Decoder
+
 
 class Edit(ABC):
   """Takes a plain tree, or one boxed with logical names (`Model.init`), and gives one like it.
@@ -15,3 +17,10 @@ class Edit(ABC):
 
   @abstractmethod
   def __call__(self, params: Any, key: jax.Array) -> Any: ...
+
+  def model(self, config: Decoder) -> Decoder:
+    """What the model is afterwards: the same, but for edits that add or take away what a config tells of.
+
+    Raises: ConfigError where it cannot be made to such a model.
+    """
+    return config

@@ -5,6 +5,8 @@ Used by the run itself, by `--dry_run`, and by the test that traces and shards e
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -39,10 +41,12 @@ class Built(NamedTuple):
 
 def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int, *, batch: int, length: int,
           parts: int = 1, compute: Compute = Compute(), mesh: MeshShape = MeshShape(),
-          edits: tuple[Edit, ...] = (), devices: Any = None) -> Built:
-  """What a training of `model`, edited, is made of, on a mesh over `devices` (default: all).
+          edits: tuple[Edit, ...] = (), origin: Decoder | None = None, devices: Any = None) -> Built:
+  """What a training of `model` is made of, on a mesh over `devices` (default: all).
 
-  Raises: ConfigError where the batch does not divide into parts and data-parallel devices, or a row is too long.
+  `edits` are all that were made to the tree of `origin` (default: `model`) until it was this model's.
+  Raises: ConfigError where the batch does not divide into parts and data-parallel devices, a row is too long, or the edits
+  make another model of the origin.
   """
   grid = mesh.build(devices)
   _check_batch(batch, parts, grid)
@@ -50,17 +54,39 @@ def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int
   key = jax.eval_shape(jax.random.key, 0)
   with jax.set_mesh(grid):
     net = decoder.build(model, compute)
-    boxed, fixed = split(jax.eval_shape(lambda key: edited(edits, net.init(key), key), key))
+    tree = native(model, net, origin, edits)
+    boxed, fixed = split(jax.eval_shape(lambda key: edited(edits, tree(key), key), key))
     tx = optimizer(steps, Parts(kinds(boxed), muon_dimensions(boxed), lr_multipliers(model, boxed)))
 
     def init(key: Key) -> State:
-      return born(lambda k: split(edited(edits, unbox(net.init(k)), k))[0], key, tx)
+      return born(lambda k: split(edited(edits, unbox(tree(k)), k))[0], key, tx)
 
     abstract = _place(jax.eval_shape(init, key), shardings(boxed, grid), grid)
     frozen = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), unbox(fixed),
                           shardings(fixed, grid))
     step = make_step(accumulate(gradient(noted(whole(objective(net)))), parts), tx)
   return Built(net, grid, init, step, abstract, frozen)
+
+
+def native(model: Decoder, net: Model, origin: Decoder | None, edits: tuple[Edit, ...]) -> Callable[[Key], Any]:
+  """How the boxed tree is born that the edits are made to. Raises: ConfigError if they make another model of it."""
+  if origin is None or origin == model:
+    return net.init
+  meant = reduce(lambda config, edit: edit.model(config), edits, origin)
+  first = decoder.build(replace(origin, param_dtype=model.param_dtype))
+  if differ := _misshapen(net, decoder.build(meant)):
+    raise ConfigError('config.other-model', f'model of the run: {differ}', f'its parent, edited, is {meant}',
+                      'set model to that')
+  return first.init
+
+
+def _misshapen(ours: Model, theirs: Model) -> str:
+  """The first parameter that one has and the other has not, or not of that shape; '' for none."""
+  mine, others = ({jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape for path, leaf in
+                   jax.tree_util.tree_leaves_with_path(unbox(jax.eval_shape(net.init, jax.eval_shape(jax.random.key, 0))))}
+                  for net in (ours, theirs))
+  return next((f'{name} is {mine.get(name)} and not {others.get(name)}' for name in sorted({*mine, *others})
+               if mine.get(name) != others.get(name)), '')
 
 
 def _check_batch(batch: int, parts: int, mesh: Mesh) -> None:

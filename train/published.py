@@ -149,6 +149,11 @@ class Published(Artifact):
     """None: it is a plain tree."""
     return ()
 
+  @property
+  def origin(self) -> Decoder:
+    """It is no other's child."""
+    return self.model
+
   def make(self, folder: Path, store: Store) -> None:
     """Compares headers with the model. Raises: DataError or ConfigError that names what differs."""
     opened = self._opened(store)

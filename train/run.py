@@ -121,10 +121,16 @@ class Run(Artifact):
     """Its parents' edits and its own: all that was done to a plain tree until it was this run's."""
     return (*(self.restore.lineage_of_edits if self.restore else ()), *self.edits)
 
+  @property
+  def origin(self) -> Decoder:
+    """The model of its first ancestor, to whose tree all these edits were made."""
+    return self.restore.origin if self.restore else self.model
+
   def build(self, devices: Any = None) -> Built:
     """Its pure functions and the layout of its state, from shapes alone: reads no data and compiles nothing."""
     return build(self.model, self.objective, self.optimizer, self.steps, batch=self.batch, length=self.rows.length,
-                 parts=self.parts, compute=self.compute, mesh=self.mesh, edits=self.lineage_of_edits, devices=devices)
+                 parts=self.parts, compute=self.compute, mesh=self.mesh, edits=self.lineage_of_edits, origin=self.origin,
+                 devices=devices)
 
   def price(self) -> dict[str, str]:
     """What it will cost, in words."""

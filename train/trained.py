@@ -88,7 +88,8 @@ def foundation(run: 'Run', built: Built, store: Store, devices: list[jax.Device]
 def opened(run: 'Run', devices: list[jax.Device]) -> Built:
   """The run's functions, on its own mesh shape where that fits the devices, else with its parameters cut over them all."""
   return build(run.model, run.objective, run.optimizer, run.steps, batch=len(devices), length=run.rows.length,
-               compute=run.compute, mesh=run.mesh.fitted(devices), edits=run.lineage_of_edits, devices=devices)
+               compute=run.compute, mesh=run.mesh.fitted(devices), edits=run.lineage_of_edits, origin=run.origin,
+               devices=devices)
 
 
 def judged_by(state: State) -> State:

@@ -1,7 +1,7 @@
 """Runs over an edited model: adapters alone learn and are saved, the base stays what it was, and a cut changes nothing."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from model.adapt import DoRA, LoRA, Merge
+from model.edit import Edit
 from model.errors import ConfigError
 from model.lowrank import LowRank, adapters, bases, detach
 from model.quantize import Quantize, Quantized
-from model.sharding import MeshShape
+from model.sharding import MeshShape, is_box
 from tests.train.test_paraphrase import run
 from train.artifact import Store, decode, digest, encode
 from train.build import compiled, start
@@ -143,6 +144,44 @@ def test_edits_without_a_parent_or_without_anything_that_learns_are_refused(line
   with pytest.raises(ConfigError) as caught:
     replace(parent, restore=parent, edits=(Quantize(),)).build()
   assert caught.value.id == 'edit.nothing-learns'
+
+
+@dataclass(frozen=True)
+class First(Edit):
+  """The first so many layers."""
+
+  layers: int
+
+  def __call__(self, params, key):
+    return {**params, 'layers': jax.tree.map(lambda leaf: leaf.replace(value=leaf.value[:self.layers]) if is_box(leaf) else
+                                             leaf[:self.layers], params['layers'], is_leaf=is_box)}
+
+  def model(self, config):
+    return replace(config, layers=self.layers)
+
+
+def test_an_edit_can_make_another_model_and_a_child_of_that_goes_on(lineage):
+  small, _, store = lineage
+  parent, edit = replace(small, name='two', model=replace(small.model, layers=2), steps=1), First(1)
+  store.make(parent)
+  short = replace(parent, name='short', model=edit.model(parent.model), restore=parent, edits=(edit,), steps=1)
+  store.make(short)
+  after, before = load(short, store), load(parent, store)
+  assert after.model.config.layers == 1
+  assert jax.tree.map(jnp.shape, after.params['layers']) == jax.tree.map(lambda x: (1, *x.shape[1:]), before.params['layers'])
+  longer = replace(short, name='longer', restore=short, edits=(LoRA(2),))
+  store.make(longer)
+  same(detach(load(longer, store).params), after.params)
+
+
+def test_another_model_than_the_edits_make_is_refused_before_anything_compiles(lineage):
+  parent, _, _ = lineage
+  for wrong in (replace(parent, restore=parent, model=replace(parent.model, layers=2)),
+                replace(parent, restore=parent, model=replace(parent.model, width=2 * parent.model.width))):
+    with pytest.raises(ConfigError) as caught:
+      wrong.build()
+    assert caught.value.id == 'config.other-model'
+  replace(parent, restore=parent, model=replace(parent.model, softcap=30.0)).build()
 
 
 def test_a_loss_of_a_plain_tree_is_traced_as_it_is():
