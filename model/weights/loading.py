@@ -3,6 +3,7 @@
 Each device's shard is made from the parts of the file that it needs, straight where it will lie.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Set
 from functools import lru_cache
@@ -20,6 +21,7 @@ from model.weights.encoders import UNUSED, aliases
 from model.weights.names import Rule, Rules
 from model.weights.tensor import Slices, Tensor, Tensors
 
+ALIGNED = 64                                          # bytes
 HEADS = ('lm_head.weight', 'embed_out.weight')         # written a second time by some where it is the embedding
 DERIVED = re.compile(r'(.*\.)?(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)')     # buffers in older files
 
@@ -36,7 +38,7 @@ def load(config: Decoder, rules: Rules, tensors: Tensors, places: Params) -> Par
 
   def made(path: Any, like: jax.ShapeDtypeStruct, place: Any) -> jax.Array:
     def part(index: Any) -> np.ndarray:
-      return _part(by_path[keystr(path, simple=True, separator='/')], tensors, like.shape, index, kind)
+      return _part(config, by_path[keystr(path, simple=True, separator='/')], tensors, like.shape, index, kind)
 
     return jax.make_array_from_callback(like.shape, place, part)
 
@@ -48,15 +50,29 @@ def abstract(config: Decoder) -> Params:
   return unbox(jax.eval_shape(lambda: shapes(config)))
 
 
-def _part(rule: Rule, tensors: Tensors, shape: tuple[int, ...], index: tuple[slice, ...], kind: np.dtype) -> np.ndarray:
+def _layers(config: Decoder, count: int) -> range:
+  """Which layers a parameter is of that so many have: the first layer may lack it."""
+  return range(config.layers - count, config.layers)
+
+
+def _part(config: Decoder, rule: Rule, tensors: Tensors, shape: tuple[int, ...], index: tuple[slice, ...],
+          kind: np.dtype) -> np.ndarray:
   """So much of a parameter as an index asks for."""
+  found = room(tuple(len(range(*part.indices(size))) for part, size in zip(index, shape)), kind)
   if not rule.layered:
-    return _whole(rule, tensors, 0)[index].astype(kind)
-  sizes = [len(range(*part.indices(size))) for part, size in zip(index, shape)]
-  found = np.empty(sizes, kind)
-  for place, layer in enumerate(range(*index[0].indices(shape[0]))):
+    found[...] = _whole(rule, tensors, 0)[index]
+    return found
+  for place, layer in enumerate(_layers(config, shape[0])[index[0]]):
     found[place] = _whole(rule, tensors, layer)[index[1:]]
   return found
+
+
+def room(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+  """An array not yet written, which begins where XLA's do: on a CPU it is then used as it lies, and not copied."""
+  size = math.prod(shape) * kind.itemsize
+  memory = np.empty(size + ALIGNED, np.uint8)
+  begin = -memory.ctypes.data % ALIGNED
+  return memory[begin:begin + size].view(kind).reshape(shape)
 
 
 def _whole(rule: Rule, tensors: Tensors, layer: int) -> np.ndarray:
@@ -75,7 +91,7 @@ def wanted(config: Decoder, rules: Rules) -> dict[str, tuple[int, ...]]:
     rule = next(rule for rule in rules if rule.ours == keystr(path, simple=True, separator='/'))
     shape = like.shape[1:] if rule.layered else like.shape
     parts = rule.layout.theirs(np.broadcast_to(np.int8(0), shape))
-    for layer in range(config.layers if rule.layered else 1):
+    for layer in _layers(config, like.shape[0]) if rule.layered else range(1):
       found |= {name.format(layer): part.shape for name, part in zip(rule.theirs, parts)}
   return found
 
@@ -119,15 +135,15 @@ def published(config: Decoder, rules: Rules, params: Params, kind: np.dtype) -> 
 def _tensors(config: Decoder, rule: Rule, leaf: jax.Array, kind: np.dtype) -> Iterator[Tensor]:
   fetched = lru_cache(maxsize=1)(lambda: np.asarray(jax.device_get(leaf)))
 
-  def parts(layer: int) -> list[np.ndarray]:
-    return rule.layout.theirs(fetched()[layer] if rule.layered else fetched())
+  def parts(number: int) -> list[np.ndarray]:
+    return rule.layout.theirs(fetched()[number] if rule.layered else fetched())
 
   shape = leaf.shape[1:] if rule.layered else leaf.shape
   sizes = [part.shape for part in rule.layout.theirs(np.broadcast_to(np.int8(0), shape))]
 
-  def reader(layer: int, place: int) -> Callable[[Slices], np.ndarray]:
-    return lambda slices: parts(layer)[place][slices].astype(kind)
+  def reader(number: int, place: int) -> Callable[[Slices], np.ndarray]:
+    return lambda slices: parts(number)[place][slices].astype(kind)
 
-  for layer in range(config.layers if rule.layered else 1):
+  for number, layer in enumerate(_layers(config, leaf.shape[0]) if rule.layered else range(1)):
     for place, (name, size) in enumerate(zip(rule.theirs, sizes)):
-      yield Tensor(name.format(layer), size, kind, reader(layer, place))
+      yield Tensor(name.format(layer), size, kind, reader(number, place))
