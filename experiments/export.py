@@ -22,7 +22,8 @@ from model.errors import ConfigError
 from model.weights.exporting import KINDS, Exported, check_new, export, export_gguf
 from model.weights.peft import write_peft
 from train.artifact import Store
-from train.run import Run
+from train.published import Published
+from train.run import Parent, Run
 from train.trained import Trained
 from train.trained import load as open_run
 
@@ -42,14 +43,23 @@ def main(overrides: command.Overrides) -> int:
   command.no_overrides(overrides)
   target, kind = place(INTO.value, FORMAT.value), dtype(FORMAT.value, DTYPE.value)
   run, folder = load_model(command.RUN.value)
-  trained = open_run(run, Store(folder.parent))
+  store = Store(folder.parent)
+  trained = open_run(run, store)
   if FORMAT.value == 'peft':
     print(f'{target}: {adapters(target, trained)} tensors of adapters')
     return 0
   write, name = (export, kind) if FORMAT.value == 'hf' else (export_gguf, GGUF[kind])
   tell(target, kind, write(target, trained.model.config, trained.params, trained.tokenizer, template_of(run), name,
-                           DEQUANTISE.value))
+                           DEQUANTISE.value, context(run, store)))
   return 0
+
+
+def context(run: Parent, store: Store) -> int | None:
+  """How many tokens the model has learnt to read at once, or one that it comes from; None where nobody says."""
+  if isinstance(run, Published):
+    return run.reads(store)
+  before = None if run.restore is None else context(run.restore, store)
+  return max(run.rows.length, before or 0)
 
 
 def place(to: str, form: str) -> Path:

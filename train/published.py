@@ -154,6 +154,10 @@ class Published(Artifact):
     """It is no other's child."""
     return self.model
 
+  def reads(self, store: Store) -> int | None:
+    """How many tokens it has learnt to read at once, if its files say so."""
+    return self._opened(store).context
+
   def make(self, folder: Path, store: Store) -> None:
     """Compares headers with the model. Raises: DataError or ConfigError that names what differs."""
     opened = self._opened(store)

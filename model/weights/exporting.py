@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model import chat
-from model.config import Decoder
+from model.config import Decoder, Learned
 from model.decoder import OWN, Params, build, own
 from model.errors import ConfigError, DataError, StorageError
 from model.linear import is_weight
@@ -39,6 +39,7 @@ from model.weights.said import Fields
 from model.weights.tensor import Slices, Tensor
 from model.weights.tokenizing import json_of, metadata_of, named
 
+READS = 'max_position_embeddings'
 KINDS = ('float32', 'bfloat16', 'float16')
 TRIED = 64                               # tokens by which a merge is judged
 
@@ -61,9 +62,10 @@ class Plain(NamedTuple):
 
 
 def export(folder: Path, config: Decoder, params: Params, tokenizer: Tokenizer, template: Template | None = None,
-           kind: str = 'float32', dequantise: bool = False) -> Exported:
+           kind: str = 'float32', dequantise: bool = False, context: int | None = None) -> Exported:
   """What was written: config, tensors in `kind`, tokenizer, template, and what ends an answer. Adapters are merged.
 
+  `context` is how many tokens the model has learnt to read at once, for those that ask its config.
   Raises: ConfigError for a model or a tokenizer that no known family has words for, for few bits unless `dequantise`, and
   where the folder is there; DataError for numbers that `kind` does not hold.
   """
@@ -79,13 +81,13 @@ def export(folder: Path, config: Decoder, params: Params, tokenizer: Tokenizer, 
     write_tensors(part, tensors)
     (part / 'tokenizer.json').write_bytes(json_of(tokenizer))
     write_object(part / 'tokenizer_config.json', _calls(tokenizer, source))
-    write_object(part / CONFIG, _numbered(tokenizer) | {'torch_dtype': kind} | fields)
+    write_object(part / CONFIG, _numbered(tokenizer) | {'torch_dtype': kind} | told(config, fields, context))
     write_object(part / 'generation_config.json', _numbered(tokenizer) | {'eos_token_id': endings(template, tokenizer)})
   return Exported(family.architecture, len(tensors), whole.change, whole.left_out + untold(template, source))
 
 
 def export_gguf(path: Path, config: Decoder, params: Params, tokenizer: Tokenizer, template: Template | None = None,
-                kind: str = 'F16', dequantise: bool = False) -> Exported:
+                kind: str = 'F16', dequantise: bool = False, context: int | None = None) -> Exported:
   """The same as a file, its matrices as F32, F16 or Q8_0. Raises: as `export` does."""
   check_new(path)
   check_fit(config, tokenizer, template)
@@ -98,10 +100,15 @@ def export_gguf(path: Path, config: Decoder, params: Params, tokenizer: Tokenize
     metadata |= {f'{PREFIX}eot_token_id': turn}
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = write_model(path, config, whole.params, metadata, kind)
+    name = write_model(path, config, whole.params, metadata, kind, context)
   except OSError as error:
     raise _unwritable(path, error) from error
   return Exported(name, len(open_gguf(path).tensors), whole.change, whole.left_out + untold(template, source))
+
+
+def told(config: Decoder, fields: Fields, context: int | None) -> Fields:
+  """The fields of a config.json, and how far the model reads, which no table of learned positions says."""
+  return fields if context is None or isinstance(config.positions, Learned) else fields | {READS: context}
 
 
 def check_fit(config: Decoder, tokenizer: Tokenizer, template: Template | None) -> None:

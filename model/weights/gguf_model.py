@@ -26,7 +26,8 @@ ARCHITECTURES = {'llama': 'LlamaForCausalLM', 'qwen2': 'Qwen2ForCausalLM', 'qwen
 FIELDS = {                        # of config.json -> of the metadata, after the architecture's name
   'hidden_size': 'embedding_length', 'num_hidden_layers': 'block_count', 'num_attention_heads': 'attention.head_count',
   'num_key_value_heads': 'attention.head_count_kv', 'intermediate_size': 'feed_forward_length', 'rope_theta': 'rope.freq_base',
-  'rms_norm_eps': 'attention.layer_norm_rms_epsilon', 'head_dim': 'attention.key_length'}
+  'rms_norm_eps': 'attention.layer_norm_rms_epsilon', 'head_dim': 'attention.key_length',
+  'max_position_embeddings': 'context_length'}
 NAMES = {                         # of GGUF -> of safetensors; {} is a layer's number
   'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
   'blk.{}.attn_norm': 'model.layers.{}.input_layernorm', 'blk.{}.ffn_norm': 'model.layers.{}.post_attention_layernorm',
@@ -62,12 +63,15 @@ def _said(where: str, kind: str, metadata: dict[str, Any], vocab: int, tied: boo
                       for name, value in fields.items()})
 
 
-def write_model(path: Path, config: Decoder, params: Params, metadata: dict[str, Any], kind: str = 'F16') -> str:
+def write_model(path: Path, config: Decoder, params: Params, metadata: dict[str, Any], kind: str = 'F16',
+                context: int | None = None) -> str:
   """The architecture as which it was written, its matrices as `kind`, with these metadata of its tokenizer and others.
 
+  `context` is how many tokens it has learnt to read at once.
   Raises: ConfigError for a model that is none of llama.cpp's in all that these files say, and as `write_gguf` does.
   """
   name, family, said = metadata_of(config)
+  said |= {} if context is None else {f'{name}.context_length': context}
   heads = {'q': config.attention.heads, 'k': config.attention.kv_heads} if name == 'llama' else {}
   tensors = [_theirs(tensor, heads) for tensor in published(config, family.rules(config), params, np.dtype(np.float32))]
   write_gguf(path, said | {'general.file_type': FILE_TYPES.get(kind, 0), 'general.quantization_version': 2} | metadata,
@@ -94,8 +98,8 @@ def metadata_of(config: Decoder) -> tuple[str, Family, dict[str, Any]]:
 
 def _metadata(name: str, fields: Fields) -> dict[str, Any]:
   told = {theirs: fields[ours] for ours, theirs in FIELDS.items()}
-  more = {'context_length': fields['max_position_embeddings'], 'vocab_size': fields['vocab_size'],
-          'attention.value_length': fields['head_dim'], 'rope.dimension_count': fields['head_dim']}
+  more = {'vocab_size': fields['vocab_size'], 'attention.value_length': fields['head_dim'],
+          'rope.dimension_count': fields['head_dim']}
   scaling = fields['rope_parameters']
   if scaling['rope_type'] != 'default':
     more |= {'rope.scaling.type': scaling['rope_type'], 'rope.scaling.factor': scaling['factor']}

@@ -17,11 +17,12 @@ from model.weights.tensor import Tensors
 
 
 class Opened(NamedTuple):
-  """Nothing but headers was read so far."""
+  """Nothing but headers was read so far. `context`: how many tokens it has learnt to read at once, where that is said."""
 
   family: Family
   config: Decoder
   tensors: Tensors
+  context: int | None
 
   @property
   def rules(self) -> Rules:
@@ -35,7 +36,8 @@ def open_published(path: Path) -> Opened:
   else:
     said, tensors = gguf_model.open_model(path)
   family = family_of(said)
-  return Opened(family, family.read(said), tensors)
+  context = said.count('max_position_embeddings') if said.has('max_position_embeddings') else None
+  return Opened(family, family.read(said), tensors, context)
 
 
 def open_tokenizer(path: Path) -> Tokenizer:

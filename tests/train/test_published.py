@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from align.templates import template_of
+from experiments.export import context
 from model.adapt import LoRA
 from model.chat import Plain
 from model.errors import ConfigError, DataError
@@ -92,6 +93,14 @@ def test_a_run_goes_on_from_it(edits, world, tmp_path):
   folder = Store(tmp_path, (store.root,)).make(child(found, edits=edits))
   losses = [json.loads(line)['loss'] for line in (folder / 'metrics.jsonl').read_text().splitlines() if '"loss"' in line]
   assert losses[-1] < losses[0] - 0.2
+
+
+def test_it_reads_as_far_as_its_files_say_and_a_run_over_it_no_less(world):
+  found, store = world
+  after = child(found)
+  longer = replace(after, rows=replace(after.rows, length=96))
+  assert [context(each, store) for each in (found, after, longer)] == [64, 64, 96]
+  assert context(replace(after, restore=None), store) == 32
 
 
 def test_other_ids_are_refused(world):

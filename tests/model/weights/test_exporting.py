@@ -257,12 +257,14 @@ def test_the_command_writes_each_format(learnt, tmp_path, monkeypatch, told, cap
   config, params = grown()
   monkeypatch.setattr(program, 'load_model', lambda path: (None, tmp_path))
   monkeypatch.setattr(program, 'template_of', lambda run: ChatML())
+  monkeypatch.setattr(program, 'context', lambda run, store: 96)
   monkeypatch.setattr(program, 'open_run', lambda run, store: Trained(run, made(config)[0], adapted(params), learnt, 7))
   for form, name, kind in (('hf', 'a', 'bfloat16'), ('gguf', 'a.gguf', 'q8_0'), ('peft', 'b', 'float32')):
     assert program.main(told(f'--into={tmp_path / name}', f'--format={form}', f'--dtype={kind}')) == 0
     said = capsys.readouterr().out
     assert str(tmp_path / name) in said and ('merged adapters move a logit' in said) == (form != 'peft')
-  assert open_published(tmp_path / 'a').config == open_published(tmp_path / 'a.gguf').config == config
+  folder, file = open_published(tmp_path / 'a'), open_published(tmp_path / 'a.gguf')
+  assert folder.config == file.config == config and folder.context == file.context == 96
   assert (tmp_path / 'b' / 'adapter_model.safetensors').exists()
 
 
