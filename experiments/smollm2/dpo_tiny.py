@@ -1,6 +1,9 @@
 """The same as `dpo.py` in a few minutes on two cores, after `lora_tiny.py`: 24 steps of four pairs of 96 tokens a side.
 
   python -m experiments.launch --config=experiments/smollm2/dpo_tiny.py
+
+Result (2026-11-27, two cores that many others shared, 14 min): the loss begins at ln 2 and comes to 0.60 on the pairs that it
+learns from, 0.635 on 24 held-out ones, of which it prefers the favourable review in 16; the means of so few say little.
 """
 
 from dataclasses import replace
