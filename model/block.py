@@ -1,13 +1,11 @@
 """A block: attention and an MLP, one after the other or side by side, each with its norms, each added to what flows past."""
 
-from typing import Literal
-
 import jax
 from flax import linen as nn
 
 from model.attention import Attention, Sight
 from model.cache import Layer
-from model.config import Decoder, MoE
+from model.config import Decoder, MoE, Placement
 from model.mlp import MLP
 from model.moe import Experts
 from model.norm import Norm
@@ -20,6 +18,7 @@ class Block(nn.Module):
 
   config: Decoder
   implementation: str | None = None
+  bare: bool = False                  # its attention reads what flows past as it is, without a norm
 
   @nn.compact
   def __call__(self, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None = None
@@ -38,14 +37,15 @@ class Block(nn.Module):
     return MLP(self.config, mlp, name='mlp')(x_BLD), {}
 
   def _before(self, x_BLD: jax.Array, part: str) -> jax.Array:
-    return self._norm(f'{part}_norm', x_BLD) if self.config.placement in ('pre', 'sandwich', 'parallel') else x_BLD
+    reads = self.config.placement in ('post', 'output') or (self.bare and part == 'attention')
+    return x_BLD if reads else self._norm(f'{part}_norm', x_BLD)
 
   def _after(self, x_BLD: jax.Array, y_BLD: jax.Array, part: str) -> jax.Array:
-    """pre and parallel: x + y. post: norm(x + y). sandwich and output: x + norm(y)."""
-    placement: Literal['pre', 'post', 'sandwich', 'output', 'parallel'] = self.config.placement
+    """pre, pre_but_first and parallel: x + y. post: norm(x + y). sandwich and output: x + norm(y)."""
+    placement: Placement = self.config.placement
     if placement == 'post':
       return self._norm(f'{part}_norm', x_BLD + y_BLD)
-    return x_BLD + (y_BLD if placement in ('pre', 'parallel') else self._norm(f'{part}_out_norm', y_BLD))
+    return x_BLD + (self._norm(f'{part}_out_norm', y_BLD) if placement in ('sandwich', 'output') else y_BLD)
 
   def _norm(self, name: str, x_BLD: jax.Array) -> jax.Array:
     return Norm(self.config.norm, name=name)(x_BLD)

@@ -3,7 +3,8 @@
 Published families are points of this space: GPT-2 is LayerNorm + Learned + Plain('gelu_tanh') + biases; Llama is
 RMSNorm + Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE;
 OLMo 2 normalises what comes out, and q and k over all heads; Pythia runs attention and MLP side by side. BERT is GPT-2 that
-sees both ways with 'post' norms, Typed embeddings and a Transformed head.
+sees both ways with 'post' norms, Typed embeddings and a Transformed head; ModernBERT is Llama that sees both ways with the
+head of BERT and Normed embeddings, which its first attention reads as they are.
 """
 
 import dataclasses
@@ -242,10 +243,23 @@ class Typed:
 
 
 @dataclass(frozen=True)
+class Normed:
+  """The embedding of each token is normed before the first layer. Warner et al. 2024."""
+
+
+@dataclass(frozen=True)
 class Transformed:
-  """norm(activation(dense(x))) comes before the head, which adds a bias to each logit. Devlin et al. 2018."""
+  """norm(activation(dense(x))) comes before the head, which adds a bias to each logit. Devlin et al. 2018.
+
+  Warner et al. 2024 leave the bias of the dense layer out.
+  """
 
   activation: Activation = 'gelu'
+  dense_bias: bool = dataclasses.field(default=True, metadata={'added': True})
+  logit_bias: bool = dataclasses.field(default=True, metadata={'added': True})
+
+
+Placement = Literal['pre', 'pre_but_first', 'post', 'sandwich', 'output', 'parallel']
 
 
 @dataclass(frozen=True)
@@ -258,7 +272,7 @@ class Decoder:
   attention: Attention
   mlp: Gated | Plain | MoE
   norm: RMSNorm | LayerNorm = RMSNorm()
-  placement: Literal['pre', 'post', 'sandwich', 'output', 'parallel'] = 'pre'
+  placement: Placement = 'pre'      # pre_but_first: the first attention reads the embeddings without a norm of its own
   positions: Rotary | Learned | NoPositions = Rotary()
   causal: bool = True
   tied: bool = True                 # the head is the embedding table
@@ -269,7 +283,7 @@ class Decoder:
   param_dtype: Dtype = 'float32'
   mup: MuP | None = None
   # Both came later: at their defaults the digests of configs are those that they had before (train.canonical.added).
-  embedding: Typed | None = dataclasses.field(default=None, metadata={'added': True})
+  embedding: Typed | Normed | None = dataclasses.field(default=None, metadata={'added': True})
   head: Transformed | None = dataclasses.field(default=None, metadata={'added': True})
 
   def __post_init__(self):

@@ -1,6 +1,6 @@
 """How large a model is and what a token costs, from the config alone."""
 
-from model.config import AllHeads, Decoder, Gated, LayerNorm, Learned, MoE, Plain
+from model.config import AllHeads, Decoder, Gated, LayerNorm, Learned, MoE, Plain, Typed
 from model.stack import role_of
 
 
@@ -43,12 +43,15 @@ def _positions(config: Decoder) -> int:
 
 
 def _types(config: Decoder) -> int:
-  return 0 if config.embedding is None else config.embedding.types * config.width
+  return config.embedding.types * config.width if isinstance(config.embedding, Typed) else 0
 
 
 def _transform(config: Decoder) -> int:
   """What comes before the head, and its bias."""
-  return 0 if config.head is None else (config.width + 1) * config.width + _norm(config, config.width) + config.vocab
+  if config.head is None:
+    return 0
+  dense = (config.width + config.head.dense_bias) * config.width
+  return dense + _norm(config, config.width) + config.head.logit_bias * config.vocab
 
 
 def _norm(config: Decoder, size: int) -> int:
@@ -56,9 +59,9 @@ def _norm(config: Decoder, size: int) -> int:
 
 
 def _body(config: Decoder, active: bool) -> int:
-  norms = {'pre': 2, 'post': 2, 'sandwich': 4, 'output': 2, 'parallel': 2}[config.placement]
+  norms = 4 if config.placement == 'sandwich' else 2
   layer = _attention(config) + _mlp(config, active) + norms * _norm(config, config.width)
-  outer = (config.placement != 'post') + (config.embedding is not None)
+  outer = (config.placement != 'post') + (config.embedding is not None) - (config.placement == 'pre_but_first')
   return config.layers * layer + outer * _norm(config, config.width)
 
 

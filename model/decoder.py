@@ -18,7 +18,7 @@ from model import cache as caches
 from model.attention import Sight
 from model.block import Aux, Block
 from model.cache import Cache
-from model.config import Compute, Decoder, Learned, Rotary, Transformed, demand
+from model.config import Compute, Decoder, Learned, Rotary, Transformed, Typed, demand
 from model.errors import ConfigError
 from model.linear import dense, is_weight, ready
 from model.mlp import ACTIVATIONS
@@ -114,22 +114,31 @@ def shapes(config: Decoder) -> Params:
   x_BLD = jnp.zeros((1, 1, config.width))
   sight = see(config, tokens_BL, None, None, role_of(config, 0))
   layer = Block(config).init(jax.random.key(0), x_BLD, sight, tokens_BL == 0)['params']
-  layers = jax.tree.map(lambda x: box((config.layers, *x.value.shape), 'layers', *x.names), layer, is_leaf=is_box)
+  lacks = {'attention_norm'} if role_of(config, 0).bare else set()
+  layers = {part: stacked(inner, config.layers - (part in lacks)) for part, inner in layer.items()}
   params = {'embedding': {'table': box((config.vocab, config.width), 'rows', 'width')}, 'layers': layers}
   if isinstance(config.positions, Learned):
     params['positions'] = {'table': box((config.positions.length, config.width), 'positions', 'width')}
   norm = partial(Norm(config.norm).init, jax.random.key(0), x_BLD)
   if config.placement != 'post':
     params['norm'] = norm()['params']
-  if config.embedding is not None:
+  if isinstance(config.embedding, Typed):
     params['types'] = {'table': box((config.embedding.types, config.width), 'positions', 'width')}
+  if config.embedding is not None:
     params['embedding_norm'] = norm()['params']
   if config.head is not None:          # its matrix is cut, and learns, as the head does
-    square = {'weight': box((config.width, config.width), 'embed', 'vocab'), 'bias': box((config.width,), 'width')}
-    params['transform'] = {'dense': square, 'norm': norm()['params'], 'bias': box((config.vocab,), 'vocab')}
+    square = {'weight': box((config.width, config.width), 'embed', 'vocab')}
+    square |= {'bias': box((config.width,), 'width')} if config.head.dense_bias else {}
+    params['transform'] = {'dense': square, 'norm': norm()['params']}
+    params['transform'] |= {'bias': box((config.vocab,), 'vocab')} if config.head.logit_bias else {}
   if not config.tied:
     params['head'] = {'weight': box((config.width, config.vocab), 'embed', 'vocab')}
   return params
+
+
+def stacked(layer: Params, count: int) -> Params:
+  """The boxed parameters of so many layers like this one."""
+  return jax.tree.map(lambda x: box((count, *x.value.shape), 'layers', *x.names), layer, is_leaf=is_box)
 
 
 def box(shape: tuple[int, ...], *names: str) -> nn.LogicallyPartitioned:
@@ -174,14 +183,15 @@ def check_length(config: Decoder, length: int) -> None:
 def embed(config: Decoder, params: Params, tokens_BL: jax.Array, positions_BL: jax.Array,
           types_BL: jax.Array | None = None) -> jax.Array:
   """The vectors of the tokens, with those of their positions and types if these are learned: [B, L, D], the stream's dtype."""
-  demand(types_BL is None or config.embedding is not None, 'Decoder.embedding', config.embedding,
+  demand(types_BL is None or isinstance(config.embedding, Typed), 'Decoder.embedding', config.embedding,
          'types were given, and there are no vectors for them', 'leave the types out, or use Typed()')
   x_BLD = params['embedding']['table'][tokens_BL].astype(config.stream_dtype) * config.embedding_scale
   if isinstance(config.positions, Learned):
     check_length(config, tokens_BL.shape[1])
     x_BLD = x_BLD + params['positions']['table'][positions_BL + config.positions.first].astype(config.stream_dtype)
-  if config.embedding is not None:
+  if isinstance(config.embedding, Typed):
     x_BLD = x_BLD + params['types']['table'][0 if types_BL is None else types_BL].astype(config.stream_dtype)
+  if config.embedding is not None:
     x_BLD = Norm(config.norm).apply({'params': params['embedding_norm']}, x_BLD)
   return pin(x_BLD, 'batch', 'length', None)
 
@@ -193,7 +203,7 @@ def head(config: Decoder, params: Params, x_BLD: jax.Array) -> tuple[jax.Array, 
     x_BLD = transform(config, config.head, params['transform'], x_BLD)
   if config.mup is not None:
     x_BLD = x_BLD * (config.mup.base_width / config.width)
-  if config.head is None:
+  if config.head is None or not config.head.logit_bias:
     return x_BLD, w_DV
   one_BL1 = jnp.ones((*x_BLD.shape[:-1], 1), x_BLD.dtype)
   bias_1V = params['transform']['bias'][None].astype(w_DV.dtype)
@@ -203,7 +213,9 @@ def head(config: Decoder, params: Params, x_BLD: jax.Array) -> tuple[jax.Array, 
 def transform(config: Decoder, head: Transformed, params: Params, x_BLD: jax.Array) -> jax.Array:
   """What the head reads, [B, L, D]."""
   norm: Any = Norm(config.norm)
-  x_BLD = dense(x_BLD, params['dense']['weight'], dtype=config.compute_dtype) + params['dense']['bias'].astype(x_BLD.dtype)
+  x_BLD = dense(x_BLD, params['dense']['weight'], dtype=config.compute_dtype)
+  if head.dense_bias:
+    x_BLD = x_BLD + params['dense']['bias'].astype(x_BLD.dtype)
   return norm.apply({'params': params['norm']}, ACTIVATIONS[head.activation](x_BLD))
 
 

@@ -1,9 +1,11 @@
 """The layers one after another: written out or as one loop, with all kept for the backward pass or computed again.
 
-Parameters are stacked on a leading axis of N layers whichever way it is, so that a checkpoint fits both.
+Parameters are stacked on a leading axis of N layers whichever way it is, so that a checkpoint fits both. One that the first
+layer lacks (the norm of its attention, where that is left out) is stacked for those that have it: N - 1.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,16 +29,18 @@ class Role(NamedTuple):
 
   local: bool                         # it sees through a window
   turned: bool                        # its queries and keys turn with the position
+  bare: bool                          # its attention reads what flows past without a norm: its weights are fewer
 
 
 def role_of(config: Decoder, layer: int) -> Role:
   """The role of this layer."""
   windows, turns = _patterns(config)
-  return Role(windows[layer % len(windows)] == 'local', turns[layer % len(turns)] == 'turned')
+  bare = layer == 0 and config.placement == 'pre_but_first'
+  return Role(windows[layer % len(windows)] == 'local', turns[layer % len(turns)] == 'turned', bare)
 
 
 def period(config: Decoder) -> int:
-  """After how many layers the roles begin again."""
+  """After how many layers the roles begin again, but for the first layer's where it is bare."""
   return math.lcm(*map(len, _patterns(config)))
 
 
@@ -47,10 +51,14 @@ def _patterns(config: Decoder) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def split(stacked: Any, layers: int) -> tuple[Any, ...]:
-  """The parameters of each layer. One split each, whose transpose is one concatenation of gradients."""
+  """The parameters of each layer, None for those that it lacks. One split each, whose transpose is one concatenation."""
   leaves, tree = jax.tree.flatten(stacked)
-  parts = [[part.reshape(w.shape[1:]) for part in jax.lax.split(w, (1,) * layers)] for w in leaves]
+  parts = [[None] * (layers - len(w)) + _apart(w) for w in leaves]
   return tuple(jax.tree.unflatten(tree, part) for part in zip(*parts))
+
+
+def _apart(w: jax.Array) -> list[jax.Array]:
+  return [part.reshape(w.shape[1:]) for part in jax.lax.split(w, (1,) * len(w))] if len(w) else []
 
 
 class Stack:
@@ -58,14 +66,19 @@ class Stack:
 
   def __init__(self, config: Decoder, compute: Compute):
     self.config, self.scans = config, compute.scans(config.layers)
-    block = Block(config, None if compute.attention == 'auto' else compute.attention)
+    implementation = None if compute.attention == 'auto' else compute.attention
 
-    def apply(params, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None):
-      return block.apply({'params': params}, x_BLD, sight, seen_BL, layer)
+    def applied(bare: bool) -> Callable[..., Any]:
+      block = Block(config, implementation, bare)
 
-    self.apply = apply
-    if compute.remat != 'none':
-      self.apply = jax.checkpoint(apply, policy=POLICIES[compute.remat], prevent_cse=not self.scans)
+      def apply(params, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None):
+        return block.apply({'params': params}, x_BLD, sight, seen_BL, layer)
+
+      if compute.remat == 'none':
+        return apply
+      return jax.checkpoint(apply, policy=POLICIES[compute.remat], prevent_cse=not self.scans)
+
+    self.apply = {bare: applied(bare) for bare in (False, True)}
 
   def __call__(self, params: Any, x_BLD: jax.Array, sights: dict[Role, Sight], seen_BL: jax.Array,
                cache: tuple[Layer, ...] | None = None) -> tuple[jax.Array, tuple[Layer, ...] | None, Aux]:
@@ -80,27 +93,39 @@ class Stack:
     written: list[Layer | None] = []
     total: Aux = {}
     for i, params in enumerate(parts):
-      sight = sights[role_of(self.config, first + i)]
-      x_BLD, layer, aux = self.apply(params, x_BLD, sight, seen_BL, None if cache is None else cache[i])
+      role = role_of(self.config, first + i)
+      x_BLD, layer, aux = self.apply[role.bare](params, x_BLD, sights[role], seen_BL, None if cache is None else cache[i])
       written.append(layer)
-      total = jax.tree.map(jnp.add, total, aux) if total else aux
+      total = _added(total, aux)
     return x_BLD, None if cache is None else tuple(written), total
 
   def _scan(self, params, x_BLD, sights, seen_BL):
-    """A loop over groups of layers as long as the period of their roles; the layers that are left over follow it."""
-    size = period(self.config)
-    groups, rest = divmod(self.config.layers, size)
-    looped = groups * size
+    """A loop over groups of layers as long as the period of their roles; a bare first layer and what is left over apart."""
+    layers, size, begin = self.config.layers, period(self.config), int(role_of(self.config, 0).bare)
+    groups = (layers - begin) // size
+    end = begin + groups * size
+
+    def apart(x_BLD, total, start, stop):
+      parts = split(_between(params, layers, start, stop), stop - start)
+      x_BLD, _, aux = self._unroll(parts, x_BLD, sights, seen_BL, None, start)
+      return x_BLD, _added(total, aux)
 
     def body(x_BLD, group):
-      x_BLD, _, aux = self._unroll(split(group, size), x_BLD, sights, seen_BL, None)
+      x_BLD, _, aux = self._unroll(split(group, size), x_BLD, sights, seen_BL, None, begin)
       return x_BLD, aux
 
-    grouped = jax.tree.map(lambda w: w[:looped].reshape(groups, size, *w.shape[1:]), params)
-    x_BLD, aux = jax.lax.scan(body, x_BLD, grouped)
-    aux = jax.tree.map(lambda each: each.sum(0), aux)
-    if rest:
-      last = split(jax.tree.map(lambda w: w[looped:], params), rest)
-      x_BLD, _, more = self._unroll(last, x_BLD, sights, seen_BL, None, first=looped)
-      aux = jax.tree.map(jnp.add, aux, more)
-    return x_BLD, aux
+    x_BLD, total = apart(x_BLD, {}, 0, begin)
+    if groups:
+      grouped = jax.tree.map(lambda w: w.reshape(groups, size, *w.shape[1:]), _between(params, layers, begin, end))
+      x_BLD, aux = jax.lax.scan(body, x_BLD, grouped)
+      total = _added(total, jax.tree.map(lambda each: each.sum(0), aux))
+    return apart(x_BLD, total, end, layers)
+
+
+def _between(stacked: Any, layers: int, start: int, stop: int) -> Any:
+  """The parameters of the layers from `start` until `stop`, still stacked."""
+  return jax.tree.map(lambda w: w[max(start - layers + len(w), 0):max(stop - layers + len(w), 0)], stacked)
+
+
+def _added(total: Aux, aux: Aux) -> Aux:
+  return jax.tree.map(jnp.add, total, aux) if total and aux else total or aux

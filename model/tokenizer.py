@@ -19,12 +19,14 @@ import numpy as np
 import sentencepiece
 
 from model.errors import ConfigError, DataError
+from model.tokenizer_words import Edges, edges_of
 
 PAD, BOS, EOS, UNK = '<|pad|>', '<|bos|>', '<|eos|>', '<|unk|>'
 MASK, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = '<|mask|>', '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>'
 TURN_START, TURN_END = '<|im_start|>', '<|im_end|>'
 CONTROLS = (PAD, BOS, EOS, UNK, MASK, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX, TURN_START, TURN_END,
             *(f'<|reserved_{i}|>' for i in range(6)))
+MASKS = (MASK, '[MASK]', '<mask>')       # what takes the place of hidden tokens is called: here, by BERT, by RoBERTa
 
 SPACE = '\u2581'                         # how SentencePiece writes a space
 LONGEST = 4096                           # characters of a word taken together: time stays linear in the text
@@ -48,6 +50,7 @@ class Tokenizer(Protocol):
   pad: int
   controls: dict[str, int]               # the name of each control token, and its id
   bytes_of: np.ndarray                   # i32[V]: the bytes of UTF-8 that an id stands for; 0 for control ids
+  edges: Edges                           # of words
   fingerprint: str                       # sha256 of what it was read from
 
   def encode(self, text: str) -> list[int]: ...
@@ -73,7 +76,7 @@ class SentencePiece:
     self.pieces = [self._model.id_to_piece(i) for i in range(self.size)]
     self.is_byte = np.array([self._model.is_byte(i) for i in range(self.size)])
     self.table = [self._bytes(i) for i in range(self.size)]
-    self.bytes_of = np.array([len(each) for each in self.table], np.int32)
+    self.bytes_of, self.edges = np.array([len(each) for each in self.table], np.int32), edges_of(self.table)
     self.controls = {piece: i for i, piece in enumerate(self.pieces) if not self.table[i]}
     self.bos, self.eos, self.pad = (self._needed(name) for name in ('bos', 'eos', 'pad'))
     self._cut = WORD if all(map(WORD.fullmatch, self._texts())) else SPAN

@@ -26,6 +26,7 @@ import tokenizers
 from model.errors import DataError
 from model.tokenizer import HARD, SPACE, check_lossless
 from model.tokenizer_spec import REACH, UNKNOWN, Spec, hidden, ids_of, spelling, unknown_of, without_prefix, writes_bytes
+from model.tokenizer_words import edges_of
 
 FILE, CONFIG, MAP = 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'
 STANDS_IN = {'eos': ('eos', 'sep'), 'bos': ('bos', 'cls', 'eos'), 'pad': ('pad', 'eos', 'sep')}      # for one that is not there
@@ -71,7 +72,10 @@ class TokenizerJson:
     self._space = [ids[f'<0x{byte:02X}>'] for byte in SPACE.encode()] if escapes else []
     self.table = [b''] * self.size
     for name in ids.keys() - self.controls.keys():
-      self.table[ids[name]] = UNKNOWN if name == unknown else spell(name)
+      self.table[ids[name]] = spell(name)
+    self.edges = edges_of(self.table)                 # the unknown token's too: with WordPiece it is a word
+    if unknown in ids:
+      self.table[ids[unknown]] = UNKNOWN
     self.bytes_of = np.array([len(each) for each in self.table], np.int32)
     self._model = _library(json.dumps(hidden(spec, self.controls)), where)
     self.loss = self._lost([*HARD, *REACH, *(f'a {each["content"]} b{each["content"]}' for each in spec['added_tokens'])])

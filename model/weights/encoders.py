@@ -105,8 +105,8 @@ roberta_rules = partial(masked, at='roberta.', bias='lm_head.bias', dense='lm_he
 
 
 def aliases(name: str) -> tuple[str, ...]:
-  """What files call the same tensor: with `bert.` or `roberta.` before it or without, a norm's parts as they are today."""
+  """What files call the same tensor: with `bert.`, `roberta.` or `model.` before it or without, a norm's parts as today."""
   rest, _, last = name.rpartition('.')
   modern = f'{rest}.{OLD[last]}' if last in OLD else name
-  bare = modern.removeprefix('bert.').removeprefix('roberta.')
-  return bare, f'bert.{bare}', f'roberta.{bare}'
+  bare = modern.removeprefix('bert.').removeprefix('roberta.').removeprefix('model.')
+  return bare, f'bert.{bare}', f'roberta.{bare}', f'model.{bare}'

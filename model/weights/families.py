@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from model.config import Decoder
 from model.errors import ConfigError, DataError
-from model.weights import encoders, gemmas, gpts, llamas, names, routed
+from model.weights import encoders, gemmas, gpts, llamas, modernbert, names, routed
 from model.weights.names import Rules
 from model.weights.said import Fields, Said, Unlike
 
@@ -44,7 +44,9 @@ FAMILIES = (
   Family('BertModel', 'bert', encoders.bert, encoders.write_bert, encoders.alone),
   Family('BertForMaskedLM', 'bert', encoders.masked_bert, encoders.write_bert, encoders.bert_rules),
   Family('RobertaModel', 'roberta', encoders.roberta, encoders.write_roberta, encoders.alone),
-  Family('RobertaForMaskedLM', 'roberta', encoders.masked_roberta, encoders.write_roberta, encoders.roberta_rules))
+  Family('RobertaForMaskedLM', 'roberta', encoders.masked_roberta, encoders.write_roberta, encoders.roberta_rules),
+  Family('ModernBertModel', 'modernbert', modernbert.modernbert, modernbert.write_modernbert, modernbert.body),
+  Family('ModernBertForMaskedLM', 'modernbert', modernbert.masked_modernbert, modernbert.write_modernbert, modernbert.masked))
 
 
 def family_of(said: Said) -> Family:

@@ -18,11 +18,12 @@ from model.decoder import Params, shapes
 from model.errors import DataError
 from model.sharding import unbox
 from model.weights.encoders import UNUSED, aliases
+from model.weights.modernbert import HEAD
 from model.weights.names import Rule, Rules
 from model.weights.tensor import Slices, Tensor, Tensors
 
 ALIGNED = 64                                          # bytes
-HEADS = ('lm_head.weight', 'embed_out.weight')         # written a second time by some where it is the embedding
+HEADS = ('lm_head.weight', 'embed_out.weight', 'decoder.weight')     # written a second time by some where it is the embedding
 DERIVED = re.compile(r'(.*\.)?(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias)')     # buffers in older files
 
 
@@ -103,10 +104,10 @@ def renamed(tensors: Tensors, missing: Set[str]) -> Tensors:
 
 def check(config: Decoder, rules: Rules, tensors: Tensors) -> Tensors:
   """The tensors under the names of the rules, when just the right ones are there. Raises: DataError."""
-  expected = wanted(config, rules)
+  expected, bare = wanted(config, rules), not config.causal and config.head is None
   tensors = renamed(tensors, expected.keys() - tensors.keys())
   extra = [name for name in tensors if name not in expected and not DERIVED.fullmatch(name) and not UNUSED.fullmatch(name)
-           and not (config.tied and name in HEADS)]
+           and not (config.tied and name in HEADS) and not (bare and HEAD.fullmatch(name))]
   missing = expected.keys() - tensors.keys()
   if missing or extra:
     raise DataError('weights.names', f'missing {_few(missing)}; unknown {_few(extra)}', 'the tensors are not those of such a '

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 
 from model.errors import CheckpointError, ConfigError, DataError
 from model.sharding import MeshShape, batch_sharding
+from model.tokenizer import MASK
 from tests.data.fake_corpus import FakeCorpus, made
 from train.artifact import Store
-from train.data.masking import Masking
+from train.data.masking import Masking, Span, Word
 from train.data.mixture import Mixture, Share
 from train.data.pack import Stream, Whole
 from train.data.pipeline import Batches, Placement, held
@@ -34,10 +37,10 @@ def shared(tmp_path_factory):
 def kinds(tokens) -> list[Rows]:
   mixture = Mixture((Share(tokens, 2.0, source='odd'), Share(tokens, 1.0, source='even')))
   return [Rows(tokens, 16), Rows(tokens, 16, packing=Whole(), seed=3), Rows(mixture, 16),
-          Rows(tokens, 16, masking=Masking())]
+          Rows(tokens, 16, masking=Masking()), Rows(tokens, 16, masking=Masking(unit=Word()))]
 
 
-@pytest.fixture(params=range(4), ids=['stream', 'whole', 'mixture', 'masked'])
+@pytest.fixture(params=range(5), ids=['stream', 'whole', 'mixture', 'masked', 'words'])
 def rows(request, shared) -> Rows:
   return kinds(shared[0])[request.param]
 
@@ -45,7 +48,7 @@ def rows(request, shared) -> Rows:
 def batches(rows: Rows, store: Store, mine: np.ndarray | None = None) -> Batches:
   """The pipeline without devices, of a process that makes the rows `mine` of each batch."""
   visits = rows.visits(store)
-  return Batches(visits, BATCH, rows=mine, stages=rows.stages(visits.parts[0].tokens))
+  return Batches(visits, BATCH, rows=mine, stages=rows.stages(store, visits.parts[0].tokens))
 
 
 def same(one, other) -> bool:
@@ -255,3 +258,32 @@ def test_an_error_in_the_thread_that_reads_ahead_comes_out(shared, monkeypatch):
   monkeypatch.setattr(Visits, '__getitem__', broken)
   with pytest.raises(DataError, match='row 0'):
     batches(Rows(shared[0], 16), shared[1])()
+
+
+@pytest.mark.parametrize('unit', [Word(), Span()])
+def test_words_are_hidden_as_the_vocabulary_cuts_them(unit, shared):
+  """In the text that a row stands for, what is chosen is whole words, each but the first with the blank before it."""
+  tokens, store = shared
+  tokenizer = tokens.vocabulary.load(store)
+  heldout, seen = Rows(tokens, 48, masking=Masking(unit=unit)).heldout(store), 0
+  for row in (heldout[i] for i in range(len(heldout))):
+    told = [b'', *(tokenizer.decode_bytes([token]) for token in row['targets'])]
+    begins = [not before or before[-1:] in (b'\n', b'\t') or each[:1].isspace() for before, each in pairwise(told)]
+    words = np.split(np.arange(48), np.flatnonzero(begins)[1:])
+    shares = [row['mask'][word].mean() for word in words]
+    broken, budget = sum(0 < share < 1 for share in shares), round(0.15 * (tokenizer.bytes_of[row['targets']] > 0).sum())
+    assert broken == 0 or (broken == 1 and max(shares) < 1 and row['mask'].sum() == budget)
+    assert row['mask'].sum() <= max(budget, 1)
+    seen += sum(len(word) > 1 and share == 1 for word, share in zip(words, shares))
+  assert seen > 3
+
+
+@pytest.mark.parametrize('name', ['[MASK]', '<mask>'])
+def test_masks_of_others_are_known_by_their_names(name, shared):
+  tokens, store = shared
+  opened = tokens.open(store, 'heldout')
+  controls = opened.manifest['controls']
+  theirs = replace(opened, manifest=opened.manifest | {'controls': {'[CLS]': 1, name: controls[MASK]}})
+  assert Rows(tokens, 16, masking=Masking()).stages(store, theirs)[0].mask_id == controls[MASK]
+  with pytest.raises(DataError, match=r'no-mask'):
+    Rows(tokens, 16, masking=Masking()).stages(store, replace(opened, manifest=opened.manifest | {'controls': {'[CLS]': 1}}))

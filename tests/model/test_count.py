@@ -35,6 +35,16 @@ def test_published_sizes_of_encoders():
   assert parameters(encoder(30_522, 384, 6, positions=Learned(512), head=None)) == 22_713_216 - 147_840
 
 
+def test_published_sizes_of_modernbert():
+  """Base and large, as transformers counts them."""
+  def modernbert(width, layers, count, hidden):
+    return replace(ENCODERS['modernbert'], vocab=50_368, width=width, layers=layers, mlp=Gated(hidden, 'gelu'),
+                   attention=Attention(count, count, 64, window=Window(65, ('global', 'local', 'local'))))
+
+  assert parameters(modernbert(768, 22, 12, 1152)) == 149_655_232
+  assert parameters(modernbert(1024, 28, 16, 2624)) == 395_881_664
+
+
 @pytest.mark.parametrize('name', [*VARIANTS, *ENCODERS, *SIZES])
 def test_arithmetic_agrees_with_the_tree(name):
   config = {**VARIANTS, **ENCODERS, **SIZES}[name]

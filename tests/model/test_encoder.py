@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.adapt import LoRA
-from model.config import LayerNorm, Learned
+from model.config import LayerNorm, Learned, Transformed, Typed
 from model.decoder import build, laid_out, own
 from model.errors import ConfigError
 from model.sharding import MeshShape, shardings, unbox
@@ -29,7 +29,7 @@ def test_the_head_by_hand(name):
   config = ENCODERS[name]
   model, params = made(config)
   x_BLD, part = jax.random.normal(jax.random.key(0), (2, 3, 16)), params['transform']
-  h = np.asarray(x_BLD, np.float64) @ part['dense']['weight'] + part['dense']['bias']
+  h = np.asarray(x_BLD, np.float64) @ part['dense']['weight'] + part['dense'].get('bias', 0)
   h = np.maximum(h, 0) if config.head.activation == 'relu' else np.asarray(jax.nn.gelu(h, approximate=False))
   w_DV = params['embedding']['table'].T if config.tied else params['head']['weight']
   expected = plain_norm(h, part['norm'], config.norm.eps) @ w_DV + part['bias']
@@ -48,7 +48,7 @@ def test_gradients_of_every_parameter_are_those_of_plain_logits(name):
   """The bias over the vocabulary too; a vector of no token alone has none."""
   config = ENCODERS[name]
   model, params = made(config)
-  types_BL = tokens() % config.embedding.types
+  types_BL = tokens() % config.embedding.types if isinstance(config.embedding, Typed) else None
 
   def fused(params):
     return model.nll(params, model.hidden(params, tokens(), types_BL=types_BL).x_BLD, tokens(seed=2), jnp.ones((2, 12))).nll
@@ -68,8 +68,44 @@ def test_types_are_0_unless_they_are_given():
   hidden = jax.jit(lambda types_BL: model.hidden(params, tokens(), types_BL=types_BL).x_BLD)
   np.testing.assert_array_equal(hidden(None), hidden(jnp.zeros((2, 12), jnp.int32)))
   assert np.abs(hidden(None) - hidden(jnp.ones((2, 12), jnp.int32))).max() > 0.1
-  with pytest.raises(ConfigError, match='types'):
-    made(EXACT['llama'])[0].hidden(made(EXACT['llama'])[1], tokens(), types_BL=tokens())
+  for model, params in (made(EXACT['llama']), made(ENCODERS['modernbert'])):
+    with pytest.raises(ConfigError, match='types'):
+      model.hidden(params, tokens(), types_BL=tokens())
+
+
+def test_the_first_attention_reads_what_the_embedding_norm_gives():
+  """All layers but the first have a norm of their own: there is one row of it fewer, and each row is that of its layer."""
+  config = ENCODERS['modernbert']
+  model, params = made(config)
+  norm = params['layers']['attention_norm']['scale']
+  assert norm.shape == (3, 16) and params['layers']['mlp_norm']['scale'].shape == (4, 16)
+
+  @jax.jit
+  def hidden(params, scale):
+    return model.hidden(params | {'layers': params['layers'] | {'attention_norm': {'scale': scale}}}, tokens()).x_BLD
+
+  one, other = replace(config, layers=1), build(replace(config, layers=1))
+  first = jax.tree.map(lambda w: w[:1], params['layers']) | {'attention_norm': {'scale': norm[:0]}}
+  alone = other.hidden(params | {'layers': first}, tokens()).x_BLD
+  silent = jax.tree.map(lambda w: w.at[1:].set(0), {part: params['layers'][part] for part in ('attention', 'mlp')})
+  np.testing.assert_allclose(hidden(params | {'layers': params['layers'] | silent}, norm), alone, atol=1e-5)
+  assert one.placement == 'pre_but_first'
+  for row in range(3):
+    assert np.abs(hidden(params, norm.at[row].multiply(2)) - hidden(params, norm)).max() > 1e-2
+
+
+def test_a_head_without_biases_is_one_whose_biases_are_0():
+  """And then has no parameters for them."""
+  config = ENCODERS['bert']
+  bare = replace(config, head=Transformed(dense_bias=False, logit_bias=False))
+  model, params = made(config)
+  part = params['transform']
+  zero = params | {'transform': {'dense': part['dense'] | {'bias': jnp.zeros(16)}, 'norm': part['norm'], 'bias': jnp.zeros(64)}}
+  less = params | {'transform': {'dense': {'weight': part['dense']['weight']}, 'norm': part['norm']}}
+  x_BLD = jax.random.normal(jax.random.key(0), (2, 3, 16))
+  np.testing.assert_allclose(build(bare).logits(less, x_BLD), model.logits(zero, x_BLD), atol=1e-5)
+  shapes = unbox(jax.eval_shape(build(bare).init, jax.random.key(0)))
+  assert jax.tree.structure(shapes) == jax.tree.structure(less)
 
 
 def test_documents_begin_at_the_first_place_that_is_theirs():
@@ -133,3 +169,4 @@ def test_a_decoder_says_nothing_of_what_it_has_not():
   assert said not in {digest(small(positions=Learned(8, first=1))), digest(ENCODERS['bert'])}
   short = encode(small(positions=Learned(8)), shorten=lambda _: None)
   assert not {'embedding', 'head'} & short.keys() and 'first' not in short['positions']
+  assert encode(ENCODERS['bert'], shorten=lambda _: None)['head'].keys() == {'type', 'activation'}

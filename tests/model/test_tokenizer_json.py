@@ -6,6 +6,7 @@ Tiny ones are trained here, one of each kind, and the library as it comes is the
 import hashlib
 import json
 from functools import cache
+from string import ascii_letters
 
 import numpy as np
 import pytest
@@ -127,6 +128,17 @@ def test_ids_are_the_librarys(kind):
 @kinds
 def test_what_loses_text_is_found_out(kind):
   assert ours(kind).lossless == (kind not in LOSSY) == (not ours(kind).loss)
+
+
+@pytest.mark.parametrize('kind, sign', [('gpt-2', '\u0120'), ('llama-2', SPACE), ('t5', SPACE), ('bert', ''), ('words', '')])
+def test_words_begin_where_the_vocabulary_marks_it(kind, sign):
+  """By the piece's first character, or in WordPiece wherever there are no two hashes, the unknown word among them."""
+  vocab, edges = library(kind).get_vocab(), ours(kind).edges
+  pieces = {piece: i for piece, i in vocab.items() if piece[0] in f'{sign}#{ascii_letters}'}
+  begins = {piece for piece, i in pieces.items() if edges.begins_V[i]}
+  assert begins == {piece for piece in pieces if (piece[0] == sign if sign else not piece.startswith('##'))} != set()
+  assert edges.begins_V[vocab['<unk>']] == (not sign) and not edges.begins_V[ours(kind).bos]
+  assert edges.ends_V[ours(kind).encode('one\ntwo')].any() == bool(sign)
 
 
 @lossless_kinds

@@ -19,6 +19,7 @@ from model.config import (
   MoE,
   MuP,
   NoPositions,
+  Normed,
   Plain,
   RMSNorm,
   Rotary,
@@ -57,6 +58,8 @@ VARIANTS: dict[str, Decoder] = {
   'smollm3': small(layers=3, positions=Rotary(pattern=('turned', 'still'))),
   'neox': small(attention=Attention(2, 2, 8, qkv_bias=True, out_bias=True), mlp=Plain(32, 'gelu', bias=True), norm=LayerNorm(),
                 placement='parallel', positions=Rotary(fraction=0.25), tied=False),
+  'bare_first': small(layers=4, placement='pre_but_first', embedding=Normed(), positions=Rotary(local_theta=500.0),
+                      attention=Attention(4, 2, 8, window=Window(4, ('global', 'local')))),
   'post': small(placement='post', norm=LayerNorm(bias=False), mlp=Plain(32, 'gelu')),
   'bfloat16': small(compute_dtype='bfloat16', stream_dtype='bfloat16'),
 }
@@ -68,6 +71,9 @@ ENCODERS: dict[str, Decoder] = {
                 head=Transformed()),
   'roberta': small(norm=LayerNorm(bias=False), placement='post', positions=Learned(34, first=2), causal=False, tied=False,
                    embedding=Typed(1), head=Transformed('relu'), softcap=4.0),
+  'modernbert': small(layers=4, norm=LayerNorm(bias=False), mlp=Gated(24, 'gelu'), placement='pre_but_first', causal=False,
+                      attention=Attention(2, 2, 8, window=Window(4, ('global', 'local', 'local'))), embedding=Normed(),
+                      positions=Rotary(1.6e5, local_theta=1e4), head=Transformed(dense_bias=False)),
 }
 
 EXACT = {name: config for name, config in VARIANTS.items() if name != 'bfloat16'}

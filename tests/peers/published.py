@@ -50,13 +50,20 @@ SWITCHES = {
   'bert': ('Bert', {'hidden_act': 'gelu', 'layer_norm_eps': 1e-12}),
   'minilm': ('Bert', {'hidden_act': 'gelu', 'layer_norm_eps': 1e-12}),
   'roberta': ('Roberta', {'hidden_act': 'gelu', 'type_vocab_size': 1, 'bos_token_id': 0, 'pad_token_id': 1}),
+  'modernbert': ('ModernBert', {'num_hidden_layers': 5, 'local_attention': 6, 'global_attn_every_n_layers': 3}),
+  'modernbert_biased': ('ModernBert', {'num_hidden_layers': 4, 'local_attention': 4, 'global_attn_every_n_layers': 2,
+                                       'norm_bias': True, 'attention_bias': True, 'mlp_bias': True, 'classifier_bias': True,
+                                       'classifier_activation': 'silu', 'hidden_activation': 'gelu_pytorch_tanh',
+                                       'global_rope_theta': 5e4, 'local_rope_theta': 500.0}),
+  'modernbert_bare': ('ModernBert', {'num_hidden_layers': 3, 'local_attention': 6}),
   'gpt2': ('GPT2', {'n_embd': 32, 'n_layer': 2, 'n_head': 4, 'n_positions': 64, 'n_inner': 40}),
 }
 OWN = {'gpt2': ('vocab_size', 'initializer_range', 'bos_token_id', 'eos_token_id', 'pad_token_id'),      # of what is common
-       **dict.fromkeys(('gpt_neox', 'bert', 'minilm', 'roberta'),
+       **dict.fromkeys(('gpt_neox', 'bert', 'minilm', 'roberta', 'modernbert', 'modernbert_biased', 'modernbert_bare'),
                        tuple(field for field in COMMON if field != 'num_key_value_heads'))}
 CLASSES = {'gpt2': 'GPT2LMHeadModel', 'gemma3': 'Gemma3ForCausalLM', 'bert': 'BertForMaskedLM', 'minilm': 'BertModel',
-           'roberta': 'RobertaForMaskedLM'}
+           'roberta': 'RobertaForMaskedLM', 'modernbert': 'ModernBertForMaskedLM',
+           'modernbert_biased': 'ModernBertForMaskedLM', 'modernbert_bare': 'ModernBertModel'}
 
 
 def model(name: str):

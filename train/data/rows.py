@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from jax.sharding import Mesh
 
 from model.errors import ConfigError, DataError
-from model.tokenizer import MASK
+from model.tokenizer import MASK, MASKS
 from train.artifact import Store
 from train.data.document import Split
 from train.data.heldout import Heldout, Windows
-from train.data.masking import Corrupt, Masking
+from train.data.masking import Corrupt, Masking, Token
 from train.data.mixture import Mixture, Schedule, Share
 from train.data.pack import Stream, Whole
 from train.data.pipeline import Batches, Placement
@@ -89,13 +89,13 @@ class Rows:
     """Batches of so many rows on the mesh, of which this process makes those that its devices hold."""
     placement = Placement(mesh, batch)
     visits = self.visits(store)
-    return Batches(visits, batch, rows=placement.rows, place=placement, stages=self.stages(visits.parts[0].tokens))
+    return Batches(visits, batch, rows=placement.rows, place=placement, stages=self.stages(store, visits.parts[0].tokens))
 
   def heldout(self, store: Store, rows: int | None = None, stride: int | None = None) -> Heldout:
     """Rows of the held-out documents, which score each token once; if `rows` says so, only that many, evenly spread."""
     opened = self._open(store, 'heldout')
     windows = [Windows(tokens, source, self.length, stride or self.length) for tokens, source in opened]
-    return Heldout(windows, rows, self.stages(opened[0][0]))
+    return Heldout(windows, rows, self.stages(store, opened[0][0]))
 
   def _shares(self) -> tuple[Share, ...]:
     shares = self.tokens.shares if isinstance(self.tokens, Mixture) else (Share(self.tokens, 1.0),)
@@ -114,13 +114,15 @@ class Rows:
       opened = {tokens: each.masked() for tokens, each in opened.items()}
     return [(opened[share.tokens], share.source) for share in shares]
 
-  def stages(self, tokens: TokenSplit) -> list[Corrupt]:
+  def stages(self, store: Store, tokens: TokenSplit) -> list[Corrupt]:
     if self.masking is None:
       return []
     if tokens.mask is not None:
       raise ConfigError('config.masking', f'rows.masking = {self.masking}', f'{tokens.folder.name} says itself which of '
                         'its tokens are learnt', 'set masking to None')
-    if MASK not in tokens.manifest['controls']:
+    found = [tokens.manifest['controls'][name] for name in MASKS if name in tokens.manifest['controls']]
+    if not found:
       raise DataError('tokenizer.no-mask', f'{self.vocabulary.name}: it has no {MASK}',
                       'it takes the place of hidden tokens', 'train a vocabulary, or set masking to None')
-    return [Corrupt(self.masking, self.seed, tokens.bytes_of, tokens.manifest['controls'][MASK])]
+    edges = None if isinstance(self.masking.unit, Token) else self.vocabulary.load(store).edges
+    return [Corrupt(self.masking, self.seed, tokens.bytes_of, found[0], edges)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from model.config import Attention, Decoder, Gated, NoPositions, RMSNorm
+from model.config import Attention, Decoder, Gated, NoPositions, RMSNorm, Transformed, Window
 from model.decoder import build
 from model.errors import ConfigError, DataError
 from model.generate import generate
@@ -31,7 +31,7 @@ from tests.model.variants import VARIANTS
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
-ENCODERS = ['bert', 'minilm', 'roberta']
+ENCODERS = ['bert', 'minilm', 'modernbert', 'modernbert_bare', 'modernbert_biased', 'roberta']
 DECODERS = [name for name in NAMES if name not in ENCODERS]
 
 
@@ -122,6 +122,36 @@ def test_what_encoders_have_no_use_for_is_left_out_and_old_names_are_read():
     loading.check(found.config, found.rules, bare.tensors)
 
 
+def test_modernbert_with_a_head_may_be_read_without_and_with_one_written_twice():
+  """Layer 0 has no norm of its attention; a head's parts are left out where the model has none, and named where they lack."""
+  found, bare = opened('modernbert')[0], opened('modernbert_bare')[0]
+  assert not any(name.startswith('model.layers.0.attn_norm') for name in found.tensors)
+  assert 'model.layers.1.attn_norm.weight' in found.tensors and 'layers.1.attn_norm.weight' in bare.tensors
+  twice = {**found.tensors, 'decoder.weight': found.tensors['model.embeddings.tok_embeddings.weight']}
+  assert loading.check(found.config, found.rules, twice).keys() == twice.keys()
+  headless = replace(found.config, head=None)
+  body = loading.check(headless, bare.family.rules(headless), twice)
+  assert all(body[name] is found.tensors[f'model.{name}'] for name in loading.wanted(headless, bare.family.rules(headless)))
+  biased = replace(found.config, head=Transformed('gelu', dense_bias=True))
+  with pytest.raises(DataError, match=r'missing head\.dense\.bias'):
+    loading.check(biased, found.family.rules(biased), found.tensors)
+  more = {**found.tensors, 'head.dense.bias': found.tensors['decoder.bias']}
+  with pytest.raises(DataError, match=r'unknown head\.dense\.bias'):
+    loading.check(found.config, found.rules, more)
+
+
+def test_modernbert_as_transformers_4_wrote_it():
+  """Every third layer is global and the bases have names of their own; a window of 128 is 64 tokens to each side."""
+  fields = json.loads((FIXTURES / 'modernbert' / 'config.json').read_text())
+  old = {name: value for name, value in fields.items() if name not in ('layer_types', 'rope_parameters', 'local_attention')}
+  said = Said('config.json', old | {'global_rope_theta': 5e4, 'local_rope_theta': 2e4})
+  config = family_of(said).read(said)
+  assert config.attention.window == Window(65, ('global', 'local', 'local'))
+  assert (config.positions.theta, config.positions.local_theta) == (5e4, 2e4)
+  one = Said('config.json', old | {'global_rope_theta': 5e4, 'local_rope_theta': None})
+  assert family_of(one).read(one).positions.local_theta == 5e4
+
+
 @pytest.mark.parametrize('name', DECODERS)
 def test_packed_and_cached_as_the_whole(name):
   """Two documents in a row are as each alone, beyond every window; and greedy decoding chooses what the whole row would."""
@@ -209,6 +239,9 @@ def test_numbers_that_are_not_finite_are_refused():
   ('qwen2', {'layer_types': ['full_attention']}, 'layer_types'), ('qwen3_moe', {'decoder_sparse_step': 2}, 'sparse_step'),
   ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'inverse_layer'), ('olmoe', {'clip_qkv': 8.0}, 'clip_qkv'),
   ('bert', {'position_embedding_type': 'relative_key'}, 'relative_key'), ('roberta', {'is_decoder': True}, 'is_decoder'),
+  ('modernbert', {'tie_word_embeddings': False}, 'tie_word'), ('modernbert', {'sliding_window': 128}, 'sliding_window'),
+  ('modernbert', {'rope_scaling': {'type': 'yarn'}}, 'rope_scaling'), ('modernbert', {'classifier_activation': 'mish'}, 'mish'),
+  ('modernbert', {'layer_types': ['chunked_attention'] * 5}, 'chunked'), ('modernbert', {'norm_bias': 'no'}, 'norm_bias'),
   ('smollm3', {'no_rope_layers': [1, 0]}, 'no_rope_layers'), ('gpt_neox', {'hidden_act': 'gelu_fancy'}, 'gelu_fancy')])
 def test_a_switch_that_is_not_known_is_named(name, change, said):
   fields = json.loads((FIXTURES / name / 'config.json').read_text()) | change
