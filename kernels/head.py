@@ -15,9 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels.matmul import settled
-
-TILE_ON_CPU, TILE = 2**22, 2**27    # logits of a tile on each device: 16 MB stays near the cores, 512 MB fills a GPU
+from kernels.tiles import operand_dtype, pull, scan
 
 
 class HeadSums(NamedTuple):
@@ -55,7 +53,7 @@ def token_logp(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, *, soft
                temperature: float = 1.0, dtype: jnp.dtype | type | None = None) -> jax.Array:
   """log p(target) under softmax(cap(x w) / temperature): f32[B, L], nats. Operands are cast to `dtype` (None: as they are)."""
   _check(x_BLD, w_DV, targets_BL)
-  head = Head(softcap, _operand_dtype(x_BLD, w_DV, dtype), temperature=temperature)
+  head = Head(softcap, operand_dtype(x_BLD, w_DV, dtype), temperature=temperature)
   return _logp(x_BLD, w_DV, targets_BL, head)
 
 
@@ -69,7 +67,7 @@ def weighted_nll(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, weigh
   are cast to `dtype` (None: as they are); sums and the gradient of w are added up in float32.
   """
   _check(x_BLD, w_DV, targets_BL, weights_BL)
-  head = Head(softcap, _operand_dtype(x_BLD, w_DV, dtype), z_coefficient)
+  head = Head(softcap, operand_dtype(x_BLD, w_DV, dtype), z_coefficient)
   return _nll(x_BLD, w_DV, targets_BL, weights_BL.astype(jnp.float32), head)
 
 
@@ -93,7 +91,7 @@ def _logp_backward(head, saved, g_BL):
     dx, dw = _pull(x, w, logits, jnp.exp(logits - lse[..., None]), targets, -g, -g, head)
     return dw_DV + dw, dx.astype(x_BLD.dtype)
 
-  dw_DV, dx_BLD = _scan(tile, jnp.zeros(w.shape, jnp.float32), (x_BLD, targets_BL, lse_BL, g_BL), w)
+  dw_DV, dx_BLD = scan(tile, jnp.zeros(w.shape, jnp.float32), (x_BLD, targets_BL, lse_BL, g_BL), w.shape[1])
   return dx_BLD, dw_DV.astype(w_DV.dtype), None
 
 
@@ -120,7 +118,7 @@ def _nll_forward(x_BLD, w_DV, targets_BL, weights_BL, head):
     return dw_DV + dw, (tokens, dx.astype(x_BLD.dtype))
 
   start = jnp.zeros(w.shape, jnp.float32)
-  dw_DV, (tokens, dx_BLD) = _scan(tile, start, (x_BLD, targets_BL, weights_BL), w)
+  dw_DV, (tokens, dx_BLD) = scan(tile, start, (x_BLD, targets_BL, weights_BL), w.shape[1])
   return _sums(tokens, weights_BL), (dx_BLD, dw_DV.astype(w_DV.dtype), tokens)
 
 
@@ -155,7 +153,7 @@ def _read(x_BLD, w_DV, targets_BL, head):
     x, targets = part
     return carry, _tokens(_logits(x, w, head), targets)
 
-  return _scan(tile, None, (x_BLD, targets_BL), w)[1]
+  return scan(tile, None, (x_BLD, targets_BL), w.shape[1])[1]
 
 
 def _logits(x, w, head):
@@ -182,38 +180,7 @@ def _pull(x, w, logits, exps, targets, a, b, head):
     dlogits = dlogits * (1 - (logits * head.temperature / head.softcap) ** 2)
   if head.temperature != 1.0:
     dlogits = dlogits / head.temperature
-  dlogits = dlogits.astype(head.dtype)
-  dx = jnp.tensordot(dlogits, w, (-1, 1), preferred_element_type=jnp.float32)
-  dw_DV = jnp.tensordot(x.astype(head.dtype), dlogits, ((0, 1), (0, 1)), preferred_element_type=jnp.float32)
-  return settled(dx, head.dtype), settled(dw_DV, head.dtype)
-
-
-def _scan(tile, carry, arrays, w_DV):
-  """`tile` over [B, l, ...] pieces of [B, L, ...] arrays, one after another: the last carry, and results as [B, L, ...]."""
-  batch, length = arrays[0].shape[:2]
-  tiles = -(-length // positions(batch, w_DV.shape[1]))
-  size = -(-length // tiles)
-
-  def cut(a):
-    a = jnp.pad(a, ((0, 0), (0, tiles * size - length), *((0, 0),) * (a.ndim - 2)))
-    return a.reshape(batch, tiles, size, *a.shape[2:]).swapaxes(0, 1)
-
-  def join(a):
-    return a.swapaxes(0, 1).reshape(batch, tiles * size, *a.shape[3:])[:, :length]
-
-  carry, results = jax.lax.scan(tile, carry, jax.tree.map(cut, arrays))
-  return carry, jax.tree.map(join, results)
-
-
-def positions(batch: int, vocab: int) -> int:
-  """How many positions of each row make a tile, on the machine and mesh that are here."""
-  budget = TILE_ON_CPU if jax.default_backend() == 'cpu' else TILE
-  devices = max(1, jax.sharding.get_abstract_mesh().size)
-  return max(1, budget * devices // (batch * vocab))
-
-
-def _operand_dtype(x, w, dtype):
-  return jnp.dtype(jnp.result_type(x, w) if dtype is None else dtype)
+  return pull(x, w, dlogits, head.dtype)
 
 
 def _check(x, w, targets, weights=None):

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from kernels import head
+from kernels import tiles
 from kernels.head import HeadSums, token_logp, weighted_nll
 
 B, L, D, V = 3, 7, 8, 19
@@ -71,7 +71,7 @@ def close(got, expected, tolerance):
 @pytest.mark.parametrize('tile', [1, 3, 100])
 def test_values_and_gradients(tile, monkeypatch):
   """With tiles of one position, of a number that does not divide the length, and with one tile for all."""
-  monkeypatch.setattr(head, 'TILE_ON_CPU', tile * B * V)
+  monkeypatch.setattr(tiles, 'TILE_ON_CPU', tile * B * V)
   data = {name: inputs(case[0]) for name, case in CASES.items()}
 
   @jax.jit
@@ -180,7 +180,7 @@ def largest(jaxpr):
 
 def test_no_array_of_all_logits(monkeypatch):
   """Neither in what is traced nor in what is compiled; plain cross-entropy, the control, has both."""
-  monkeypatch.setattr(head, 'TILE_ON_CPU', 4 * 16 * 512)
+  monkeypatch.setattr(tiles, 'TILE_ON_CPU', 4 * 16 * 512)
   shapes = [jax.ShapeDtypeStruct(s, d) for s, d in
             [((4, 256, 8), 'float32'), ((8, 512), 'float32'), ((4, 256), 'int32'), ((4, 256), 'float32')]]
   everything = 4 * 256 * 512
@@ -204,7 +204,7 @@ def test_no_array_of_all_logits(monkeypatch):
 
 def test_rows_and_vocabulary_over_eight_devices(monkeypatch):
   """The same numbers, and nothing gathered: each device sees its own rows and its own slice of the vocabulary."""
-  monkeypatch.setattr(head, 'TILE_ON_CPU', 8 * 2 * 32 // 8)
+  monkeypatch.setattr(tiles, 'TILE_ON_CPU', 8 * 2 * 32 // 8)
   rng = np.random.default_rng(1)
   x, w, weights = (rng.normal(size=s).astype(np.float32) for s in [(8, 6, 16), (16, 32), (8, 6)])
   targets = rng.integers(0, 32, (8, 6))

@@ -1,0 +1,188 @@
+"""How far a student's next tokens are from its teacher's, tile by tile: no array of [B, L, V] is ever held, of neither model.
+
+A tile is some positions of every row, as in `kernels.head`. What is asked for is linear in its weights, so the gradient by the
+student's hidden states and head is known as soon as a tile's logits are: it is taken then and there, and the backward pass
+multiplies by one factor. The teacher gets none. Generalised divergences after Agarwal et al. 2023 (GKD), p the teacher and q
+the student, m = beta p + (1 - beta) q:
+
+    beta = 0    KL(p || q), forward         beta = 1    KL(q || p), reverse
+    else        beta KL(p || m) + (1 - beta) KL(q || m): at 1/2 the Jensen-Shannon divergence
+
+At temperature T both are softmax(logits / T), and the divergence is multiplied by T^2, so that its gradient keeps its size
+(Hinton et al. 2015). The teacher is a model (`taught`), or what was stored of one (`taught_by_stored`).
+
+Letters: B rows, L positions, D width of the student, E of the teacher, V vocabulary, K stored ids, J = K + 1 or K outcomes.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kernels.tiles import operand_dtype, pull, scan
+
+MODELS = 2         # whose logits a tile holds
+NONE = -1e30       # the logit of an id that is left out: its probability is 0, and 0 times the log of it is 0
+
+
+class Side(NamedTuple):
+  """The last matmul of a model: logits are cap(x w), operands cast to `dtype` (None: as they are)."""
+
+  x_BLD: jax.Array
+  w_DV: jax.Array
+  softcap: float | None = None
+  dtype: jnp.dtype | type | None = None
+
+
+class TaughtSums(NamedTuple):
+  """Sums over all positions of weight times a quantity, f32[] each."""
+
+  loss: jax.Array                     # (1 - hard) * divergence + hard * nll
+  divergence: jax.Array               # T^2 D(teacher, student), nats
+  nll: jax.Array                      # - log p(target) of the student at temperature 1, nats
+  correct: jax.Array                  # 1 where the student's logit of the target is above all others
+  agree: jax.Array                    # 1 where student and teacher find the same token likeliest
+
+
+@dataclass(frozen=True)
+class Lesson:
+  """The static half of a call."""
+
+  beta: float
+  temperature: float
+  hard: float
+  softcap: float | None
+  dtype: jnp.dtype
+  teacher_softcap: float | None = None
+  teacher_dtype: jnp.dtype | None = None
+
+
+def taught(student: Side, teacher: Side, targets_BL: jax.Array, weights_BL: jax.Array, *, beta: float = 0.0,
+           temperature: float = 1.0, hard: float = 0.0) -> TaughtSums:
+  """The sums for a teacher that is there: its hidden states may have another width, its ids are the student's.
+
+  Differentiate `loss` and nothing else: that gradient is computed on the way forward, and any other comes out as NaN. Where
+  the weight is 0, all that a position holds is ignored. Sums and the gradient of w are added up in float32.
+  """
+  x_BLD, w_DV, softcap, dtype = student
+  x_BLE, w_EV, teacher_softcap, teacher_dtype = teacher
+  _check(x_BLD, w_DV, targets_BL, weights_BL, x_BLE)
+  if x_BLE.shape[2] != w_EV.shape[0] or w_EV.shape[1] != w_DV.shape[1]:
+    raise ValueError(f'a teacher of x{x_BLE.shape}, w{w_EV.shape} does not teach a head of w{w_DV.shape}')
+  lesson = Lesson(beta, temperature, hard, softcap, operand_dtype(x_BLD, w_DV, dtype), teacher_softcap,
+                  operand_dtype(x_BLE, w_EV, teacher_dtype))
+  return _sums(x_BLD, w_DV, (x_BLE,), w_EV, targets_BL, weights_BL.astype(jnp.float32), lesson)
+
+
+def taught_by_stored(student: Side, ids_BLK: jax.Array, logps_BLJ: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, *,
+                     beta: float = 0.0, temperature: float = 1.0, hard: float = 0.0) -> TaughtSums:
+  """The sums for what a teacher found of its likeliest ids, log-probs at this very temperature, the likeliest first.
+
+  With J = K + 1 the last number is the log of the mass of all other ids, and they are one outcome more: what the student
+  puts on them is compared with that mass, however it is spread. With J = K both are renormalised over the K ids, and the
+  student is not told how much lies outside. The rest is as in `taught`.
+  """
+  x_BLD, w_DV, softcap, dtype = student
+  _check(x_BLD, w_DV, targets_BL, weights_BL, ids_BLK)
+  if logps_BLJ.shape[2] - ids_BLK.shape[2] not in (0, 1) or ids_BLK.shape[2] > w_DV.shape[1]:
+    raise ValueError(f'ids{ids_BLK.shape} with logps{logps_BLJ.shape} of a head w{w_DV.shape}')
+  lesson = Lesson(beta, temperature, hard, softcap, operand_dtype(x_BLD, w_DV, dtype))
+  return _sums(x_BLD, w_DV, (ids_BLK, logps_BLJ), None, targets_BL, weights_BL.astype(jnp.float32), lesson)
+
+
+def between(logp: jax.Array, logq: jax.Array, beta: float) -> jax.Array:
+  """The divergence of a student's log-probs from a teacher's over the last axis, nats; the mixture is made in log space."""
+  if beta == 0.0:
+    return (jnp.exp(logp) * (logp - logq)).sum(-1)
+  if beta == 1.0:
+    return (jnp.exp(logq) * (logq - logp)).sum(-1)
+  logm = jnp.logaddexp(jnp.log(beta) + logp, jnp.log1p(-beta) + logq)
+  return beta * (jnp.exp(logp) * (logp - logm)).sum(-1) + (1 - beta) * (jnp.exp(logq) * (logq - logm)).sum(-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _sums(x_BLD, w_DV, known, teacher_w, targets_BL, weights_BL, lesson):
+  def tile(carry, part):
+    x, known, targets, weights = part
+    _, each = _judged(_raw(x, w_DV, lesson.dtype), known, teacher_w, targets, weights, lesson)
+    return carry, each
+
+  part = _weighed(weights_BL, (x_BLD, known, targets_BL, weights_BL))
+  return _added(scan(tile, None, part, w_DV.shape[1], MODELS)[1], weights_BL)
+
+
+def _forward(x_BLD, w_DV, known, teacher_w, targets_BL, weights_BL, lesson):
+  w = w_DV.astype(lesson.dtype)
+
+  def tile(dw_DV, part):
+    x, known, targets, weights = part
+    judged = jax.grad(_judged, has_aux=True)
+    draw, each = judged(_raw(x, w, lesson.dtype), known, teacher_w, targets, weights, lesson)
+    dx, dw = pull(x, w, draw, lesson.dtype)
+    return dw_DV + dw, (each, dx.astype(x_BLD.dtype))
+
+  start, part = jnp.zeros(w.shape, jnp.float32), _weighed(weights_BL, (x_BLD, known, targets_BL, weights_BL))
+  dw_DV, (each, dx_BLD) = scan(tile, start, part, w.shape[1], MODELS)
+  return _added(each, weights_BL), (dx_BLD, dw_DV.astype(w_DV.dtype), each)
+
+
+def _backward(lesson, saved, g):
+  dx_BLD, dw_DV, each = saved
+  factor = jnp.where(sum(jnp.abs(other) for other in g[1:]) == 0, g.loss, jnp.nan)
+  dweights_BL = sum(a * b for a, b in zip(g, each))
+  return (factor * dx_BLD).astype(dx_BLD.dtype), (factor * dw_DV).astype(dw_DV.dtype), None, None, None, dweights_BL
+
+
+_sums.defvjp(_forward, _backward)
+
+
+def _judged(raw, known, teacher_w, targets, weights, lesson):
+  """The weighted loss of a tile's student products, and what `TaughtSums` adds up, of each token."""
+  logits = _capped(raw, lesson.softcap)
+  logp, logq, likeliest = _outcomes(logits / lesson.temperature, known, teacher_w, lesson)
+  divergence = lesson.temperature ** 2 * between(logp, logq, lesson.beta)
+  picked = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+  nll = jax.nn.logsumexp(logits, -1) - picked
+  loss = divergence if lesson.hard == 0.0 else (1 - lesson.hard) * divergence + lesson.hard * nll
+  other = jnp.max(jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], NONE, logits), -1)
+  each = TaughtSums(loss, divergence, nll, picked > other, logits.argmax(-1) == likeliest)
+  return (weights * loss).sum(), TaughtSums(*(value.astype(jnp.float32) for value in each))
+
+
+def _outcomes(logits, known, teacher_w, lesson):
+  """Log-probs of teacher and student over the outcomes that are compared, and the teacher's likeliest id."""
+  if teacher_w is not None:
+    theirs = _capped(_raw(*known, teacher_w, lesson.teacher_dtype), lesson.teacher_softcap) / lesson.temperature
+    return jax.nn.log_softmax(theirs, -1), jax.nn.log_softmax(logits, -1), theirs.argmax(-1)
+  ids, logps = known
+  ours = jnp.take_along_axis(logits, ids, -1)
+  if logps.shape[-1] > ids.shape[-1]:
+    rest = jax.nn.logsumexp(jnp.put_along_axis(logits, ids, NONE, -1, inplace=False), -1, keepdims=True)
+    ours = jnp.concatenate([ours, rest], -1)
+  return jax.nn.log_softmax(logps.astype(jnp.float32), -1), jax.nn.log_softmax(ours, -1), ids[..., 0]
+
+
+def _raw(x, w, dtype):
+  return jnp.tensordot(x.astype(dtype), w.astype(dtype), 1, preferred_element_type=jnp.float32)
+
+
+def _capped(raw, softcap):
+  return raw if softcap is None else softcap * jnp.tanh(raw / softcap)
+
+
+def _added(each, weights_BL):
+  return TaughtSums(*(jnp.sum(weights_BL * value) for value in each))
+
+
+def _weighed(weights_BL, arrays):
+  """The positions that count; the others, whatever they held, as zeros."""
+  return jax.tree.map(lambda a: jnp.where(jnp.expand_dims(weights_BL != 0, tuple(range(2, a.ndim))), a, 0), arrays)
+
+
+def _check(x: Any, w: Any, targets: Any, weights: Any, known: Any) -> None:
+  fits = x.ndim == known.ndim == 3 and w.ndim == 2 and x.shape[2] == w.shape[0]
+  if not fits or any(a.shape[:2] != x.shape[:2] for a in (targets, weights, known)):
+    shapes = ', '.join(str(a.shape) for a in (x, w, targets, weights, known))
+    raise ValueError(f'a lesson takes x[B,L,D], w[D,V], targets[B,L], weights[B,L] and what is known[B,L,..], not {shapes}')
