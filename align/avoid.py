@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from align.losses import CERTAIN
-from model.config import demand
 from model.decoder import Model
+from model.errors import demand
 from train.objectives import judged, shift
 from train.types import Batch, Form, Loss, LossFn, Mean, Objective, Params
 

@@ -23,8 +23,7 @@ from align.constraint import PID, Multiplier
 from align.marks import Marked, mark
 from align.reference import lots
 from align.sided_rows import Means, heldout
-from model.config import demand
-from model.errors import CheckpointError, ConfigError, DataError
+from model.errors import CheckpointError, ConfigError, DataError, demand
 from model.generate import generate
 from model.sampling import Sampling
 from model.sharding import pin

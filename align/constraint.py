@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from align.rewards import Part, Reward
-from model.config import demand
+from model.errors import demand
 
 Memory = tuple[float, ...]             # what a multiplier remembers: JSON values
 

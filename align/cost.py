@@ -19,9 +19,8 @@ from align import losses
 from align.modelled import SCALE, Scale
 from align.pairwise import agreement, mean, pairs, penalties, rows, weights
 from align.reward import RewardModel, score
-from model.config import demand
 from model.decoder import Model
-from model.errors import ConfigError
+from model.errors import ConfigError, demand
 from train.artifact import Store, write_json
 from train.types import Batch, Loss, LossFn, Mean
 

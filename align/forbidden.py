@@ -13,8 +13,7 @@ from functools import lru_cache
 
 from align.questions import Question
 from align.rewards import TextReward
-from model.config import demand
-from model.errors import ConfigError
+from model.errors import ConfigError, demand
 from train.data.pii import FINDERS, KINDS, Kind
 
 Found = tuple[int, int]                # characters begin .. end - 1 of a text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from model.config import demand
+from model.errors import demand
 
 
 def k1(logp: jax.Array, ref: jax.Array) -> jax.Array:

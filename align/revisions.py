@@ -22,7 +22,7 @@ from align.journal import Record
 from align.judge import Judge, Said
 from align.principles import Principle, check_principles
 from align.questions import Question, Questions
-from model.config import demand
+from model.errors import demand
 from train.artifact import Store, how
 from train.data.shuffle import key, permutation
 

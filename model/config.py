@@ -11,23 +11,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from model.errors import ConfigError
+from model.errors import demand, positive
 
 Activation = Literal['silu', 'gelu', 'gelu_tanh', 'relu', 'relu2']
 Dtype = Literal['float32', 'bfloat16']
-
-
-def demand(holds: bool, field: str, value, why: str, do: str) -> None:
-  """Raises: ConfigError naming the field and its value, unless the condition holds."""
-  if not holds:
-    raise ConfigError('config.bad-value', f'{field} = {value!r}', why, do)
-
-
-def positive(thing, *fields: str) -> None:
-  """Raises: ConfigError if one of these fields is not above zero."""
-  for field in fields:
-    value = getattr(thing, field)
-    demand(value is None or value > 0, f'{type(thing).__name__}.{field}', value, 'it must be above zero', 'raise it')
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from model import cache as caches
 from model.attention import Sight
 from model.block import Aux, Block
 from model.cache import Cache
-from model.config import Compute, Decoder, Learned, Rotary, Transformed, Typed, demand
-from model.errors import ConfigError
+from model.config import Compute, Decoder, Learned, Rotary, Transformed, Typed
+from model.errors import ConfigError, demand
 from model.linear import dense, is_weight, ready
 from model.mlp import ACTIVATIONS
 from model.norm import Norm

@@ -49,3 +49,16 @@ class PeerError(UserError):
 
 
 PREEMPTED = 75  # exit code of a run that saved its state because it was told to leave
+
+
+def demand(holds: bool, field: str, value, why: str, do: str) -> None:
+  """Raises: ConfigError naming the field and its value, unless the condition holds."""
+  if not holds:
+    raise ConfigError('config.bad-value', f'{field} = {value!r}', why, do)
+
+
+def positive(thing, *fields: str) -> None:
+  """Raises: ConfigError if one of these fields is not above zero."""
+  for field in fields:
+    value = getattr(thing, field)
+    demand(value is None or value > 0, f'{type(thing).__name__}.{field}', value, 'it must be above zero', 'raise it')

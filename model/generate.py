@@ -18,9 +18,9 @@ import numpy as np
 from flax import struct
 
 from model.cache import Cache, grow
-from model.config import Learned, demand
+from model.config import Learned
 from model.decoder import Model, Params, check_length, laid_out
-from model.errors import DataError
+from model.errors import DataError, demand
 from model.sampling import Sampling, choose
 from model.sharding import pin
 

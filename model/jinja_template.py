@@ -25,8 +25,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import date
 from typing import ClassVar, NamedTuple
 
-from model.config import demand
-from model.errors import DataError
+from model.errors import DataError, demand
 from model.jinja_process import Job, process_of
 from model.template import ROLES, Around, Control, Message, Role, Span, Template
 from model.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from model.config import demand
+from model.errors import demand
 
 
 @dataclass(frozen=True)
