@@ -5,14 +5,21 @@ import json
 import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from model.config import Attention, Decoder, Gated
 from model.count import flops_per_token, parameters
+from model.errors import ConfigError
 from train.artifact import Artifact, Store, digest, write_json
 from train.eval.collect import ABSENT, POINTS, collect, columns, read_lines
+from train.eval.evaluation import Evaluation
+from train.eval.measure import merged
 from train.eval.render import SECTIONS, bars, documents, figures, render, summary, tiles, write
+from train.eval.report import Report, tasks
+from train.eval.task import Taken, Task
 from train.lives import begin
 
 HOSTILE = '<script>alert(1)</script>\x1b[2J\u202e"onload="x" & <img src=http://evil/>'
@@ -187,6 +194,33 @@ def test_the_page_is_a_function_of_the_file(full, tmp_path):
   path = write(full, tmp_path)
   assert path == tmp_path / 'report.html' and not list(tmp_path.glob('*.tmp'))
   assert path.read_text() == render(json.loads((tmp_path / 'report.json').read_text()))
+
+
+def test_an_evaluation_has_a_section_of_its_own(full, run, store, monkeypatch):
+  taken = Taken(['a', 'b'], {'truth': np.array([0, 1]), 'said': np.array([0, 0])}, (HOSTILE, 'b'),
+                ({'question': HOSTILE, 'answer': HOSTILE, 'wanted': HOSTILE},))
+
+  @dataclass(frozen=True, kw_only=True)
+  class Told(Task):
+    figures: ClassVar = ('weighted_f1', 'accuracy')
+
+    def take(self, trained, store):
+      return taken
+
+  monkeypatch.setattr('train.eval.evaluation.load', lambda run, store: None)
+  evaluation = Evaluation(name='tasks', run=run, tasks=(Told(name='two-classes'),))
+  store.make(evaluation)
+  part = tasks(evaluation, store)
+  assert part['headline'] == {'two_classes_weighted_f1': pytest.approx(1 / 3), 'two_classes_accuracy': 0.5}
+  assert part['evaluated'] == store.folder(evaluation).name and 'ids' not in part['evaluation'][0]
+  text = render(json.loads(json.dumps(merged(full, part))))
+  page = Page(text)
+  assert {attributes['id'] for tag, attributes in page.tags if tag == 'h2'} == {'tasks', *SECTIONS}
+  assert 'weighted F1' in page.text and '0.500' in page.text and 'side by side' in page.text
+  assert '\x1b' not in text and 'script' not in {tag for tag, _ in page.tags}
+  with pytest.raises(ConfigError, match='another run'):
+    Report(name='r', run=Trained(name='other', vocabulary=Kept(name='words', size=3)), evaluation=evaluation)
+  assert digest(Report(name='r', run=run)) != digest(Report(name='r', run=run, evaluation=evaluation))
 
 
 def test_the_headline_is_flat(full):

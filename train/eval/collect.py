@@ -46,7 +46,7 @@ def collect(run: 'Run', store: Store) -> dict[str, Any]:
     'state': 'finished' if store.made(run) else 'unfinished',
     'headline': headline(run, lines), 'notes': notes(run, lines), 'missing': {},
     'training': columns(lines, TRAINING), 'heldout_curve': columns(lines, HELDOUT),
-    'heldout': [], 'documents': [], 'baselines': [], 'latency': [], 'failures': [],
+    'heldout': [], 'documents': [], 'baselines': [], 'latency': [], 'failures': [], 'evaluated': None, 'evaluation': [],
     'samples': samples(read_lines(folder / 'samples.jsonl')),
     'vocabulary': kept(run, store, 'tokenizer.model', 'report.json'),
     'corpus': kept(run, store, 'table.json', 'table.json'),

@@ -1,13 +1,12 @@
 """A report's numbers as one page of HTML: a pure function of `report.json`, so any report can be drawn again."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from train.eval import show
+from train.eval.evaluation_page import View, views
+from train.eval.pages import template
 from train.eval.plots import EMBER, SEA, Curve, Level, plot
 from train.eval.show import NONE, Figure, Grid, duration, fixed, milliseconds, number, percent, scaled
 from train.files import write_json
@@ -15,24 +14,29 @@ from train.files import write_json
 SECTIONS = {'training': 'Training', 'samples': 'Samples', 'latency': 'Response time', 'failures': 'Errors',
             'heldout': 'Unseen text', 'vocabulary': 'Tokenizer', 'corpus': 'Corpus', 'lineage': 'Lineage',
             'environment': 'Environment'}
+TASKS = {'tasks': 'Tasks'}      # of a report with an evaluation, before the tokenizer
 
 
 def render(report: dict[str, Any]) -> str:
   """The page. What the report lacks is said to be missing, with the reason that stands in `report['missing']`."""
-  return _template().render(
-      r=report, sections=SECTIONS, summary=summary(report['headline']), bars=bars(report), tiles=tiles(report),
-      figures=figures(report), latency=latency(report), failures=failures(report), heldout=heldout(report),
+  tasks = evaluated(report)
+  return template('report.html.j2').render(
+      r=report, sections=sections(bool(tasks)), tasks=tasks, summary=summary(report['headline']), bars=bars(report),
+      tiles=tiles(report), figures=figures(report), latency=latency(report), failures=failures(report), heldout=heldout(report),
       documents=documents(report),
       vocabularies=[vocabulary(kept['table'], kept['name']) for kept in report['vocabulary']],
       corpora=[corpus(kept['table'], kept['name']) for kept in report['corpus']])
 
 
-@functools.cache
-def _template() -> jinja2.Template:
-  environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters |= {name: getattr(show, name) for name in ('show', 'fixed', 'visible', 'grids', 'settings')}
-  return environment.get_template('report.html.j2')
+def sections(tasks: bool) -> dict[str, str]:
+  """The page's sections by their ids, in order."""
+  place = list(SECTIONS).index('vocabulary')
+  return dict([*list(SECTIONS.items())[:place], *(TASKS.items() if tasks else ()), *list(SECTIONS.items())[place:]])
+
+
+def evaluated(report: dict[str, Any]) -> list[View]:
+  """The tasks of a report; none in one that has no evaluation."""
+  return views(report.get('evaluation', []))
 
 
 def summary(head: dict[str, Any]) -> str:

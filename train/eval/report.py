@@ -14,6 +14,8 @@ The parts of report.json. What could not be measured is empty, and `missing` say
                     (rank 1) to the most; of more than 40, the 20 best and the 20 worst
     baselines       [{name, bits_per_byte}]           latency   [{concurrency, prompt_tokens, first_token_p50, ...}]
     failures        [{name, count, of, rate, at_most, rule}]      samples   [{prompt, text, origin}]
+    evaluated, evaluation   the folder of the evaluation, null without one, and its tasks as `train.eval.evaluation` has them,
+                    without what each item gave; their figures are in the headline too: {'answers_exact_match': 0.31}
     vocabulary, corpus  [{name, table}]: as those artifacts keep them in their own folders
     lineage         [{name, kind, digest, settings}]  environment   code, packages and devices
 """
@@ -26,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ConfigError
-from train.artifact import Artifact, Store, digest, how, parents
+from train.artifact import Artifact, Store, digest, how, parents, read_json
+from train.canonical import added
 from train.data.document import Document, Split
 from train.data.tokens import Tokens
 from train.environment import devices
@@ -34,6 +37,7 @@ from train.eval import measure
 from train.eval.baselines import LONGEST
 from train.eval.ceiling import on_datasheet
 from train.eval.collect import collect, explain
+from train.eval.evaluation import FILE, Evaluation, headline
 from train.eval.latency import Timing
 from train.eval.measure import Answering, merged, within
 from train.eval.render import write
@@ -55,6 +59,7 @@ class Report(Artifact):
   answering: Answering = Answering()
   timing: Timing = Timing()
   batch: int = how(16)                    # rows and answers at a time
+  evaluation: Evaluation | None = added(None)     # of the same run
 
   def __post_init__(self):
     if not 0 <= self.overlap < 1:
@@ -63,6 +68,9 @@ class Report(Artifact):
     if not self.orders or not 1 <= min(self.orders) <= max(self.orders) <= LONGEST:
       raise ConfigError('config.out-of-range', f'orders = {self.orders}', f'n-grams have 1 to {LONGEST} bytes',
                         'use for example (5, 7)')
+    if self.evaluation is not None and digest(self.evaluation.run) != digest(self.run):
+      raise ConfigError('report.other-run', f'evaluation = {self.evaluation.name}', f'it is of {self.evaluation.run.name}, and '
+                        f'the report of another run, {self.run.name}', 'evaluate the run that is reported on')
 
   def make(self, folder: Path, store: Store) -> None:
     write(self.measured(store), folder)
@@ -71,6 +79,8 @@ class Report(Artifact):
     """The report: what the folders tell, and all that can be measured on such a model."""
     report = collect(self.run, store) | {'command': shlex.join(['python', *sys.orig_argv[1:]])}
     report = merged(report, machine(report))
+    if self.evaluation is not None:
+      report = merged(report, tasks(self.evaluation, store))
     held = list(within(documents(self.run, store, 'heldout'), self.heldout_bytes))
     if not held:
       return explain(report, **dict.fromkeys(('heldout', 'baselines', 'latency', 'failures'), 'no text is held out'))
@@ -90,6 +100,16 @@ class Report(Artifact):
     yield measure.heldout(model, params, tokenizer, held, length, stride, self.batch)
     yield measure.answers(model, params, tokenizer, held, self.answering, self.batch)
     yield measure.waits(model, params, tokenizer, held, self.timing, self.answering.sampling)
+
+
+def tasks(evaluation: Evaluation, store: Store) -> measure.Part:
+  """What was found on tasks, without the items."""
+  folder = store.find(evaluation)
+  found = read_json(folder / FILE)
+  note = ('Lines: the middle 95% of 2,000 resamples of the items; tracks go from 0 to 1. What each item gave is in '
+          f'{folder.name}, and experiments.compare sets two such folders side by side.')
+  brief = [{part: value for part, value in task.items() if part not in ('ids', 'columns')} for task in found['tasks']]
+  return {'evaluated': folder.name, 'evaluation': brief, 'headline': headline(found), 'notes': {'tasks': note}}
 
 
 def documents(run: Run, store: Store, split: Split) -> Iterator[Document]:

@@ -1,0 +1,29 @@
+"""SmolLM2-135M-Instruct sums up 253 abstracts in a sentence each: ROUGE against the titles that their authors gave them.
+
+  python -m experiments.launch --config=experiments/tasks/summaries.py
+
+The abstracts, all on perovskite solar cells, come in the wheel `evals` (OpenAI Evals, MIT, 46 MB, pinned by sha256). A title is
+the shortest of summaries; nothing longer that people wrote is on the package index. With the internet, news articles and their
+highlights come through TFDS: sources=(TfdsPaired('cnn_dailymail', split='test'),), and lead=3.
+"""
+
+from experiments.smollm2.chat import get_config as smollm2
+from train.data.corpus import Corpus
+from train.data.dedupe import ExactDuplicates
+from train.eval.evaluation import Evaluation
+from train.eval.replying import Replying
+from train.eval.sets import titles
+from train.eval.summaries import Summarisation
+
+TITLES = Corpus(name='titles', sources=(titles(),), stages=(ExactDuplicates(),), heldout_modulo=2)
+
+
+def summaries(items: int) -> Summarisation:
+  """The task: nobody trains on these, so both sides are given."""
+  return Summarisation(name='titles', texts=TITLES, splits=('train', 'heldout'), items=items, lead=1,
+                       asks='Write a title for the article that has this abstract. Answer with the title alone.',
+                       replying=Replying(tokens=48, prompt_tokens=1024, rows=8))
+
+
+def get_config() -> Evaluation:
+  return Evaluation(name='smollm2-titles', run=smollm2(), tasks=(summaries(253),))

@@ -1,0 +1,123 @@
+"""Figures of a task as functions of its items and of how often each counts, so that a hundred resamples are one product.
+
+What is read off a confusion matrix is defined in `train.eval.classes`; here the same is had of a stack of them at once.
+
+Letters: N items, R resamples, C classes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.eval.classes import ratio
+
+Columns = Mapping[str, np.ndarray]       # [N] each
+
+
+class Figure(ABC):
+  """A number that sums up the items of a task, from the columns that it `needs`."""
+
+  @property
+  @abstractmethod
+  def needs(self) -> tuple[str, ...]:
+    """The names of the columns."""
+
+  def __call__(self, columns: Columns) -> float:
+    """The figure of all items, each counted once."""
+    items = len(next(iter(columns.values())))
+    return float(self.of(columns, np.ones((1, items)))[0])
+
+  @abstractmethod
+  def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
+    """f64[R]: the figure where item n counts so many times; NaN where nothing counts."""
+
+
+@dataclass(frozen=True)
+class Ratio(Figure):
+  """The sum of one column over the sum of another, times a unit: never a mean of means."""
+
+  over: str
+  under: str
+  unit: float = 1.0
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return self.over, self.under
+
+  def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
+    return self.unit * _share(counts_RN @ columns[self.over], counts_RN @ columns[self.under])
+
+
+@dataclass(frozen=True)
+class Perplexity(Figure):
+  """exp of nats a token: from the columns 'nll' and 'tokens'."""
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return 'nll', 'tokens'
+
+  def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(Ratio('nll', 'tokens').of(columns, counts_RN), 700))
+
+
+@dataclass(frozen=True)
+class Mean(Figure):
+  """The mean of a column over the items that have a number there."""
+
+  column: str
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return (self.column,)
+
+  def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
+    values_N = np.asarray(columns[self.column], np.float64)
+    there_N = np.isfinite(values_N)
+    return _share(counts_RN @ np.where(there_N, values_N, 0.0), counts_RN @ there_N.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Classified(Figure):
+  """What a function of confusion matrices f64[R, C, C], truth by row, says to the columns 'truth' and 'said'."""
+
+  says: Callable[[np.ndarray], np.ndarray]
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return 'truth', 'said'
+
+  def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
+    known, codes = np.unique(np.concatenate([columns['truth'], columns['said']]), return_inverse=True)
+    classes, (truth_N, said_N) = len(known), np.split(codes, 2)
+    order_N = np.argsort(truth_N * classes + said_N, kind='stable')
+    pairs, begins = np.unique((truth_N * classes + said_N)[order_N], return_index=True)
+    confusion_RP = np.zeros((len(counts_RN), classes * classes))
+    confusion_RP[:, pairs] = np.add.reduceat(counts_RN[:, order_N], begins, axis=1)
+    return self.says(confusion_RP.reshape(-1, classes, classes))
+
+
+def accuracy(confusion_RCC: np.ndarray) -> np.ndarray:
+  """Share of the items that are on the diagonal, f64[R]."""
+  return _share(np.trace(confusion_RCC, axis1=1, axis2=2), confusion_RCC.sum((1, 2)))
+
+
+def weighted_f1(confusion_RCC: np.ndarray) -> np.ndarray:
+  """F1 of each class, weighted by how many items are truly of it, f64[R]."""
+  return _share((_f1(confusion_RCC) * confusion_RCC.sum(2)).sum(1), confusion_RCC.sum((1, 2)))
+
+
+def macro_f1(confusion_RCC: np.ndarray) -> np.ndarray:
+  """The mean F1 of the classes that occur, as truth or as answer, f64[R]."""
+  occurs_RC = confusion_RCC.sum(1) + confusion_RCC.sum(2) > 0
+  return _share((_f1(confusion_RCC) * occurs_RC).sum(1), occurs_RC.sum(1).astype(np.float64))
+
+
+def _f1(confusion_RCC: np.ndarray) -> np.ndarray:
+  """f64[R, C]; 0 for a class without an item."""
+  return ratio(2 * np.diagonal(confusion_RCC, axis1=1, axis2=2), confusion_RCC.sum(1) + confusion_RCC.sum(2))
+
+
+def _share(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+  return np.divide(over, under, out=np.full(np.shape(over), np.nan), where=np.asarray(under) > 0)

@@ -1,0 +1,83 @@
+"""What a model answers to many questions: greedily, a lot at a time, in the template that it was taught to answer in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+
+from model.chat import Message, Plain, Template, ends, prompt, reply
+from model.decoder import own
+from model.errors import ConfigError, DataError
+from model.generate import generate
+from model.sampling import Sampling
+from train.eval.items import check_counts
+from train.published import Published
+from train.run import Parent
+from train.trained import Trained
+
+Talk = tuple[Message, ...]
+
+
+class Replied(NamedTuple):
+  """An answer, and whether it ended before the limit."""
+
+  text: str
+  ended: bool
+
+
+@dataclass(frozen=True)
+class Replying:
+  """At most so many tokens for an answer; a question of more than `prompt_tokens` gets none."""
+
+  tokens: int = 32
+  prompt_tokens: int = 512
+  rows: int = 16                        # at a time
+
+  def __post_init__(self):
+    check_counts(tokens=self.tokens, prompt_tokens=self.prompt_tokens, rows=self.rows)
+
+  def __call__(self, trained: Trained, template: Template, talks: Sequence[Talk]) -> list[Replied | None]:
+    """An answer to each, None where the question is too long. Raises: DataError where all are, or as `prompt` does."""
+    prompts = [prompt(template, trained.tokenizer, talk) for talk in talks]
+    able = [place for place, ids in enumerate(prompts) if len(ids) <= self.prompt_tokens]
+    if not able:
+      raise DataError('task.too-long', f'{len(talks)} questions', f'none has a prompt of {self.prompt_tokens} tokens or fewer',
+                      'raise prompt_tokens')
+    found: list[Replied | None] = [None] * len(talks)
+    able.sort(key=lambda place: -len(prompts[place]))        # those of about one length are read together
+    for begin in range(0, len(able), self.rows):
+      lot = able[begin:begin + self.rows]
+      for place, said in zip(lot, self._lot(trained, template, [prompts[i] for i in lot])):
+        found[place] = said
+    return found
+
+  def _lot(self, trained: Trained, template: Template, prompts: list[list[int]]) -> list[Replied]:
+    """Filled up with copies of the last, so that one program serves every lot of prompts of about one length."""
+    ending, rows = ends(template, trained.tokenizer), [*prompts, *[prompts[-1]] * (self.rows - len(prompts))]
+    made = generate(trained.model, own(trained.params), rows, max_new=self.tokens, sampling=Sampling(0.0),
+                    key=jax.random.key(0), eos=ending.eos, stop=ending.stop, limit=trained.tokenizer.size)
+    return [Replied(reply(template, trained.tokenizer, ids.tolist()).content, reason != 'length')
+            for _, ids, reason in zip(prompts, made.tokens, made.reasons)]
+
+
+def template_for(given: Template | None, run: Parent, task: str) -> Template:
+  """The template that is given, else that of the published model that the run comes from, `Plain` if that has none.
+
+  Raises: ConfigError where nothing says in which template to ask.
+  """
+  root = run
+  while not isinstance(root, Published) and root.restore is not None:
+    root = root.restore
+  if given is None and not isinstance(root, Published):
+    raise ConfigError('task.no-template', f'task {task!r} on {run.name}', 'nothing says in which template the run is asked',
+                      'give the task one: template=Plain(), or the one that the run was taught in')
+  return given or (root.template if isinstance(root, Published) else None) or Plain()
+
+
+def check_answers(run: Parent, template: Template | None, task: str) -> None:
+  """Returns when such a model can be asked. Raises: ConfigError."""
+  if not run.model.causal:
+    raise ConfigError('task.not-causal', f'task {task!r} on {run.name}', 'this model reads from both sides and writes nothing',
+                      'give a run with a causal model')
+  template_for(template, run, task)
