@@ -19,6 +19,7 @@ from experiments import command
 from experiments.load import load_model
 from model.adapt import LoRA
 from model.errors import ConfigError
+from model.new_tokens import newest
 from model.weights.exporting import KINDS, Exported, check_new, export, export_gguf
 from model.weights.peft import write_peft
 from train.artifact import Store
@@ -81,7 +82,13 @@ def dtype(form: str, asked: str | None) -> str:
 
 
 def adapters(target: Path, trained: Trained) -> int:
-  """How many tensors the run's adapters are, written in the scaling that it was trained with."""
+  """How many tensors the run's adapters are, written in the scaling that it was trained with.
+
+  Raises: ConfigError where rows of new tokens learnt beside them.
+  """
+  if newest(trained.run.lineage_of_edits):
+    raise ConfigError('peft.new-tokens', trained.run.name, 'it learnt rows for new tokens beside its adapters, and PEFT lays '
+                      'adapters over a model that has none', 'give the merged model: --format=hf')
   edits = trained.run.edits if isinstance(trained.run, Run) else ()
   last = next((edit for edit in reversed(edits) if isinstance(edit, LoRA)), LoRA())
   return write_peft(target, trained.model.config, trained.params, BASE.value, last.scaling)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,16 @@ from train.optimizer import Optimizer, Parts
 from train.step import accumulate, born, gradient, make_step
 from train.types import Frozen, Key, Objective, State, StepFn
 
+if TYPE_CHECKING:
+  from train.run import Parent
+
+
+class Other(NamedTuple):
+  """A model that an objective reads beside the one that learns."""
+
+  config: Decoder
+  params: Any                          # shapes, dtypes and shardings
+
 
 class Built(NamedTuple):
   """A run's pure functions and where its state lies."""
@@ -37,6 +47,12 @@ class Built(NamedTuple):
   step: StepFn
   abstract: State                      # shapes, dtypes and shardings of every leaf
   frozen: Frozen                       # the same of what is beside the state: nothing, or the base of adapters
+  beside: dict[str, Other]             # the models that the objective reads beside it
+
+  @property
+  def given(self) -> Frozen:
+    """All that the step is given beside the state and the batch: `frozen`, and the models beside."""
+    return self.frozen | {name: other.params for name, other in self.beside.items()}
 
 
 def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int, *, batch: int, length: int,
@@ -55,17 +71,28 @@ def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int
   with jax.set_mesh(grid):
     net = decoder.build(model, compute)
     tree = native(model, net, origin, edits)
-    boxed, fixed = split(jax.eval_shape(lambda key: edited(edits, tree(key), key), key))
+    boxed, fixed = jax.eval_shape(lambda key: split(edited(edits, tree(key), key), edits), key)
     tx = optimizer(steps, Parts(kinds(boxed), muon_dimensions(boxed), lr_multipliers(model, boxed)))
 
     def init(key: Key) -> State:
-      return born(lambda k: split(edited(edits, unbox(tree(k)), k))[0], key, tx)
+      return born(lambda k: split(edited(edits, unbox(tree(k)), k), edits)[0], key, tx)
 
     abstract = _place(jax.eval_shape(init, key), shardings(boxed, grid), grid)
-    frozen = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), unbox(fixed),
-                          shardings(fixed, grid))
     step = make_step(accumulate(gradient(noted(whole(objective(net)))), parts), tx)
-  return Built(net, grid, init, step, abstract, frozen)
+    beside = {name: _other(parent, grid) for name, parent in objective.beside().items()}
+  return Built(net, grid, init, step, abstract, _laid(fixed, grid), beside)
+
+
+def _other(parent: 'Parent', mesh: Mesh) -> Other:
+  edits, key = parent.lineage_of_edits, jax.eval_shape(jax.random.key, 0)
+  tree = native(parent.model, decoder.build(parent.model), parent.origin, edits)
+  return Other(parent.model, _laid(jax.eval_shape(lambda key: edited(edits, tree(key), key), key), mesh))
+
+
+def _laid(boxed: Any, mesh: Mesh) -> Any:
+  """The abstract tree without names, each leaf with where it lies."""
+  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), unbox(boxed),
+                      shardings(boxed, mesh))
 
 
 def native(model: Decoder, net: Model, origin: Decoder | None, edits: tuple[Edit, ...]) -> Callable[[Key], Any]:
@@ -133,12 +160,14 @@ def start(built: Built, seed: int, params: Any = None) -> State:
   return state.replace(params=jax.tree.map(lambda old, new: jax.device_put(jnp.array(new), old.sharding), state.params, params))
 
 
-def begun(built: Built, edits: tuple[Edit, ...], params: Any, key: Key) -> tuple[Any, Frozen]:
+def begun(built: Built, edits: tuple[Edit, ...], lineage: tuple[Edit, ...], params: Any, key: Key) -> tuple[Any, Frozen]:
   """What learns, at step 0, and what does not, of parameters that exist and are edited; they are used up.
+
+  `lineage` are all the edits that were ever made to them, these the last.
 
   They lie on the mesh of `built`. One program edits them all, so that what only an edit needs is never kept.
   """
-  edit = jax.jit(lambda params, key: split(edited(edits, params, key)), donate_argnums=0,
+  edit = jax.jit(lambda params, key: split(edited(edits, params, key), lineage), donate_argnums=0,
                  out_shardings=(_places(built.abstract.params), _places(built.frozen)))
   with jax.set_mesh(built.mesh), warnings.catch_warnings():
     warnings.filterwarnings('ignore', 'Some donated buffers were not usable')    # numbers that become fewer bits

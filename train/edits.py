@@ -2,20 +2,45 @@
 
     edits -> split -> State.params: what learns, None elsewhere      frozen['base']: all else, None where something learns
 
-So an optimizer's moments and a checkpoint hold adapters and nothing else, and the step knows nothing of it.
+So an optimizer's moments and a checkpoint hold adapters and nothing else, and the step knows nothing of it. Where a part of a
+leaf learns (new rows of a table, the upper ones of stacked layers), that part is in State.params and the rest in the base.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.tree_util import GetAttrKey, tree_map_with_path
 
+from model.adapt import LoRA
 from model.decoder import OWN, own
 from model.edit import Edit
 from model.errors import ConfigError
-from model.lowrank import adapted, adapters, bases, keyed
+from model.freeze import Freezing, depth
+from model.lowrank import adapted, adapters, keyed
+from model.new_tokens import TABLES, newest
 from model.quantize import Quantized
 from model.sharding import is_box
 from train.types import Batch, Frozen, Key, Loss, LossFn, Params
+
+
+@struct.dataclass
+class Below:
+  """The first entries of a parameter along a dimension, which stay as they are; those that learn come after them."""
+
+  value: Any
+  axis: int = struct.field(pytree_node=False)
+
+
+@dataclass(frozen=True)
+class Cut:
+  """From where on along a dimension a leaf learns: 0 all of it, None nothing."""
+
+  at: int | None
+  axis: int = 0
 
 
 def edited(edits: Sequence[Edit], params: Params, key: Key) -> Params:
@@ -25,26 +50,90 @@ def edited(edits: Sequence[Edit], params: Params, key: Key) -> Params:
   return params
 
 
-def split(params: Params) -> tuple[Params, Frozen]:
-  """What learns and what does not: of a model with adapters those and what edits added beside it, of any other all of it.
+def split(params: Params, edits: Sequence[Edit] = ()) -> tuple[Params, Frozen]:
+  """What learns and what does not, of a tree that these edits were made to.
 
-  Raises: ConfigError `edit.nothing-learns` for weights in few bits without adapters.
+  Of a model with adapters those learn, what edits added beside it, and rows of new tokens; of any other all of it. What is
+  frozen does not. To be called while tracing.
+  Raises: ConfigError `edit.nothing-learns` where nothing is left, or for weights in few bits without adapters.
   """
-  if adapted(params):
-    model, added = own(params), {name: part for name, part in params.items() if name not in OWN}
-    return adapters(model) | added, {'base': bases(model) | jax.tree.map(lambda _: None, added, is_leaf=is_box)}
-  if any(isinstance(w, Quantized) for w in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Quantized))):
-    raise ConfigError('edit.nothing-learns', 'edits have Quantize and no adapter', 'weights in few bits get no gradient',
-                      'put LoRA after Quantize among the edits')
-  return params, {}
+  if not adapted(params) and not any(isinstance(each, Freezing | Quantized) for each in (*edits, *_leaves(params))):
+    return params, {}
+  cuts = _cuts(params, edits)
+  learned, fixed = (jax.tree.map(take, cuts, params) for take in (_above, _below))
+  if not jax.tree.leaves(learned):
+    raise ConfigError('edit.nothing-learns', f'edits = {tuple(edits)}', 'all that the model has is frozen',
+                      'freeze less, or add a head or adapters')
+  return learned, {'base': fixed}
+
+
+def _leaves(params: Params) -> list[Any]:
+  return jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Quantized))
+
+
+def _cuts(params: Params, edits: Sequence[Edit]) -> Any:
+  """A Cut for each leaf, those of a matrix in few bits together."""
+  beside = {name: part for name, part in params.items() if name not in OWN}
+  learns = adapters(own(params)) | beside if adapted(params) else params
+  freezes = [(edit, edits[place + 1:]) for place, edit in enumerate(edits) if isinstance(edit, Freezing)]
+  layers, rows = depth(params.get('layers', {})), newest(edits)
+
+  def cut(path: Any, mark: Any, leaf: Any) -> Cut:
+    names = tuple(getattr(part, 'key', '') for part in path)
+    table = names in TABLES
+    if mark is None and not (rows and table):
+      return Cut(None)
+    axis, shape = TABLES.get(names, 0), _shape(leaf)
+    at = shape[axis] - rows if mark is None else 0
+    for edit, later in freezes:
+      if _holds(path, names[0], later):
+        held = edit.still(names[0], shape[0], layers)
+        at = max(at, held if held < shape[0] else shape[axis] - table * newest(later))
+    if isinstance(leaf, Quantized) and at < shape[axis]:
+      raise ConfigError('edit.nothing-learns', 'edits have Quantize and no adapter', 'weights in few bits get no gradient',
+                        'put LoRA after Quantize among the edits')
+    return Cut(at if at < shape[axis] else None, axis)
+
+  return tree_map_with_path(cut, learns, params, is_leaf=lambda x: x is None or is_box(x) or isinstance(x, Quantized))
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+  return leaf.value.shape if is_box(leaf) else leaf.shape
+
+
+def _holds(path: Any, part: str, later: Sequence[Edit]) -> bool:
+  """Whether a freeze holds what lies there, given the edits that come after it."""
+  adapter = any(isinstance(step, GetAttrKey) for step in path)
+  return part in OWN and not (adapter and any(isinstance(edit, LoRA) for edit in later))
+
+
+def _above(cut: Cut, leaf: Any) -> Any:
+  """What of a leaf learns."""
+  return leaf if cut.at == 0 else None if cut.at is None else _sliced(leaf, cut.at, None, cut.axis)
+
+
+def _below(cut: Cut, leaf: Any) -> Any:
+  """What does not."""
+  return None if cut.at == 0 else leaf if cut.at is None else Below(_sliced(leaf, 0, cut.at, cut.axis), cut.axis)
+
+
+def _sliced(leaf: Any, begin: int, end: int | None, axis: int) -> Any:
+  if is_box(leaf):
+    return leaf.replace(value=_sliced(leaf.value, begin, end, axis))
+  return jax.lax.slice_in_dim(leaf, begin, end, axis=axis)
 
 
 def join(params: Params, frozen: Frozen) -> Params:
   """The whole tree of what `split` took apart."""
   if 'base' not in frozen:
     return params
-  return jax.tree.map(lambda learned, fixed: fixed if learned is None else learned, params, frozen['base'],
-                      is_leaf=lambda x: x is None)
+  return jax.tree.map(_joined, params, frozen['base'], is_leaf=lambda x: x is None)
+
+
+def _joined(learned: Any, fixed: Any) -> Any:
+  if isinstance(fixed, Below):
+    return jnp.concatenate([fixed.value, learned], fixed.axis)
+  return fixed if learned is None else learned
 
 
 def whole(loss_fn: LossFn) -> LossFn:

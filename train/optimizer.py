@@ -1,7 +1,7 @@
 """How a gradient becomes an update: one optax chain, written down as a value.
 
 clip the global norm -> the rule (AdamW, Muon, Lion) -> decoupled weight decay by kind of parameter -> rates per parameter
--> the schedule -> nothing at all where the gradient is not finite -> a moving average of the result.
+-> rates by depth -> the schedule -> nothing at all where the gradient is not finite -> a moving average of the result.
 """
 
 import math
@@ -14,6 +14,8 @@ import optax
 from optax import contrib
 
 from model.errors import ConfigError
+from train.canonical import added
+from train.depth import ByDepth
 from train.schedule import Cosine, Factor, Schedule
 
 NEVER = 2**31 - 1
@@ -106,9 +108,12 @@ def _even(update: jax.Array, dims: contrib.MuonDimensionNumbers) -> jax.Array:
 
 
 def _dimensions(parts: Parts):
-  """The dimension numbers in the form that `optax.partition` shows a member: a MaskedNode for leaves not its own."""
-  return jax.tree.map(lambda kind, dims: optax.MaskedNode() if dims is None else dims, parts.kinds, parts.matrices,
-                      is_leaf=lambda leaf: leaf is None)
+  """The dimension numbers in the form that `optax.partition` shows a member: a MaskedNode for leaves not its own.
+
+  What does not learn is None, in both trees.
+  """
+  return jax.tree.map(lambda kind, dims: None if kind is None else optax.MaskedNode() if dims is None else dims, parts.kinds,
+                      parts.matrices, is_leaf=lambda leaf: leaf is None)
 
 
 def _decay(rate: float, kinds: tuple[str, ...], parts: Parts) -> optax.GradientTransformation:
@@ -127,12 +132,16 @@ def _hidden(leaf) -> bool:
 
 @dataclass(frozen=True)
 class Optimizer:
-  """The whole chain. `ema` is the decay of a moving average of the parameters, kept beside them; 0 keeps none."""
+  """The whole chain. `ema` is the decay of a moving average of the parameters, kept beside them; 0 keeps none.
+
+  `depth` makes rates differ from layer to layer.
+  """
 
   rule: AdamW | Muon | Lion = AdamW()
   schedule: Schedule = Cosine()
   clip: float = 1.0
   ema: float = 0.0
+  depth: ByDepth | None = added(None)
 
   def __post_init__(self):
     if not self.clip > 0 or not 0 <= self.ema < 1:
@@ -143,7 +152,8 @@ class Optimizer:
   def __call__(self, steps: int, parts: Parts) -> optax.GradientTransformation:
     """The chain for a run of `steps` steps. Updates are zero where any gradient is not finite, and that is counted."""
     factor: Factor = self.schedule(steps)
-    chain = optax.chain(optax.clip_by_global_norm(self.clip), self.rule(parts), _rates(parts.rates),
+    depth = () if self.depth is None else (self.depth(),)
+    chain = optax.chain(optax.clip_by_global_norm(self.clip), self.rule(parts), _rates(parts.rates), *depth,
                         optax.scale_by_schedule(factor))
     finite = optax.apply_if_finite(chain, max_consecutive_errors=NEVER)
     return optax.chain(finite, average(self.ema)) if self.ema else finite

@@ -17,10 +17,12 @@ from typing import Any, ClassVar, Optional
 from model.config import Compute, Decoder
 from model.edit import Edit
 from model.errors import ConfigError
+from model.new_tokens import NewTokens
 from model.sharding import MeshShape
-from train.artifact import Artifact, Store, digest, how
+from train.artifact import Artifact, Store, how
 from train.build import Built, build
 from train.canonical import added
+from train.data.extended import added_to
 from train.data.vocabulary import AnyVocabulary
 from train.objectives import NextToken
 from train.optimizer import Optimizer
@@ -72,7 +74,8 @@ def _count(thing: Any, *names: str, least: int) -> None:
 class Run(Artifact):
   """One training. `batch` counts rows of the global batch. With `restore`, it starts from parameters that are there.
 
-  `edits` change what those are, in order, before it learns: with adapters, nothing but the adapters learns.
+  `edits` change what those are, in order, before it learns, and say what of it does: with adapters nothing but these and the
+  rows of new tokens (`model.new_tokens`), and nothing that is held still (`model.freeze`).
   """
 
   model: Decoder
@@ -98,9 +101,8 @@ class Run(Artifact):
       raise ConfigError('config.vocab', f'model.vocab = {self.model.vocab}',
                         f'the vocabulary {self.rows.vocabulary.name} has {self.rows.vocabulary.size} ids',
                         f'set model.vocab to {self.rows.vocabulary.size} or more')
-    if self.restore and digest(self.restore.vocabulary) != digest(self.vocabulary):
-      raise ConfigError('config.other-vocabulary', f'restore = {self.restore.name}, rows of {self.vocabulary.name}',
-                        f'its parameters know the ids of {self.restore.vocabulary.name}', 'use rows in that vocabulary')
+    if self.restore:
+      self._check_vocabulary(self.restore)
     if self.rows.form != self.objective.form:
       raise ConfigError('config.rows', f'objective = {type(self.objective).__name__}, rows = {type(self.rows).__name__}',
                         f'the objective learns from rows of {self.objective.form}, and these are {self.rows.form}',
@@ -111,6 +113,21 @@ class Run(Artifact):
     self.objective.check(self)
     self.rows.check(self)
 
+  def _check_vocabulary(self, parent: 'Parent') -> None:
+    """Raises: ConfigError unless its ids are its parent's and those of as many tokens as its edits make rows for."""
+    more = added_to(parent.vocabulary, self.vocabulary)
+    if more is None:
+      raise ConfigError('config.other-vocabulary', f'restore = {parent.name}, rows of {self.vocabulary.name}',
+                        f'its parameters know the ids of {parent.vocabulary.name}', 'use rows in that vocabulary, or '
+                        'in an ExtendedVocabulary over it, with NewTokens among the edits')
+    meant = (NewTokens(more, parent.model.vocab - parent.vocabulary.size),) if more else ()
+    made = tuple(edit for edit in self.edits if isinstance(edit, NewTokens))
+    if made != meant:
+      raise ConfigError('config.new-tokens', f'edits have {made}, rows of {self.vocabulary.name}',
+                        f'it has {more} tokens that {parent.vocabulary.name} of the parent has not',
+                        f'put {meant[0]} among the edits' if meant else 'leave NewTokens out, or use rows in a vocabulary that '
+                        'extends the parent\'s')
+
   @property
   def vocabulary(self) -> AnyVocabulary:
     """That of what it reads."""
@@ -118,8 +135,9 @@ class Run(Artifact):
 
   @property
   def lineage_of_edits(self) -> tuple[Edit, ...]:
-    """Its parents' edits and its own: all that was done to a plain tree until it was this run's."""
-    return (*(self.restore.lineage_of_edits if self.restore else ()), *self.edits)
+    """Its parents' edits that last and its own: all that was done to a plain tree until it was this run's."""
+    before = self.restore.lineage_of_edits if self.restore else ()
+    return (*(edit for edit in before if edit.lasting), *self.edits)
 
   @property
   def origin(self) -> Decoder:

@@ -12,7 +12,9 @@ import jax
 from model.adapt import DoRA, LoRA
 from model.decoder import Model, own
 from model.errors import CheckpointError
+from model.freeze import Freezing
 from model.lowrank import over
+from model.new_tokens import newest
 from model.quantize import Quantize
 from model.tokenizer import Tokenizer
 from train.artifact import Store, digest
@@ -66,6 +68,8 @@ def load(run: 'Parent', store: Store, devices: list[jax.Device] | None = None, b
 def same_base(one: 'Run', other: 'Run') -> bool:
   """Whether the adapters of two runs lie over the same frozen weights, so that those need to be held once alone."""
   def base(run: 'Run') -> tuple[str, ...]:
+    if newest(run.lineage_of_edits) or any(isinstance(edit, Freezing) for edit in run.edits):
+      return ()
     before = [digest(edit) for edit in run.edits if isinstance(edit, Quantize)]
     return (digest(run.restore), *before) if any(isinstance(edit, LoRA) for edit in run.edits) else ()
 
@@ -82,7 +86,12 @@ def foundation(run: 'Run', built: Built, store: Store, devices: list[jax.Device]
     return None, {}
   params = load(replace(run.restore, mesh=run.mesh), store, devices).params
   key = jax.random.fold_in(jax.random.key(run.seed), EDITED)
-  return begun(built, run.edits, params, key) if run.lineage_of_edits else (params, {})
+  return begun(built, run.edits, run.lineage_of_edits, params, key) if run.lineage_of_edits else (params, {})
+
+
+def beside(run: 'Run', store: Store, devices: list[jax.Device]) -> Frozen:
+  """The models that the run's objective reads beside its own, by name, laid on the run's mesh."""
+  return {name: load(replace(parent, mesh=run.mesh), store, devices).params for name, parent in run.objective.beside().items()}
 
 
 def opened(run: 'Run', devices: list[jax.Device]) -> Built:

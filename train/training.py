@@ -25,7 +25,7 @@ from train.lock import Lock
 from train.loop import run as loop
 from train.preemption import Preemption
 from train.record import Consumer, Guard, MetricsLog, Pace, Progress, Record, Recorder
-from train.trained import foundation, params_of
+from train.trained import beside, foundation, params_of
 from train.types import Frozen, Hook, Params, Position, Setting, Source, State
 from train.watchdog import Watchdog
 
@@ -65,13 +65,14 @@ class Training:
 
   def restored(self) -> tuple[State, Frozen, Position | None]:
     """The state to go on from, the newest verified save, with the source's position; else the parent's parameters, or new."""
+    others = beside(self.run, self.store, jax.devices())
     saved = self.saves.restore(self.built.abstract)
     if saved is not None:
       state, host = saved
       frozen = foundation(self.run, self.built, self.store, jax.devices())[1] if self.built.frozen else {}
-      return state, frozen, host['source']
+      return state, frozen | others, host['source']
     params, frozen = foundation(self.run, self.built, self.store, jax.devices())
-    return start(self.built, self.run.seed, params), frozen, None
+    return start(self.built, self.run.seed, params), frozen | others, None
 
   def judged(self, state: State) -> Params:
     """The whole parameters to judge the model by."""

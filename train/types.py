@@ -19,7 +19,7 @@ if TYPE_CHECKING:
   from train.artifact import Store
   from train.build import Built
   from train.data.vocabulary import AnyVocabulary
-  from train.run import Run
+  from train.run import Parent, Run
 
 Params = Any                          # trainable leaves; None where a leaf is frozen
 Frozen = Any                          # named trees that no gradient reaches: {'base': ..., 'teacher': ...}
@@ -71,7 +71,7 @@ LossFn = Callable[[Params, Frozen, Batch, Key], Loss]
 GradFn = Callable[[Params, Frozen, Batch, Key], tuple[Grads, Loss]]     # the gradient of objective.total
 StepFn = Callable[[State, Frozen, Batch], tuple[State, dict[str, Mean]]]
 Hook = Callable[[int, State, dict[str, Mean]], None]
-Form = Literal['text', 'masked', 'marked', 'pairs', 'labels', 'rollouts']      # what a row is, and so what columns a batch has
+Form = Literal['text', 'masked', 'marked', 'pairs', 'labels', 'rollouts', 'classes']     # what a row is, so its columns
 
 
 class Objective(ABC):
@@ -84,6 +84,10 @@ class Objective(ABC):
 
   def check(self, run: 'Run') -> None:  # noqa: B027 (most suit any run)
     """Returns when the rest of the run suits it. Raises: ConfigError."""
+
+  def beside(self) -> dict[str, 'Parent']:
+    """The models that its loss reads beside the one that learns, by their names in `Frozen`, where 'base' is taken."""
+    return {}
 
 
 class Source(Protocol):

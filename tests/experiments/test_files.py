@@ -55,7 +55,7 @@ def batch_of(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
     shape = (run.batch, run.rows.length + 1)
     return {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ('tokens', 'segments')} | {
         name: jax.ShapeDtypeStruct(shape, jnp.float32) for name in names}
-  masked = run.rows.form == 'masked'
+  masked = run.rows.form in ('masked', 'classes')
   shape = (run.batch, run.rows.length + (0 if masked else 1))
   ids, weights = (jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.float32))
   extra = {'targets': ids, 'mask': weights} if masked else {}
@@ -69,7 +69,7 @@ def traced(run: Run) -> None:
   built = replace(run, mesh=small(run)).build()
   assert built.mesh.size == 8
   with jax.set_mesh(built.mesh):
-    state, metrics = jax.eval_shape(built.step, built.abstract, built.frozen, batch_of(run))
+    state, metrics = jax.eval_shape(built.step, built.abstract, built.given, batch_of(run))
   shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, built.abstract)]
   assert shapes[0] == shapes[1] and metrics['loss'].total.shape == ()
   assert 'FLOPs' in price(built, run.batch, run.rows.length, run.steps)['compute']
