@@ -18,11 +18,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import rich
 
-from align.columns import read_column, write_column
 from model.chat import ChatML, Rendered, Template, check_controls
 from model.errors import ConfigError, DataError
 from model.tokenizer import Tokenizer
 from train.artifact import Artifact, Store, write_json
+from train.data.columns import read_column, write_column
 from train.data.corpus import TABLE, Corpus
 from train.data.document import SPLITS, Split
 from train.data.encoding import Encoded

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import rich
 
-from align.columns import read_column, write_column
 from align.forbidden import Content
 from model.errors import ConfigError
 from model.tokenizer import Tokenizer
 from train.artifact import Store, digest, write_json
+from train.data.columns import read_column, write_column
 from train.data.document import SPLITS, Split
 from train.data.pack import Span, lay
 from train.data.token_files import TokenSplit

@@ -20,6 +20,7 @@ import numpy as np
 from align.dpo import said
 from model.adapt import LoRA
 from model.errors import ConfigError, DataError
+from model.new_tokens import newest
 from train.artifact import Artifact, Store, digest, how, read_json, write_json
 from train.data.document import SPLITS, Split
 from train.data.visits import Row
@@ -135,6 +136,10 @@ def check_reference(run: Run, answers: Sided | Reference) -> None:
     raise ConfigError('dpo.no-reference', f'objective = {type(run.objective).__name__}, rows of {answers.name}',
                       'the policy is compared with what it was',
                       'use rows that the parent scored, Scored(..., by=the parent), or edits=(LoRA(),)')
+  elif newest(run.lineage_of_edits):
+    raise ConfigError('dpo.moving-reference', f'rows of {answers.name}, edits = {run.lineage_of_edits}',
+                      'rows of new tokens learn beside adapters, so the policy without its adapters is not what it was',
+                      'put Merge() before LoRA among the edits, or use rows that the parent scored')
 
 
 def each(rows: Opened, length: int) -> Iterator[Row]:

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from align.columns import read_column, write_column
 from align.conversations import to_text
 from align.pair_tokens import PairSplit, PairTokens
 from align.preferences import Given, Named, Pair, PairLines, pair_in, pair_text
 from model.errors import DataError
 from train.artifact import Store, write_json
+from train.data.columns import read_column, write_column
 from train.data.corpus import Corpus
 from train.data.document import SPLITS, Document, Split, held_out
 from train.data.readers import parse

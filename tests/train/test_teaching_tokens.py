@@ -2,12 +2,14 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from align.reference import check_reference
 from experiments.export import adapters as as_peft
 from model.adapt import LoRA, Merge
 from model.decoder import build
@@ -102,6 +104,17 @@ def test_a_child_goes_on_with_the_new_rows_and_after_merge_with_a_plain_table(li
   assert merged.build().frozen == {} and merged.build().abstract.params['embedding']['table'].shape[0] == 302
   again = replace(more, edits=(Merge(), LoRA(2)))
   assert again.build().abstract.params['embedding']['table'] is None
+
+
+def test_a_policy_that_learns_new_rows_is_no_reference_until_they_are_merged(lineage):
+  _, value, _ = lineage
+  answers = SimpleNamespace(name='pairs')
+  for edits in ((), (LoRA(2),)):
+    with pytest.raises(ConfigError, match=r'dpo\.'):
+      check_reference(replace(value, restore=value, edits=edits), answers)
+  with pytest.raises(ConfigError, match=r'dpo\.moving-reference'):
+    check_reference(value, answers)
+  check_reference(replace(value, restore=value, edits=(Merge(), LoRA(2))), answers)
 
 
 def test_without_adapters_all_rows_learn_in_one_table(lineage):
