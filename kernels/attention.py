@@ -1,13 +1,13 @@
 """The door to attention: ranges say what each row sees, and the fastest form that can do the call does it.
 
     attention(q, k, v, causal_ranges(batch, length), scale=0.125)
-    print(explain(q, k, ranges))         # blocked (not cudnn: it runs on NVIDIA GPUs, not on cpu)
+    print(explain(q, k, ranges))         # blocked (not triton: it has not run on a chip yet: name it to use it; not cudnn: ...)
 
 Letters: B rows, L query positions, S key positions, G key heads, H query heads, K head size.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,12 @@ from kernels.attention_reference import reference
 from kernels.attention_stock import cudnn, cudnn_refusal, xla, xla_refusal
 from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
 
-Name = Literal['reference', 'blocked', 'xla', 'cudnn']
+Name = Literal['reference', 'blocked', 'xla', 'cudnn', 'triton', 'tpu']
 
-FEW_QUERIES = 16    # below which blocks on the CPU gain nothing over the reference
+FEW_QUERIES = 16    # below which blocks of queries are mostly empty: the CPU gains nothing over the reference, kernels idle
+
+UNTRIED = frozenset({'triton', 'tpu'})
+"""Forms that were proved by interpretation and compiled, and that nobody has seen on a chip: who wants one names it."""
 
 __all__ = ['Choice', 'Kind', 'Name', 'Ranges', 'attention', 'cached_ranges', 'causal_ranges', 'choose', 'explain',
            'packed_ranges', 'prefix_ranges']
@@ -33,11 +36,33 @@ class Form(NamedTuple):
   refusal: Callable[[Call], str | None]
 
 
+def _triton(*operands: Any, **how: Any) -> jax.Array:
+  from kernels.attention_triton import triton  # Pallas takes a quarter of a second, which only those wait who use it
+  return triton(*operands, **how)
+
+
+def _triton_refusal(call: Call) -> str | None:
+  from kernels.attention_triton import triton_refusal
+  return triton_refusal(call)
+
+
+def _tpu(*operands: Any, **how: Any) -> jax.Array:
+  from kernels.attention_tpu import tpu
+  return tpu(*operands, **how)
+
+
+def _tpu_refusal(call: Call) -> str | None:
+  from kernels.attention_tpu import tpu_refusal
+  return tpu_refusal(call)
+
+
 FORMS: dict[str, Form] = {
   'reference': Form(reference, lambda call: None),
   'blocked': Form(blocked, lambda call: None),
   'xla': Form(xla, xla_refusal),
   'cudnn': Form(cudnn, cudnn_refusal),
+  'triton': Form(_triton, _triton_refusal),
+  'tpu': Form(_tpu, _tpu_refusal),
 }
 
 
@@ -83,7 +108,7 @@ def choose(call: Call) -> Choice:
   """The first form in the platform's order of preference that does not refuse."""
   refused: dict[str, str] = {}
   for name in _order(call):
-    why = FORMS[name].refusal(call)
+    why = 'it has not run on a chip yet: name it to use it' if name in UNTRIED else FORMS[name].refusal(call)
     if why is None:
       return Choice(name, refused)
     refused[name] = why
@@ -91,9 +116,13 @@ def choose(call: Call) -> Choice:
 
 
 def _order(call: Call) -> tuple[str, ...]:
-  if call.platform == 'cpu' and call.queries < FEW_QUERIES:
-    return ('reference',)
-  return ('cudnn', 'blocked')
+  """By platform: kernels where blocks of queries are full, cuDNN's before ours where it sees a plain square or triangle."""
+  few, plain = call.queries < FEW_QUERIES, call.kind.exact and call.kind.before is None
+  if call.platform == 'gpu':
+    return ('cudnn', 'blocked') if few else ('cudnn', 'triton', 'blocked') if plain else ('triton', 'cudnn', 'blocked')
+  if call.platform == 'tpu':
+    return ('blocked',) if few else ('tpu', 'blocked')
+  return ('reference',) if few else ('blocked',)
 
 
 def describe(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: jax.Array | jax.ShapeDtypeStruct, ranges: Ranges,

@@ -288,7 +288,7 @@ class Compute:
 
   layers: Literal['auto', 'scan', 'unroll'] = 'auto'    # auto: scan from 16 layers on, where it compiles faster
   remat: Literal['none', 'dots', 'full'] = 'none'       # kept for the backward: all; matmuls; the input of each block
-  attention: Literal['auto', 'reference', 'blocked', 'cudnn', 'xla'] = 'auto'
+  attention: Literal['auto', 'reference', 'blocked', 'cudnn', 'xla', 'triton', 'tpu'] = 'auto'
 
   def scans(self, layers: int) -> bool:
     """Whether so many layers are one loop (True) or written out (False)."""

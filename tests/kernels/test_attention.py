@@ -1,6 +1,6 @@
-"""One table of shapes for every form of attention: a float64 softmax gives its values and gradients."""
+"""The door to attention, and its forms that are plain XLA, over the table of shapes."""
 
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,52 +9,12 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from kernels import attention as door
 from kernels import attention_blocked
-from kernels.attention import FORMS, attention, choose, explain
+from kernels.attention import FORMS, UNTRIED, attention, choose, explain
 from kernels.attention_call import Call
-from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
-
-SEGMENTS = np.array([[1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3], [1, 1, 0, 0, 2, 2, 2, 2, 2, 2, 0]])
-RANDOM = np.sort(np.random.default_rng(5).integers(-2, 14, (2, 2, 11)), axis=0)     # empty ones and some that reach out
-
-
-class Case(NamedTuple):
-  """Two rows of queries and keys, and what the rows see."""
-
-  ranges: Ranges
-  keys: int = 11
-  heads: int = 2
-  key_heads: int = 2
-  head_size: int = 4
-  softcap: float | None = None
-  scale: float = 0.5
-
-  @property
-  def queries(self) -> int:
-    return self.ranges.first_BL.shape[1]
-
-
-packed = packed_ranges(jnp.asarray(SEGMENTS))
-unseen = jnp.asarray([[True] * 3, [True, True, False]])
-CASES = {
-  'causal': Case(causal_ranges(2, 11)),
-  'one token': Case(causal_ranges(2, 1), keys=1),
-  'grouped': Case(causal_ranges(2, 11), heads=6, key_heads=2),
-  'one key head': Case(packed, heads=3, key_heads=1, head_size=5),
-  'window of 1': Case(causal_ranges(2, 11, 1)),
-  'window over blocks': Case(causal_ranges(2, 11, 6), head_size=8),
-  'window wider than the row': Case(causal_ranges(2, 11, 50)),
-  'packed': Case(packed),
-  'packed, window, cap, grouped': Case(packed_ranges(jnp.asarray(SEGMENTS), window=2), softcap=2.0, heads=4),
-  'bidirectional': Case(packed_ranges(jnp.asarray(SEGMENTS), causal=False)),
-  'bidirectional window': Case(packed_ranges(jnp.asarray(SEGMENTS), causal=False, window=2)),
-  'prefix of documents': Case(prefix_ranges(jnp.asarray([3, 6]), 11) & packed_ranges(jnp.asarray(SEGMENTS), causal=False)),
-  'cache': Case(cached_ranges(jnp.asarray([0, 7]), unseen), heads=4),
-  'cache, one token, window': Case(cached_ranges(jnp.asarray([2, 10]), jnp.ones((2, 1), bool), 3)),
-  'random ranges': Case(Ranges(*jnp.asarray(RANDOM, jnp.int32), Kind())),
-  'huge scores': Case(causal_ranges(2, 11), scale=1e3),
-  'cap': Case(causal_ranges(2, 11), softcap=3.0, scale=2.0),
-}
+from kernels.ranges import Kind, Ranges, causal_ranges, packed_ranges
+from tests.kernels.attention_table import CASES, SEGMENTS, Case, close, gradients, mask, operands, truth
 
 
 @pytest.fixture(autouse=True)
@@ -64,54 +24,9 @@ def small_blocks(monkeypatch):
   monkeypatch.setattr(attention_blocked, 'LARGE', 4)
 
 
-def operands(case, dtype=np.float32):
-  """q, k, v and the gradient of the result, rounded to the type that they are handed over in."""
-  rng = np.random.default_rng(0)
-  shapes = [(2, case.queries, case.heads), (2, case.keys, case.key_heads), (2, case.keys, case.key_heads)]
-  return tuple(jnp.asarray(rng.normal(size=(*shape, case.head_size)), dtype) for shape in [*shapes, shapes[0]])
-
-
-def mask(ranges, keys):
-  slots = np.arange(keys)
-  return (slots >= np.asarray(ranges.first_BL)[..., None]) & (slots < np.asarray(ranges.last_BL)[..., None])
-
-
-def truth(case, q, k, v, g):
-  """The result and the gradients of q, k, v, in float64 and head by head."""
-  q, k, v, g = (np.asarray(a.astype(jnp.float32), np.float64) for a in (q, k, v, g))
-  seen = mask(case.ranges, case.keys)
-  out, dq, dk, dv = np.zeros_like(q), np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-  for h in range(case.heads):
-    shared = h * case.key_heads // case.heads
-    raw = case.scale * np.einsum('blk,bsk->bls', q[:, :, h], k[:, :, shared])
-    scores = raw if case.softcap is None else case.softcap * np.tanh(raw / case.softcap)
-    scores = np.where(seen, scores, -np.inf)
-    top = np.where(seen.any(-1, keepdims=True), scores.max(-1, keepdims=True), 0)
-    weights = np.exp(scores - top)
-    weights /= np.where(seen.any(-1, keepdims=True), weights.sum(-1, keepdims=True), 1)
-    out[:, :, h] = weights @ v[:, :, shared]
-    dweights = np.einsum('blk,bsk->bls', g[:, :, h], v[:, :, shared])
-    dscores = weights * (dweights - (weights * dweights).sum(-1, keepdims=True)) * case.scale
-    if case.softcap is not None:
-      dscores *= 1 - np.tanh(raw / case.softcap) ** 2
-    dq[:, :, h] = dscores @ k[:, :, shared]
-    dk[:, :, shared] += np.einsum('bls,blk->bsk', dscores, q[:, :, h])
-    dv[:, :, shared] += np.einsum('bls,blk->bsk', weights, g[:, :, h])
-  return out, dq, dk, dv
-
-
 def run(case, implementation, q, k, v, g):
   """The result and the gradients of q, k, v by one form."""
-  def forward(q, k, v):
-    return attention(q, k, v, case.ranges, scale=case.scale, softcap=case.softcap, implementation=implementation)
-
-  out, pull = jax.vjp(forward, q, k, v)
-  return out, *pull(g)
-
-
-def close(got, expected, tolerance):
-  got = np.asarray(jnp.asarray(got, jnp.float32))
-  np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * max(1, np.abs(expected).max()))
+  return gradients(case, partial(attention, implementation=implementation), q, k, v, g)
 
 
 OWN = [('reference', 'float32'), ('blocked', 'float32')]
@@ -286,28 +201,44 @@ def test_rows_and_heads_over_eight_devices(form):
 NVIDIA = Call(2048, 2048, 128, 'bfloat16', Kind(None, 0, exact=True), None, 'gpu', 9.0)
 CHOICES = [
   (NVIDIA, 'cudnn', ''),
-  (NVIDIA._replace(kind=Kind(1023, 0, exact=True)), 'cudnn', ''),
+  (NVIDIA._replace(kind=Kind(1023, 0, exact=True)), 'triton', ''),
+  (NVIDIA._replace(kind=Kind(1023, 0, exact=True), capability=7.5), 'cudnn', 'capability 8.0'),
   (NVIDIA._replace(kind=Kind(exact=True)), 'cudnn', ''),
   (NVIDIA._replace(kind=Kind(exact=True), keys=77), 'cudnn', ''),
   (NVIDIA._replace(head_size=256), 'cudnn', ''),
-  (NVIDIA._replace(head_size=256, capability=8.0), 'blocked', 'head size 256'),
-  (NVIDIA._replace(head_size=36), 'blocked', 'multiple of 8'),
-  (NVIDIA._replace(kind=Kind(None, 0)), 'blocked', 'dense bias'),
-  (NVIDIA._replace(kind=Kind(3, 3, exact=True)), 'blocked', 'to the left'),
-  (NVIDIA._replace(keys=4096), 'blocked', 'no square'),
-  (NVIDIA._replace(dtype='float32'), 'blocked', 'float32'),
-  (NVIDIA._replace(softcap=50.0), 'blocked', 'soft cap'),
-  (NVIDIA._replace(platform='tpu'), 'blocked', 'not on tpu'),
-  (NVIDIA._replace(platform='cpu'), 'blocked', 'not on cpu'),
+  (NVIDIA._replace(head_size=256, capability=8.0), 'triton', 'head size 256'),
+  (NVIDIA._replace(head_size=36), 'triton', 'multiple of 8'),
+  (NVIDIA._replace(kind=Kind(None, 0), capability=8.9), 'blocked', 'takes more memory than compute capability 8.9'),
+  (NVIDIA._replace(kind=Kind(None, 0), capability=8.9, head_size=64), 'triton', ''),
+  (NVIDIA._replace(kind=Kind(None, 0)), 'triton', ''),
+  (NVIDIA._replace(kind=Kind(None, 0), head_size=8), 'blocked', 'dense bias'),
+  (NVIDIA._replace(kind=Kind(None, 0), queries=1), 'blocked', 'dense bias'),
+  (NVIDIA._replace(kind=Kind(3, 3, exact=True)), 'triton', ''),
+  (NVIDIA._replace(keys=4096), 'triton', 'no square'),
+  (NVIDIA._replace(dtype='float32'), 'triton', 'float32'),
+  (NVIDIA._replace(dtype='float64'), 'blocked', 'float64'),
+  (NVIDIA._replace(softcap=50.0), 'triton', 'soft cap'),
+  (NVIDIA._replace(platform='tpu'), 'tpu', ''),
+  (NVIDIA._replace(platform='tpu', kind=Kind(), softcap=50.0), 'tpu', ''),
+  (NVIDIA._replace(platform='tpu', dtype='float16'), 'blocked', 'float16'),
+  (NVIDIA._replace(platform='tpu', queries=1), 'blocked', ''),
+  (NVIDIA._replace(platform='cpu'), 'blocked', ''),
   (NVIDIA._replace(platform='cpu', queries=1), 'reference', ''),
 ]
 
 
 @pytest.mark.parametrize(('call', 'name', 'why'), CHOICES)
-def test_choice(call, name, why):
-  """Also for machines that are not here: the choice is a function of the call."""
+def test_choice(call, name, why, monkeypatch):
+  """Also for machines that are not here, once all forms have run on them: the choice is a function of the call."""
+  monkeypatch.setattr(door, 'UNTRIED', frozenset())
   choice = choose(call)
   assert choice.name == name and why in str(choice)
+
+
+@pytest.mark.parametrize('platform', ['gpu', 'tpu'])
+def test_what_nobody_has_seen_on_a_chip_is_not_picked_but_said(platform):
+  choice = choose(NVIDIA._replace(platform=platform, kind=Kind(None, 0)))
+  assert choice.name == 'blocked' and choice.refused.keys() & UNTRIED
 
 
 def test_explain_says_what_attention_does():
@@ -316,16 +247,19 @@ def test_explain_says_what_attention_does():
   assert explain(q, k, case.ranges).name in FORMS
   if jax.default_backend() == 'cpu':
     assert explain(q, k, case.ranges).name == 'reference'
-    assert str(explain(jax.ShapeDtypeStruct((2, 64, 2, 8), 'float32'), k, case.ranges)).startswith('blocked (not cudnn: ')
+    assert str(explain(jax.ShapeDtypeStruct((2, 64, 2, 8), 'float32'), k, case.ranges)) == 'blocked'
 
 
 def test_refusals_are_explained():
   q, k, v, _ = operands(CASES['causal'])
   ranges = causal_ranges(2, 11)
-  with pytest.raises(ValueError, match="'flash' is unknown; choose from reference, blocked, xla, cudnn"):
+  with pytest.raises(ValueError, match="'flash' is unknown; choose from reference, blocked, xla, cudnn, triton, tpu"):
     attention(q, k, v, ranges, scale=1.0, implementation='flash')
   with pytest.raises(ValueError, match='xla cannot do this call: it has no soft cap'):
     attention(q, k, v, ranges, scale=1.0, softcap=1.0, implementation='xla')
+  for form, where in ('triton', 'NVIDIA GPUs'), ('tpu', 'TPUs'):
+    with pytest.raises(ValueError, match=f'{form} cannot do this call: it runs on {where}, not on cpu'):
+      attention(q, k, v, ranges, scale=1.0, implementation=form)
   with pytest.raises(ValueError, match='G must divide H'):
     attention(q[:, :, :1], k, v, ranges, scale=1.0)
   with pytest.raises(ValueError, match='one range a row'):

@@ -33,7 +33,7 @@ PEERS = flags.DEFINE_string('peers', sys.executable, 'An interpreter with torch 
 
 PARTS: dict[str, tuple[Callable[[Bench], Iterator[Record]], float]] = {      # and the seconds that each may take
   'machine': (parts.machine, 30), 'tests': (parts.tests, 120), 'ceilings': (parts.ceilings, 60),
-  'compile': (train.compiled, 100), 'train': (train.contests, 260), 'attention': (parts.attention, 110),
+  'compile': (train.compiled, 100), 'train': (train.contests, 260), 'attention': (parts.attention, 300),
   'head': (parts.head, 80), 'quickstart': (parts.quickstart, 200), 'checkpoint': (parts.checkpoint, 60),
   'variants': (train.variants, 200)}
 ENVIRONMENT = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONUNBUFFERED': '1',

@@ -57,12 +57,15 @@ def ceilings(bench: Bench) -> Iterator[Record]:
 
 
 def attention(bench: Bench) -> Iterator[Record]:
-  """Ours, then PyTorch's."""
-  try:
-    yield from bench.program('experiments.bench.ours.attention', *quickly(bench))
-  except Ended as error:               # PyTorch's figures are of use alone
-    yield {'form': 'ours', 'failed': str(error)[-1500:]}
-  yield from bench.program('experiments.bench.peers.torch_attention', *quickly(bench), python=bench.peers)
+  """Ours, then that of others in JAX, then PyTorch's; each within its share of what is left, for figures are of use alone."""
+  end, shares = bench.end, (('ours.attention', sys.executable, 0.5), ('peers.jax_attention', sys.executable, 0.5),
+                            ('peers.torch_attention', bench.peers, 1.0))
+  for module, python, share in shares:
+    bench.end = time.monotonic() + share * max(1.0, end - time.monotonic())
+    try:
+      yield from bench.program(f'experiments.bench.{module}', *quickly(bench), python=python)
+    except Ended as error:
+      yield {'form': module, 'failed': str(error)[-1500:]}
 
 
 def head(bench: Bench) -> Iterator[Record]:

@@ -5,19 +5,22 @@ A JSON line for each form and shape, as soon as it is measured.
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.sights import BOTH, FORWARD, Sight, sights
+from experiments.bench.gpu.attention_sights import Window, sights
+from experiments.bench.sights import BOTH, FORWARD, Sight
 from experiments.bench.worker import pace
-from kernels.attention import FORMS, attention, causal_ranges, describe, explain, packed_ranges
+from kernels.attention import FORMS, Ranges, attention, causal_ranges, describe, explain, packed_ranges
 
-FAST = ('cudnn', 'blocked')
+FAST = ('triton', 'cudnn')
+Attend = Callable[[jax.Array, jax.Array, jax.Array, Ranges], jax.Array]
 
 
 class Case(NamedTuple):
@@ -25,34 +28,40 @@ class Case(NamedTuple):
 
   sight: Sight
   form: str
-  chosen: bool                         # whether the door takes this form
+  attend: Attend
   backward: bool
+  chosen: bool = False                 # whether the door takes this form
 
 
 def cases(quick: bool) -> Iterator[Case]:
   """The door's choice first."""
   for sight in sights(quick):
-    q_BLHK, ranges = shape(sight), seen(sight)
+    q_BLHK, ranges = shape(sight), ranges_of(sight, jnp.asarray(sight.segments()))
     choice, call = explain(q_BLHK, q_BLHK, ranges).name, describe(q_BLHK, q_BLHK, ranges, None)
-    others = [form for form in FAST if form != choice and FORMS[form].refusal(call) is None]
-    for form in (choice, *others):
-      yield from (Case(sight, form, form == choice, backward) for backward in (False, True))
+    for form in (choice, *(form for form in FAST if form != choice and FORMS[form].refusal(call) is None)):
+      attend = partial(attention, scale=scale_of(sight), implementation=form)
+      yield from (Case(sight, f'ours {form}', attend, backward, form == choice) for backward in (False, True))
 
 
 def shape(sight: Sight) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct((sight.batch, sight.length, sight.heads, sight.head_size), jnp.bfloat16)
 
 
-def seen(sight: Sight):
-  """The ranges of its rows."""
-  return packed_ranges(jnp.asarray(sight.segments())) if sight.packed else causal_ranges(sight.batch, sight.length)
+def scale_of(sight: Sight) -> float:
+  return sight.head_size ** -0.5
+
+
+def ranges_of(sight: Sight, segments: jax.Array) -> Ranges:
+  """What its rows see."""
+  if sight.packed:
+    return packed_ranges(segments)
+  return causal_ranges(sight.batch, sight.length, sight.window if isinstance(sight, Window) else None)
 
 
 def program(case: Case) -> Callable[..., Any]:
   """The compiled call: q, k, v and the gradient of the result to the result, or to it and its three gradients."""
   def forward(segments, q, k, v):
-    ranges = packed_ranges(segments) if case.sight.packed else causal_ranges(case.sight.batch, case.sight.length)
-    return attention(q, k, v, ranges, scale=case.sight.head_size ** -0.5, implementation=case.form)
+    return case.attend(q, k, v, ranges_of(case.sight, segments))
 
   def both(segments, q, k, v, g):
     out, pull = jax.vjp(lambda q, k, v: forward(segments, q, k, v), q, k, v)
@@ -73,19 +82,19 @@ def measured(case: Case, call: Callable[..., Any]) -> dict[str, Any]:
   return {'seconds': seconds, 'tflops': flops / seconds / 1e12}
 
 
-def main(quick: bool) -> None:
-  """Compiles side by side, measures one after another."""
-  asked = list(cases(quick))
+def measure(asked: Iterable[Case]) -> None:
+  """Compiles side by side, measures one after another, and prints a line for each."""
+  asked = list(asked)
   with ThreadPoolExecutor(8) as pool:
     programs = [pool.submit(program, case) for case in asked]
-  for case, made in zip(asked, programs):
-    line = {'sight': case.sight.name, 'form': f'ours {case.form}', 'chosen': case.chosen, 'backward': case.backward}
-    try:
-      line |= measured(case, made.result())
-    except Exception as error:         # one form that fails leaves the others to be measured
-      line['failed'] = str(error)[:500]
-    print(json.dumps(line), flush=True)
+    for case, made in zip(asked, programs):
+      line = {'sight': case.sight.name, 'form': case.form, 'chosen': case.chosen, 'backward': case.backward}
+      try:
+        line |= measured(case, made.result())
+      except Exception as error:       # one form that fails leaves the others to be measured
+        line['failed'] = str(error)[:500]
+      print(json.dumps(line), flush=True)
 
 
 if __name__ == '__main__':
-  main('quick' in sys.argv[1:])
+  measure(cases('quick' in sys.argv[1:]))

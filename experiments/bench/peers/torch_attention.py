@@ -1,7 +1,7 @@
 """PyTorch's attention in bfloat16: `python -m experiments.bench.peers.torch_attention [quick]`.
 
-Causal rows by scaled_dot_product_attention, packed ones by flex_attention, compiled, with a mask of blocks. A JSON line
-for each shape, as soon as it is measured.
+Causal rows by scaled_dot_product_attention, packed and windowed ones by flex_attention, compiled, with a mask of blocks. A
+JSON line for each shape, as soon as it is measured.
 """
 
 import json
@@ -13,19 +13,21 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from experiments.bench.gpu.attention_sights import Window, sights
 from experiments.bench.peers.torch_step import DEVICE
-from experiments.bench.sights import BOTH, FORWARD, Sight, sights
+from experiments.bench.sights import BOTH, FORWARD, Sight
 from experiments.bench.worker import pace
 
 
 def attend(sight: Sight) -> Callable[..., torch.Tensor]:
   """What gives the result for q, k, v of [B, H, L, K]."""
-  if not sight.packed:
+  window = sight.window if isinstance(sight, Window) else sight.length
+  if not sight.packed and window == sight.length:
     return lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=True)
   segments = torch.from_numpy(sight.segments()).to(DEVICE)
 
   def inside(b, h, query, key):
-    return (query >= key) & (segments[b, query] == segments[b, key])
+    return (query >= key) & (query - key < window) & (segments[b, query] == segments[b, key])
 
   mask = create_block_mask(inside, sight.batch, None, sight.length, sight.length, device=DEVICE)
   torch.compiler.reset()               # or it would count the shapes before, and make this one a dynamic one
@@ -53,7 +55,8 @@ def measured(sight: Sight, backward: bool) -> dict[str, Any]:
 def main(quick: bool) -> None:
   for sight in sights(quick):
     for backward in (False, True):
-      line = {'sight': sight.name, 'form': 'torch flex' if sight.packed else 'torch SDPA', 'backward': backward}
+      form = 'torch flex' if sight.packed or isinstance(sight, Window) else 'torch SDPA'
+      line = {'sight': sight.name, 'form': form, 'backward': backward}
       try:
         line |= measured(sight, backward)
       except Exception as error:       # one shape that fails leaves the others to be measured
