@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
-from model.config import AllHeads, Attention, Decoder, Gated, RMSNorm, Rotary
+from model.config import AllHeads, Attention, Decoder, Gated, RMSNorm, Rotary, Window
 from model.errors import DataError
 from model.weights.positions import partial, period, rotary, told, window
 from model.weights.said import WRITTEN, Fields, Said, activation, only
@@ -55,9 +55,15 @@ def mistral(said: Said) -> Decoder:
 def qwen2(said: Said) -> Decoder:
   """Llama with biases on q, k and v; a window where it says that it is used."""
   config = bare(said)
-  used = said.get('use_sliding_window', bool, False)
-  attention = replace(config.attention, qkv_bias=True, out_bias=False, window=window(said) if used else None)
-  return replace(config, attention=attention)
+  return replace(config, attention=replace(config.attention, qkv_bias=True, out_bias=False, window=upper(said)))
+
+
+def upper(said: Said) -> Window | None:
+  """The window of the layers from `max_window_layers` on, or of those that `layer_types` names, where it is used."""
+  if not said.get('use_sliding_window', bool, False):
+    return None
+  begin, layers = said.get('max_window_layers', int, 28), said.count('num_hidden_layers')
+  return window(said, tuple('full_attention' if layer < begin else 'sliding_attention' for layer in range(layers)))
 
 
 def write_qwen2(config: Decoder) -> Fields:
@@ -68,9 +74,7 @@ def qwen3(said: Said) -> Decoder:
   """Llama with a norm over each head of q and k."""
   said.must('mlp_bias', False)
   config = llama(said)
-  used = said.get('use_sliding_window', bool, False)
-  attention = replace(config.attention, qk_norm=only(config.norm, RMSNorm), window=window(said) if used else None)
-  return replace(config, attention=attention)
+  return replace(config, attention=replace(config.attention, qk_norm=only(config.norm, RMSNorm), window=upper(said)))
 
 
 def phi3(said: Said) -> Decoder:

@@ -34,10 +34,10 @@ def write_mixtral(config: Decoder) -> Fields:
 
 
 def qwen3_moe(said: Said) -> Decoder:
-  """Qwen 3 with experts in every layer."""
+  """Qwen 3 with experts in every layer, and a window in all of them or none."""
   said.must('decoder_sparse_step', 1)
   said.must('mlp_only_layers', [])
-  config = qwen3(said)
+  config = qwen3(Said(said.where, said.fields | {'max_window_layers': 0}))
   renormalise = said.get('norm_topk_prob', bool, False)
   return replace(config, mlp=routed(said, config, 'num_experts', 'moe_intermediate_size', renormalise))
 

@@ -250,6 +250,18 @@ def test_a_switch_that_is_not_known_is_named(name, change, said):
     family_of(told).read(told)
 
 
+@pytest.mark.parametrize('name', ['qwen2', 'qwen3'])
+@pytest.mark.parametrize('change, window', [
+  ({'max_window_layers': 2}, Window(6, ('global', 'global', 'local', 'local'))), ({'max_window_layers': 4}, None), ({}, None),
+  ({'max_window_layers': 0}, Window(6, ('local',))), ({'max_window_layers': 0, 'use_sliding_window': False}, None)])
+def test_the_windows_of_a_qwen_begin_at_a_layer_where_no_list_says_which(name, change, window):
+  """As transformers 5.23 has it: from `max_window_layers` on, which is 28 by default."""
+  fields = json.loads((FIXTURES / name / 'config.json').read_text())
+  told = Said('config.json', fields | {'layer_types': None, 'num_hidden_layers': 4, 'use_sliding_window': True,
+                                       'sliding_window': 6, 'max_window_layers': None} | change)
+  assert family_of(told).read(told).attention.window == window
+
+
 def test_a_model_that_no_family_can_say_is_refused():
   strange = Decoder(64, 32, 2, Attention(4, 2, 8), Gated(24), RMSNorm(), positions=NoPositions(), embedding_scale=3.0)
   with pytest.raises(ConfigError, match='LlamaForCausalLM') as caught:
