@@ -14,6 +14,7 @@ Templates are of two kinds: those of families that are known here, made of a hea
 those that a published model brings in Jinja (`model.jinja_template`).
 """
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class Headed(Template):
     yield (*self.between, *self.header(self.names['assistant'])), False
 
   def around(self, tokenizer: Tokenizer) -> Around:
-    return Around(self.content(''), self.end('assistant'))
+    return Around(self.content(''), self.end('assistant'), isinstance(self.header(self.names['assistant'])[-1], Control))
 
   def controls_needed(self) -> frozenset[str]:
     pieces = (*self.between, *(piece for role, name in self.names.items() for piece in (*self.header(name), *self.end(role))))
@@ -193,7 +194,7 @@ def prompt(template: Template, tokenizer: Tokenizer, messages: Sequence[Message]
 
 def ends(template: Template, tokenizer: Tokenizer) -> Endings:
   """What ends the assistant's turn: the id that it learns to end with, the end of a document, and the template's stops."""
-  *_, last = _encoded(tokenizer, template.around(tokenizer).after)
+  *_, last = _encoded(tokenizer, template.around(tokenizer).after, '')
   stops = {(tokenizer.eos,), *(tuple(tokenizer.encode(text)) for text in template.stops)} - {(last,)}
   return Endings(last, tuple(sorted(stops)))
 
@@ -203,8 +204,8 @@ def reply(template: Template, tokenizer: Tokenizer, ids: Iterable[int]) -> Messa
   eos, stop = ends(template, tokenizer)
   written = list(ids)
   ending = next((sequence for sequence in ((eos,), *stop) if tuple(written[-len(sequence):]) == sequence), ())
-  text = tokenizer.decode(written[:len(written) - len(ending)])
-  before, after = template.around(tokenizer)
+  before, after, control = template.around(tokenizer)
+  text = tokenizer.decode_on(written[:len(written) - len(ending)], control)
   closing = ''.join(piece for piece in after if isinstance(piece, str))
   return Message('assistant', text.removeprefix(before).removesuffix(closing if ending == (eos,) else ''))
 
@@ -239,26 +240,32 @@ def check_controls(template: Template, tokenizer: Tokenizer) -> None:
 def _rendered(tokenizer: Tokenizer, spans: Iterable[Span]) -> Rendered:
   ids: list[int] = []
   mask: list[int] = []
+  before: Piece | None = None
   for pieces, learnt in spans:
-    written = _encoded(tokenizer, pieces)
+    written = _encoded(tokenizer, pieces, before)
+    before = pieces[-1] if pieces else before
     ids += written
     mask += [int(learnt)] * len(written)
   bos = _opening(tokenizer, ids)
   return Rendered(np.array(bos + ids, np.int32), np.array([0] * len(bos) + mask, np.uint8))
 
 
-def _encoded(tokenizer: Tokenizer, pieces: Pieces) -> list[int]:
-  return [i for piece in pieces for i in _ids(tokenizer, piece)]
+def _encoded(tokenizer: Tokenizer, pieces: Pieces, before: Piece | None) -> list[int]:
+  """The ids of pieces that follow another; nothing, None, is before the first of a conversation."""
+  return [i for last, piece in itertools.pairwise((before, *pieces)) for i in _ids(tokenizer, last, piece)]
 
 
-def _ids(tokenizer: Tokenizer, piece: Piece) -> list[int]:
+def _ids(tokenizer: Tokenizer, before: Piece | None, piece: Piece | None) -> list[int]:
   match piece:
     case Control(name):
       return [tokenizer.controls[name]]
     case EndOfText():
       return [tokenizer.eos]
-    case str():
+    case str() if before is None:
       return tokenizer.encode(piece)
+    case str():
+      return tokenizer.encode_on(piece, not isinstance(before, str))
+  return []
 
 
 def _opening(tokenizer: Tokenizer, ids: list[int]) -> list[int]:

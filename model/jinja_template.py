@@ -101,10 +101,12 @@ class Jinja(Template):
     return self._filled(Names.of(tokenizer), self.turns(messages), True)
 
   def around(self, tokenizer: Tokenizer) -> Around:
-    parts = next(parts for parts, learnt in _frame(self, Names.of(tokenizer), ('user', 'assistant'), False).spans if learnt)
+    spans = _frame(self, Names.of(tokenizer), ('user', 'assistant'), False).spans
+    (asked, _), (parts, _) = spans[:2]
     (place, slot), = ((place, part) for place, part in enumerate(parts) if isinstance(part, Slot))
     before = ''.join(part for part in parts[:place] if isinstance(part, str))
-    return Around(before + slot.blanks, tuple(part for part in parts[place + 1:] if not isinstance(part, Slot)))
+    return Around(before + slot.blanks, tuple(part for part in parts[place + 1:] if not isinstance(part, Slot)),
+                  isinstance(asked[-1], Control))
 
   def controls_needed(self) -> frozenset[str]:
     return frozenset(self.controls)

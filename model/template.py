@@ -34,10 +34,14 @@ Span = tuple[Pieces, bool]               # what stands there, and whether assist
 
 
 class Around(NamedTuple):
-  """What an assistant writes around the text of its answer: blanks before it, and what ends the turn, a control token last."""
+  """What an assistant writes around the text of its answer: blanks before it, and what ends the turn, a control token last.
+
+  `control`: the answer, blanks and all, follows a control token and no text.
+  """
 
   before: str
   after: Pieces
+  control: bool
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,15 @@ class Tokenizer(Protocol):
 
   def encode(self, text: str) -> list[int]: ...
   def decode(self, ids: Sequence[int]) -> str: ...
+  def encode_on(self, text: str, control: bool) -> list[int]:
+    """The ids of a text that goes on, after a control token or else after other text.
+
+    Some models put a blank before a text, and not before each that goes on.
+    """
+    ...
+  def decode_on(self, ids: Sequence[int], control: bool) -> str:
+    """The text whose ids `encode_on` gave."""
+    ...
   def decode_bytes(self, ids: Sequence[int]) -> bytes: ...
 
 
@@ -97,6 +106,12 @@ class SentencePiece:
   def decode(self, ids: Sequence[int]) -> str:
     """The text; control ids are silent, and bytes that are no UTF-8 (an answer cut short) become U+FFFD."""
     return self.decode_bytes(ids).decode('utf-8', 'replace')
+
+  def encode_on(self, text: str, control: bool) -> list[int]:
+    return self.encode(text)
+
+  def decode_on(self, ids: Sequence[int], control: bool) -> str:
+    return self.decode(ids)
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     """The bytes that the ids stand for, one after another."""

@@ -67,7 +67,7 @@ class TokenizerJson:
     names = {each['content'] for each in spec['added_tokens'] if each['special']} | {*specials[:3], *specials.more}
     self.controls = {name: ids[name] for name in sorted(names - {unknown}, key=ids.__getitem__)}
     spell, strips = spelling(spec, where)
-    self._strips = strips or self._prefix
+    self._strips = strips or bool(self._prefix)
     escapes = spell(SPACE) == b' ' and writes_bytes(spec, ids)
     self._space = [ids[f'<0x{byte:02X}>'] for byte in SPACE.encode()] if escapes else []
     self.table = [b''] * self.size
@@ -86,17 +86,21 @@ class TokenizerJson:
 
     Raises: DataError for a lone surrogate, which is no character and cannot be written as UTF-8.
     """
-    _check_characters(text)
-    first, *rest = text.split(SPACE) if self._space else [text]
-    ids = self._encode(f' {first}' if self._prefix and text else first)
-    for part in rest:
-      ids += self._space + self._encode(part)
-    return ids
+    return self._parts(f' {text}' if self._prefix and text else text)
+
+  def encode_on(self, text: str, control: bool) -> list[int]:
+    blank = control and text and (self._prefix == 'every' or (self._prefix == 'bare' and not text.startswith(' ')))
+    return self._parts(f' {text}' if blank else text)
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text; control ids are silent, and bytes that are no UTF-8 (an answer cut short) become U+FFFD."""
     text = self.decode_bytes(ids).decode('utf-8', 'replace')
     return text.removeprefix(' ') if self._strips else text
+
+  def decode_on(self, ids: Sequence[int], control: bool) -> str:
+    text = self.decode_bytes(ids).decode('utf-8', 'replace')
+    strips = control and self._prefix in ('every', 'bare') if self._prefix else self._strips
+    return text.removeprefix(' ') if strips else text
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     """The bytes that the ids stand for, one after another: with the blank that the model puts before a text."""
@@ -104,6 +108,14 @@ class TokenizerJson:
       raise DataError('tokenizer.id-out-of-range', f'token id {min(ids) if min(ids) < 0 else max(ids)}',
                       f'ids of {self.where} are 0 to {self.size - 1}', 'use the tokenizer that the ids were made with')
     return b''.join([self.table[i] for i in ids])
+
+  def _parts(self, text: str) -> list[int]:
+    _check_characters(text)
+    first, *rest = text.split(SPACE) if self._space else [text]
+    ids = self._encode(first)
+    for part in rest:
+      ids += self._space + self._encode(part)
+    return ids
 
   def _encode(self, text: str) -> list[int]:
     with _refusing('tokenizer.no-token', f'{self.where}: {text[:60]!r}', 'it cannot be encoded', 'use another tokenizer'):

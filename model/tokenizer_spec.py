@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from model.errors import DataError
 
@@ -67,19 +67,25 @@ def spelling(spec: Spec, where: str) -> tuple[Callable[[str], bytes], bool]:
   return lambda token: _spelt(token, steps, token in added), strips
 
 
-def without_prefix(spec: Spec) -> tuple[Spec, bool]:
-  """The tokenizer without the blank that its model puts before each text, and whether it puts one there."""
+Prefix = Literal['', 'every', 'bare', 'first']
+"""Where a model puts a blank: nowhere; before every text, also one that follows a control token; before each such text that
+does not begin with one; before one at the very beginning alone."""
+SCHEMES: dict[str, Prefix] = {'first': 'first', 'always': 'bare'}
+
+
+def without_prefix(spec: Spec) -> tuple[Spec, Prefix]:
+  """The tokenizer without the blank that its model puts before texts, and where it puts one."""
   normalizer, (cutter, *others) = _steps(spec['normalizer']), _steps(spec['pre_tokenizer']) or [{}]
   match normalizer, cutter:
     case [{'type': 'Prepend', 'prepend': '\u2581'}, {'type': 'Replace', 'pattern': {'String': ' '}, 'content': '\u2581'}], _:
-      return spec | {'normalizer': normalizer[1]}, True
-    case [], {'type': 'Metaspace', 'prepend_scheme': 'first' | 'always'}:
-      bare = cutter | {'prepend_scheme': 'never'}
+      return spec | {'normalizer': normalizer[1]}, 'every'
+    case [], {'type': 'Metaspace', 'prepend_scheme': 'first' | 'always' as scheme}:
+      bare, prefix = cutter | {'prepend_scheme': 'never'}, SCHEMES[scheme]
     case [], {'type': 'ByteLevel', 'add_prefix_space': True}:
-      bare = cutter | {'add_prefix_space': False}
+      bare, prefix = cutter | {'add_prefix_space': False}, SCHEMES['always']
     case _:
-      return spec, False
-  return spec | {'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [bare, *others]}}, True
+      return spec, ''
+  return spec | {'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [bare, *others]}}, prefix
 
 
 def hidden(spec: Spec, controls: dict[str, int]) -> Spec:

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from model.chat import ChatML, prompt, render, reply
+from model.chat import ChatML, Control, Message, prompt, render, reply
 from model.errors import DataError
+from model.jinja_template import Jinja
 from model.tokenizer import HARD, SPACE, stream_text
 from model.tokenizer_gguf import LLAMA3, QWEN2
 from model.tokenizer_json import Specials, TokenizerJson, read_tokenizer
@@ -269,6 +270,24 @@ def test_conversations_keep_the_laws_of_chat(kind, messages):
   if before:
     assert reply(template, tokenizer, ids[len(before):]) == messages[-1]
     assert mask[len(before):].all()
+
+
+INST = Jinja(source="{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+                    "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}")
+TALK = [Message('user', 'Who are you?'), Message('assistant', 'A poem.'), Message('user', 'More.'), Message('assistant', 'No')]
+
+
+@pytest.mark.parametrize('kind', ['llama-2', 'mistral', 'with a blank', 'smollm'])
+@pytest.mark.parametrize('template', [INST, ChatML()], ids=['text', 'controls'])
+def test_a_conversation_has_the_ids_that_their_library_gives_its_whole_text(template, kind):
+  """So a blank that a model puts before texts is before those pieces alone that its makers put it before."""
+  tokenizer = ours(kind)
+  pieces = [piece for span, _ in template.spans(tokenizer, TALK) for piece in span]
+  text = ''.join(piece.name if isinstance(piece, Control) else piece for piece in pieces)
+  ids = render(template, tokenizer, TALK).ids.tolist()
+  assert ids == library(kind).encode(text if template is INST else f'<s>{text}', add_special_tokens=False).ids
+  before = prompt(template, tokenizer, TALK[:-1])
+  assert ids[:len(before)] == before and reply(template, tokenizer, ids[len(before):]) == TALK[-1]
 
 
 def test_a_stream_holds_back_half_characters():
