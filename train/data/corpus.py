@@ -23,7 +23,7 @@ from train.artifact import Artifact, Store, how, read_json, write_json
 from train.canonical import added
 from train.data.clean import SplitLong, Unicode
 from train.data.dedupe import ExactDuplicates, NearDuplicates
-from train.data.document import Document, Split, set_apart
+from train.data.document import SPLITS, Document, Split, set_apart
 from train.data.intake import Intake, changed, fingerprints, twins
 from train.data.language import Language
 from train.data.pii import Pii
@@ -50,6 +50,7 @@ class Corpus(Artifact):
 
   One in `heldout_modulo` is held out, in the long run. With `heldout_by`, a field of `meta`, documents that say the same
   there are on one side: by the hash of what they say, so all texts about one film, or by one writer, stay together.
+  With `heldout_as`, they lie on the side that their `meta` names there, train or heldout, as others have split them before.
   `workers` is the number of processes (None: one a core, but no more than one for 8 MB of files); what comes out does not
   depend on it. The folder holds the documents, `table.json` (what was dropped and why) and `manifest.json` (hashes of all
   that was read and written).
@@ -60,6 +61,7 @@ class Corpus(Artifact):
   augment: tuple[Stage, ...] = ()
   heldout_modulo: int = 20
   heldout_by: str | None = added(None)
+  heldout_as: str | None = added(None)
   workers: int | None = how(None)
 
   def __post_init__(self):
@@ -68,6 +70,9 @@ class Corpus(Artifact):
     if self.heldout_modulo < 2:
       raise ConfigError('config.out-of-range', f'heldout_modulo={self.heldout_modulo}',
                         'one in so many documents is held out, and some must be left to train on', 'give at least 2')
+    if self.heldout_as is not None and (self.heldout_by is not None or self.augment):
+      raise ConfigError('config.heldout-as', f'heldout_as = {self.heldout_as!r}', 'heldout_by and augment go by a hash, and '
+                        'here documents say themselves on which side they are', 'leave out the one or the other')
     if self.workers is not None and self.workers < 1:
       raise ConfigError('config.out-of-range', f'workers={self.workers}', 'somebody must do it', 'give 1 or more')
 
@@ -110,7 +115,7 @@ class Corpus(Artifact):
       intake = Intake(sources, work.table)
       prepared = work.run(intake.documents())
       for document in tqdm(prepared, f'preparing {self.name}', unit=' documents', leave=False, disable=None):
-        split: Split = 'heldout' if set_apart(document, self.heldout_modulo, self.heldout_by) else 'train'
+        split = self._side(document)
         shards.write(document, split)
         work.table.wrote(document, split)
     table = work.table.json([stage.name for stage in stages])
@@ -123,6 +128,15 @@ class Corpus(Artifact):
     rich.print(drawn(table, f'corpus {self.name}'))
     for warning in warnings:
       logging.warning('corpus %s: %s', self.name, warning)
+
+  def _side(self, document: Document) -> Split:
+    if self.heldout_as is None:
+      return 'heldout' if set_apart(document, self.heldout_modulo, self.heldout_by) else 'train'
+    said = document.meta.get(self.heldout_as)
+    if said not in SPLITS:
+      raise DataError('data.no-split', f'document {document.source}:{document.id}: meta {self.heldout_as!r} is {said!r}',
+                      'it says neither train nor heldout', 'say it of every document, or set heldout_as to None')
+    return said
 
   def _workers(self, files: list[dict]) -> int:
     if self.workers is not None:

@@ -1,0 +1,16 @@
+"""The recipe of `newsgroups.py` on the first 64 tokens of each post and for half an epoch, in minutes on a CPU.
+
+  python -m experiments.launch --config=experiments/tasks/newsgroups_tiny.py
+"""
+
+from dataclasses import replace
+
+from experiments.tasks.newsgroups import CLASSES
+from experiments.tasks.reuters_r8 import measured, texts, told_apart
+from train.eval.evaluation import Evaluation
+from train.run import Watch
+
+
+def get_config() -> Evaluation:
+  run = told_apart('newsgroups-tiny', texts('newsgroups', '20newsgroups'), CLASSES, length=64, steps=300)
+  return measured(replace(run, watch=Watch(heldout=150, heldout_rows=200)))
