@@ -5,9 +5,10 @@
   python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --into=exported/sotu.gguf --format=gguf --dtype=q8_0
   python -m experiments.export --run=runs/chat-lora-77d0c1a2b3 --into=exported/adapters --format=peft --base=exported/sotu
 
-transformers loads the folder (AutoModelForCausalLM, AutoTokenizer), llama.cpp the file, and PEFT lays the adapters over the
-model of the run's parent, exported by itself. For the first two formats adapters are merged, in float32, and it is said how
-much that moves a logit. Nothing is written over, and nothing appears that is not whole.
+transformers loads the folder (AutoModelForCausalLM, or AutoModelForSequenceClassification where a head on the first token tells
+classes apart; AutoTokenizer), llama.cpp the file, and PEFT lays the adapters over the model of the run's parent, exported by
+itself. For the first two formats adapters are merged, in float32, and it is said how much that moves a logit. Nothing is
+written over, and nothing appears that is not whole.
 """
 
 from pathlib import Path
@@ -20,9 +21,11 @@ from experiments.load import load_model
 from model.adapt import LoRA
 from model.errors import ConfigError
 from model.new_tokens import newest
+from model.weights.classifiers import export_classifier
 from model.weights.exporting import KINDS, Exported, check_new, export, export_gguf
 from model.weights.peft import write_peft
 from train.artifact import Store
+from train.data.class_rows import ClassRows
 from train.published import Published
 from train.run import Parent, Run
 from train.trained import Trained
@@ -49,10 +52,22 @@ def main(overrides: command.Overrides) -> int:
   if FORMAT.value == 'peft':
     print(f'{target}: {adapters(target, trained)} tensors of adapters')
     return 0
+  if FORMAT.value == 'hf' and (labels := classes(trained)):
+    print(f'{target}: {export_classifier(target, trained.model.config, trained.params, trained.tokenizer, labels)} in float32, '
+          f'classes {", ".join(labels)}')
+    return 0
   write, name = (export, kind) if FORMAT.value == 'hf' else (export_gguf, GGUF[kind])
   tell(target, kind, write(target, trained.model.config, trained.params, trained.tokenizer, template_of(run), name,
                            DEQUANTISE.value, context(run, store)))
   return 0
+
+
+def classes(trained: Trained) -> tuple[str, ...]:
+  """What a model with a head on one token tells apart, for which transformers has a class too; () of any other."""
+  run = trained.run
+  if isinstance(run, Run) and isinstance(run.rows, ClassRows) and 'token' in trained.params.get('classifier', {}):
+    return run.rows.tokens.classes
+  return ()
 
 
 def context(run: Parent, store: Store) -> int | None:

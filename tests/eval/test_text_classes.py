@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.export import classes
 from model.classifier import Classifier
 from model.errors import ConfigError
 from tests.model.variants import ENCODERS, small
@@ -113,12 +114,14 @@ def test_words_are_told_apart_too(parent, tmp_path):
   figures = {figure['name']: figure['value'] for figure in found['figures']}
   truth = np.array(found['columns']['truth'])
   assert figures['macro_f1'] > 0.95 and len(found['ids']) == len(set(found['ids'])) == len(truth)
+  assert classes(load(told, Store(tmp_path / 'runs', (store.root,)))) == ('other', *CLASSES)
   assert (truth == 0).sum() > 5 * (truth > 0).sum() > 0
 
 
 def test_mistakes_are_shown_those_first_that_it_was_surest_of(parent, measured):
   evaluation, _ = measured
   trained = load(evaluation.run, parent[1])
+  assert classes(trained) == ()              # transformers has no head on the mean of a text
   head = jax.tree.map(jax.numpy.negative, trained.params['classifier'])
   turned = trained._replace(params=trained.params | {'classifier': head})
   taken = replace(evaluation.tasks[0], shown=5).take(turned, parent[1])

@@ -1,7 +1,8 @@
 """The training step in bfloat16 at the matmul, ours beside Hugging Face's, one contestant after another.
 
-Ours comes in the forms that matter: whole rows, whose band cuDNN knows; packed rows, as runs train on, by the form that the door
-picks and by our own kernel; and a stream in bfloat16. The peers keep theirs in float32, as autocast has it, and see whole rows.
+Ours comes in the forms that matter: whole rows, whose band cuDNN knows; packed rows, as runs train on, by the form that the
+door picks and by our own kernel; and a stream in bfloat16. The peers keep theirs in float32, as autocast has it, and see
+whole rows.
 """
 
 import json
