@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -255,7 +256,7 @@ def told():
 
 def test_the_command_writes_each_format(learnt, tmp_path, monkeypatch, told, capsys):
   config, params = grown()
-  monkeypatch.setattr(program, 'load_model', lambda path: (None, tmp_path))
+  monkeypatch.setattr(program, 'load_model', lambda path: (SimpleNamespace(name='mine', lineage_of_edits=()), tmp_path))
   monkeypatch.setattr(program, 'template_of', lambda run: ChatML())
   monkeypatch.setattr(program, 'context', lambda run, store: 96)
   monkeypatch.setattr(program, 'open_run', lambda run, store: Trained(run, made(config)[0], adapted(params), learnt, 7))
