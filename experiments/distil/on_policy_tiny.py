@@ -5,6 +5,9 @@
 The teacher is `experiments/grpo/largest_tiny.py`, which learnt from reward alone which of four numbers is the largest; the
 student begins as the parent of that. Each step the student answers 64 problems, and the teacher says of each token what it
 would rather have said. Two CPU cores, minutes beside the teacher, which is trained first if it is not there.
+
+Result (2026-11-27, two cores beside another training; one seed): of 256 held-out problems the student answers 18.8% rightly
+before, and 98.8% after 100 steps, as many as its teacher does, which took 150 steps of 256 answers and a verifier.
 """
 
 from align.on_policy import OnPolicy
