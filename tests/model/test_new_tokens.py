@@ -31,7 +31,7 @@ def drawn(config):
 
 def logits(config, params, tokens_BL):
   model = build(config)
-  return np.asarray(model.logits(params, model.hidden(params, tokens_BL).x_BLD))
+  return np.asarray(jax.jit(lambda params: model.logits(params, model.hidden(params, tokens_BL).x_BLD))(params))
 
 
 @pytest.mark.parametrize('kind', CONFIGS)
