@@ -25,7 +25,7 @@ class TextClassification(Task):
 
   rows: ClassRows
   shown: int = how(6)
-  batch: int = how(32)                   # rows at a time
+  batch: int = how(8)                    # rows at a time
 
   figures: ClassVar = ('weighted_f1', 'macro_f1', 'accuracy', 'loss')
 
