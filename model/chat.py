@@ -76,7 +76,8 @@ class Headed(Template):
     yield (*self.between, *self.header(self.names['assistant'])), False
 
   def around(self, tokenizer: Tokenizer) -> Around:
-    return Around(self.content(''), self.end('assistant'), isinstance(self.header(self.names['assistant'])[-1], Control))
+    *_, last = (*self.end('user'), *self.between, *self.header(self.names['assistant'])) or ('',)
+    return Around(self.content(''), self.end('assistant'), not isinstance(last, str))
 
   def controls_needed(self) -> frozenset[str]:
     pieces = (*self.between, *(piece for role, name in self.names.items() for piece in (*self.header(name), *self.end(role))))

@@ -279,13 +279,19 @@ TALK = [Message('user', 'Who are you?'), Message('assistant', 'A poem.'), Messag
 
 @pytest.mark.parametrize('kind', ['llama-2', 'mistral', 'with a blank', 'smollm'])
 @pytest.mark.parametrize('template', [INST, ChatML()], ids=['text', 'controls'])
-def test_a_conversation_has_the_ids_that_their_library_gives_its_whole_text(template, kind):
-  """So a blank that a model puts before texts is before those pieces alone that its makers put it before."""
+def test_a_conversation_stands_for_what_it_does_where_their_library_reads_its_whole_text(template, kind):
+  """So a blank that a model puts before texts is before those pieces alone that its makers put it before.
+
+  Ids are the same where words are cut before they are merged; elsewhere a merge may reach over the end of a message.
+  """
   tokenizer = ours(kind)
   pieces = [piece for span, _ in template.spans(tokenizer, TALK) for piece in span]
   text = ''.join(piece.name if isinstance(piece, Control) else piece for piece in pieces)
   ids = render(template, tokenizer, TALK).ids.tolist()
-  assert ids == library(kind).encode(text if template is INST else f'<s>{text}', add_special_tokens=False).ids
+  theirs = library(kind).encode(text if template is INST else f'<s>{text}', add_special_tokens=False).ids
+  assert tokenizer.decode_bytes(ids) == tokenizer.decode_bytes(theirs)
+  assert controls(tokenizer, ids) == controls(tokenizer, theirs)
+  assert kind in ('llama-2', 'mistral') or ids == theirs
   before = prompt(template, tokenizer, TALK[:-1])
   assert ids[:len(before)] == before and reply(template, tokenizer, ids[len(before):]) == TALK[-1]
 

@@ -58,9 +58,8 @@ def test_it_is_torchs_label_smoothing():
   assert float(loss.objective.value()) == pytest.approx(1.8977022, abs=1e-6)
 
 
-@pytest.mark.parametrize('config', [ENCODERS['roberta'], VARIANTS['mixtral']], ids=['roberta', 'mixtral'])
-def test_only_judged_positions_count_and_rows_add_up(config):
-  model, params = learner(config)
+def test_only_judged_positions_count_and_rows_add_up():
+  model, params = learner(VARIANTS['mixtral'])
   rows, objective = batch(), Classification(0.1)
   whole = loss_of(objective, model, params, rows)
   parts = [loss_of(objective, model, params, {name: column[i:i + 1] for name, column in rows.items()}) for i in range(4)]

@@ -1,6 +1,5 @@
 """Freezes: what is held has no gradient, no moments and no place in a checkpoint, and learns again in the next run."""
 
-import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -84,17 +83,6 @@ def test_the_lowest_layers_are_held_to_the_bit_and_the_others_learn(lineage, rul
   assert {leaf.shape[0] for leaf in jax.tree.leaves(built.abstract.params['layers'])} == {1}
   learned = sum(leaf.size for leaf in jax.tree.leaves(built.abstract.params))
   assert sum(leaf.size for leaf in jax.tree.leaves(built.abstract.opt_state)) < 2 * learned + 20
-
-
-def test_cut_off_and_gone_on_is_as_never_stopped(lineage):
-  parent, store = lineage
-  value = child(parent, name='cut', edits=(FreezeLowest(1),))
-  folder = store.make(value)
-  made = load(value, store).params
-  shutil.rmtree(folder / 'checkpoints' / '4')
-  (folder / 'made.json').unlink()
-  store.make(value)
-  same(load(value, store).params, made)
 
 
 def test_a_freeze_ends_with_its_run(lineage):

@@ -11,7 +11,7 @@ from model.weights.loading import ALIGNED, room
 @pytest.mark.parametrize('shape', [(), (3,), (5, 7, 3), (0, 4)])
 def test_room_begins_where_arrays_of_the_device_do(shape, kind):
   found = room(shape, np.dtype(kind))
-  assert found.shape == shape and found.dtype == kind and found.ctypes.data % ALIGNED == 0
+  assert found.shape == shape and found.dtype == kind and (not found.size or found.ctypes.data % ALIGNED == 0)
   found[...] = 1
   assert found.astype(np.float32).sum() == found.size
 
