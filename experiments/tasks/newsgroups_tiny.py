@@ -1,6 +1,8 @@
 """The recipe of `newsgroups.py` on the first 64 tokens of each post and for half an epoch, in minutes on a CPU.
 
   python -m experiments.launch --config=experiments/tasks/newsgroups_tiny.py
+
+Result (2026-11-27, two CPU cores that others shared, minutes): weighted F1 0.734 on 200 rows of test posts, when it ended.
 """
 
 from dataclasses import replace
