@@ -49,7 +49,7 @@ demo: setup               ## raw text to a trained, measured model that answers,
 	@echo "the stages: $$(ls -dt $(RUNS)/sotu-stages-*/ | head -1)stages.html"
 
 test: $(VENV)/.requirements-dev.txt   ## the test suite, on the CPU
-	$(PY) -m pytest -q -n $(WORKERS) tests
+	$(PY) -m pytest -q -n $(WORKERS) --dist loadfile tests
 
 # No JAX_PLATFORMS leaves the choice to jax: a GPU that is here, and the CPU beside it. Elsewhere all are skipped by name.
 test-gpu: $(VENV)/.requirements-dev.txt   ## the tests that need an NVIDIA GPU (LOCK=requirements-cuda.txt)
