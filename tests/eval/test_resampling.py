@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.eval import classes, figures, resampling
+from train.eval import classes, resampling
 from train.eval.figures import Classified, Mean
 from train.eval.resampling import interval, paired, resampled
 from train.eval.task import FIGURES, LOWER
@@ -29,7 +29,7 @@ def test_a_stack_of_resamples_says_what_each_says_alone(name):
   found = FIGURES[name].of(columns, counts_RN)
   for value, counts_N in zip(found, counts_RN.astype(int)):
     items = np.repeat(np.arange(40), counts_N)
-    assert value == pytest.approx(getattr(classes, name)(columns['truth'][items] + 2, columns['said'][items] + 2))
+    assert value == pytest.approx(FIGURES[name]({'truth': columns['truth'][items] + 2, 'said': columns['said'][items] + 2}))
   assert FIGURES[name](columns) == pytest.approx(found[0]) and isinstance(FIGURES[name], Classified)
 
 
@@ -72,4 +72,4 @@ def test_pairs_on_which_both_find_the_same_items_hard_have_narrower_intervals():
 def test_where_nothing_was_measured_nothing_is_claimed():
   none = {'x': np.full(5, np.nan)}
   assert np.isnan(interval(Mean('x'), none)).all() and np.isnan(paired(Mean('x'), none, none, lower=False)).all()
-  assert np.isnan(figures.accuracy(np.zeros((1, 2, 2)))).all()
+  assert np.isnan(classes.accuracy(np.zeros((1, 2, 2)))).all()

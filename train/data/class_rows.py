@@ -26,8 +26,8 @@ from train.data.pipeline import Batches, Placement
 from train.data.shuffle import key, permutation
 from train.data.visits import Row, Visits
 from train.data.vocabulary import AnyVocabulary
-from train.eval.classes import accuracy, macro_f1, weighted_f1
 from train.eval.perplexity import lots
+from train.eval.task import FIGURES
 from train.types import Evaluator, Form, Params, Setting
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ class ClassRows:
 
     def judged(params: Params) -> dict[str, float]:
       nll_N, truth_N, said_N = ask(params)
-      return {'heldout_loss': float(nll_N.mean()), 'heldout_accuracy': accuracy(truth_N, said_N),
-              'heldout_weighted_f1': weighted_f1(truth_N, said_N), 'heldout_macro_f1': macro_f1(truth_N, said_N)}
+      columns = {'truth': truth_N, 'said': said_N}
+      return {'heldout_loss': float(nll_N.mean())} | {
+          f'heldout_{name}': FIGURES[name](columns) for name in ('accuracy', 'weighted_f1', 'macro_f1')}
 
     return judged
 

@@ -3,7 +3,7 @@
 Definitions are scikit-learn's with zero_division=0: what has nothing to divide by is 0. Averages are over the classes that
 occur, in what is true or in what was said.
 
-Letters: N items, C classes.
+Figures are of R confusion matrices at once, so that resamples cost one product. Letters: N items, C classes, R matrices.
 """
 
 from collections.abc import Sequence
@@ -30,25 +30,27 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
   return np.where(below > 0, above / np.maximum(below, 1), 0.0)
 
 
-def accuracy(truth_N: np.ndarray, said_N: np.ndarray) -> float:
-  """The share of items whose class was said; NaN of no items."""
-  return float(np.mean(np.equal(truth_N, said_N))) if len(truth_N) else float('nan')
+def accuracy(confusion_RCC: np.ndarray) -> np.ndarray:
+  """Share of the items that are on the diagonal, f64[R]; NaN of no items."""
+  return share(np.trace(confusion_RCC, axis1=1, axis2=2), confusion_RCC.sum((1, 2)))
 
 
-def weighted_f1(truth_N: np.ndarray, said_N: np.ndarray) -> float:
-  """The mean over classes of F1, each weighed by the items that are of it; NaN of no items."""
-  f1_C, support_C = _f1(truth_N, said_N)
-  return float((f1_C * support_C).sum() / support_C.sum()) if len(truth_N) else float('nan')
+def weighted_f1(confusion_RCC: np.ndarray) -> np.ndarray:
+  """F1 of each class, weighed by how many items are truly of it, f64[R]; NaN of no items."""
+  return share((_f1(confusion_RCC) * confusion_RCC.sum(2)).sum(1), confusion_RCC.sum((1, 2)))
 
 
-def macro_f1(truth_N: np.ndarray, said_N: np.ndarray) -> float:
-  """The mean of F1 over the classes that occur; NaN of no items."""
-  return float(_f1(truth_N, said_N)[0].mean()) if len(truth_N) else float('nan')
+def macro_f1(confusion_RCC: np.ndarray) -> np.ndarray:
+  """The mean F1 of the classes that occur, as truth or as answer, f64[R]; NaN of no items."""
+  occurs_RC = confusion_RCC.sum(1) + confusion_RCC.sum(2) > 0
+  return share((_f1(confusion_RCC) * occurs_RC).sum(1), occurs_RC.sum(1).astype(np.float64))
 
 
-def _f1(truth_N: np.ndarray, said_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """F1 and support of each class that occurs, f64[C] and i64[C]."""
-  present_C, both_2N = np.unique(np.concatenate([truth_N, said_N]), return_inverse=True)
-  confusion_CC = confusion(both_2N[:len(truth_N)], both_2N[len(truth_N):], len(present_C))
-  true_C = confusion_CC.sum(1)
-  return ratio(2 * confusion_CC.diagonal(), true_C + confusion_CC.sum(0)), true_C
+def _f1(confusion_RCC: np.ndarray) -> np.ndarray:
+  """f64[R, C]; 0 for a class without an item."""
+  return ratio(2 * np.diagonal(confusion_RCC, axis1=1, axis2=2), confusion_RCC.sum(1) + confusion_RCC.sum(2))
+
+
+def share(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+  """over / under, f64, and NaN where that is nothing."""
+  return np.divide(over, under, out=np.full(np.shape(over), np.nan), where=np.asarray(under) > 0)

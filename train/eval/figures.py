@@ -1,7 +1,5 @@
 """Figures of a task as functions of its items and of how often each counts, so that a hundred resamples are one product.
 
-What is read off a confusion matrix is defined in `train.eval.classes`; here the same is had of a stack of them at once.
-
 Letters: N items, R resamples, C classes.
 """
 
@@ -11,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.eval.classes import ratio
+from train.eval.classes import share
 
 Columns = Mapping[str, np.ndarray]       # [N] each
 
@@ -47,7 +45,7 @@ class Ratio(Figure):
     return self.over, self.under
 
   def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
-    return self.unit * _share(counts_RN @ columns[self.over], counts_RN @ columns[self.under])
+    return self.unit * share(counts_RN @ columns[self.over], counts_RN @ columns[self.under])
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Mean(Figure):
   def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
     values_N = np.asarray(columns[self.column], np.float64)
     there_N = np.isfinite(values_N)
-    return _share(counts_RN @ np.where(there_N, values_N, 0.0), counts_RN @ there_N.astype(np.float64))
+    return share(counts_RN @ np.where(there_N, values_N, 0.0), counts_RN @ there_N.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -95,29 +93,4 @@ class Classified(Figure):
     pairs, begins = np.unique((truth_N * classes + said_N)[order_N], return_index=True)
     confusion_RP = np.zeros((len(counts_RN), classes * classes))
     confusion_RP[:, pairs] = np.add.reduceat(counts_RN[:, order_N], begins, axis=1)
-    return self.says(confusion_RP.reshape(-1, classes, classes))
-
-
-def accuracy(confusion_RCC: np.ndarray) -> np.ndarray:
-  """Share of the items that are on the diagonal, f64[R]."""
-  return _share(np.trace(confusion_RCC, axis1=1, axis2=2), confusion_RCC.sum((1, 2)))
-
-
-def weighted_f1(confusion_RCC: np.ndarray) -> np.ndarray:
-  """F1 of each class, weighted by how many items are truly of it, f64[R]."""
-  return _share((_f1(confusion_RCC) * confusion_RCC.sum(2)).sum(1), confusion_RCC.sum((1, 2)))
-
-
-def macro_f1(confusion_RCC: np.ndarray) -> np.ndarray:
-  """The mean F1 of the classes that occur, as truth or as answer, f64[R]."""
-  occurs_RC = confusion_RCC.sum(1) + confusion_RCC.sum(2) > 0
-  return _share((_f1(confusion_RCC) * occurs_RC).sum(1), occurs_RC.sum(1).astype(np.float64))
-
-
-def _f1(confusion_RCC: np.ndarray) -> np.ndarray:
-  """f64[R, C]; 0 for a class without an item."""
-  return ratio(2 * np.diagonal(confusion_RCC, axis1=1, axis2=2), confusion_RCC.sum(1) + confusion_RCC.sum(2))
-
-
-def _share(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-  return np.divide(over, under, out=np.full(np.shape(over), np.nan), where=np.asarray(under) > 0)
+    return self.says(confusion_RP.reshape(len(counts_RN), classes, classes))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from train.artifact import Store
-from train.eval import figures
+from train.eval import classes
 from train.eval.figures import Classified, Figure, Mean, Perplexity, Ratio
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Task(ABC):
 
 
 FIGURES: dict[str, Figure] = {
-  'weighted_f1': Classified(figures.weighted_f1), 'macro_f1': Classified(figures.macro_f1),
-  'accuracy': Classified(figures.accuracy),
+  'weighted_f1': Classified(classes.weighted_f1), 'macro_f1': Classified(classes.macro_f1),
+  'accuracy': Classified(classes.accuracy),
   'rouge_1': Mean('rouge_1'), 'rouge_2': Mean('rouge_2'), 'rouge_l': Mean('rouge_l'), 'lead_rouge_l': Mean('lead_rouge_l'),
   'exact_match': Mean('exact'), 'contains': Mean('contains'), 'token_f1': Mean('token_f1'), 'judged': Mean('judged'),
   'bits_per_byte': Ratio('nll', 'bytes', 1 / math.log(2)), 'perplexity': Perplexity(), 'loss': Ratio('nll', 'tokens'),
