@@ -17,7 +17,7 @@ def within(first_BL: jax.Array, last_BL: jax.Array, keys: int) -> tuple[jax.Arra
   return jnp.maximum(first_BL, 0).astype(jnp.int32), jnp.minimum(last_BL, keys).astype(jnp.int32)
 
 
-def key_bounds(first_BL: jax.Array, last_BL: jax.Array, keys: int, t: int, c: int) -> jax.Array:
+def key_bounds(first_BL: jax.Array, last_BL: jax.Array, t: int, c: int) -> jax.Array:
   """i32[B, N, 4]: the blocks of c keys (start, whole, past, stop) that each block of t query rows walks."""
   least_BN, most_BN, late_BN, early_BN = _extent(first_BL, last_BL, t)
   start, stop = least_BN // c, -(-most_BN // c)

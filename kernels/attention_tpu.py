@@ -62,7 +62,7 @@ def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array
   grid = Grid.of(plan, q_BLGRK, k_BSGK)
   at = grid.by_queries()
   (batch, length, groups, shared, size), (t, c) = q_BLGRK.shape, plan.tiles
-  bounds = key_bounds(first_BL, last_BL, k_BSGK.shape[1], t, c).reshape(-1)
+  bounds = key_bounds(first_BL, last_BL, t, c).reshape(-1)
   out = jax.ShapeDtypeStruct((batch, groups, shared, size, grid.blocks * t), q_BLGRK.dtype)
   lse = jax.ShapeDtypeStruct((batch, groups, shared, 1, grid.blocks * t), jnp.float32)
   scratch = [plt.VMEM((size, t), jnp.float32), plt.VMEM((1, t), jnp.float32), plt.VMEM((1, t), jnp.float32)]
@@ -80,7 +80,7 @@ def backward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Arra
   (batch, length, groups, shared, size), (t, c) = q_BLGRK.shape, plan.tiles
   operands = (grid.queries(q_BLGRK), grid.keys(k_BSGK), grid.keys(v_BSGK), grid.rows(first_BL), grid.rows(last_BL),
               grid.notes(lse_BGRL), grid.notes(delta_BGRL), grid.queries(g_BLGRK))
-  at, bounds = grid.by_queries(), key_bounds(first_BL, last_BL, k_BSGK.shape[1], t, c).reshape(-1)
+  at, bounds = grid.by_queries(), key_bounds(first_BL, last_BL, t, c).reshape(-1)
   shape = jax.ShapeDtypeStruct((batch, groups, shared, size, grid.blocks * t), q_BLGRK.dtype)
   [dq] = _call(_backward_queries, plan, at, (batch, groups * shared, grid.blocks, grid.walked), 1, at.all, [at.column],
                [shape], [plt.VMEM((size, t), jnp.float32)])(bounds, *operands)

@@ -70,7 +70,7 @@ def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array
   """out_BLGRK and lse_BGRL of base 2."""
   sizes = Sizes.of(q_BLGRK, k_BSGK, plan.tiles.forward)
   at = sizes.by_queries()
-  bounds_BN4 = key_bounds(first_BL, last_BL, sizes.keys, sizes.tile.t, sizes.tile.c)
+  bounds_BN4 = key_bounds(first_BL, last_BL, sizes.tile.t, sizes.tile.c)
   lse = jax.ShapeDtypeStruct((q_BLGRK.shape[0], *q_BLGRK.shape[2:4], sizes.length), jnp.float32)
   call = _call(_forward, plan, sizes, (sizes.blocks, q_BLGRK.shape[2] * sizes.shared, q_BLGRK.shape[0]),
                [at.query, at.key, at.key, at.row, at.row, at.bounds], [at.query, at.note], [q_BLGRK, lse])
@@ -83,7 +83,7 @@ def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, ja
   batch, _, groups, shared, _ = q_BLGRK.shape
   sizes = Sizes.of(q_BLGRK, k_BSGK, plan.tiles.queries)
   at = sizes.by_queries()
-  bounds_BN4 = key_bounds(first_BL, last_BL, sizes.keys, sizes.tile.t, sizes.tile.c)
+  bounds_BN4 = key_bounds(first_BL, last_BL, sizes.tile.t, sizes.tile.c)
   [dq] = _call(_backward_queries, plan, sizes, (sizes.blocks, groups * shared, batch), [*at.all, at.bounds], [at.query],
                [q_BLGRK])(*operands, bounds_BN4)
   sizes = Sizes.of(q_BLGRK, k_BSGK, plan.tiles.keys)

@@ -113,7 +113,7 @@ def test_bounds():
 def test_a_causal_walk_is_half_of_the_square():
   """Blocks below the diagonal are walked without a mask, those on it with one, those above it not at all."""
   ranges = causal_ranges(1, 64)
-  start, whole, past, stop = np.moveaxis(np.asarray(key_bounds(ranges.first_BL, ranges.last_BL, 64, 8, 8)), -1, 0)
+  start, whole, past, stop = np.moveaxis(np.asarray(key_bounds(ranges.first_BL, ranges.last_BL, 8, 8)), -1, 0)
   assert (stop - start).sum() == 36 and (past - whole).sum() == 28
   start, whole, past, stop = np.moveaxis(np.asarray(query_bounds(ranges.first_BL, ranges.last_BL, 64, 8, 8)), -1, 0)
   assert (stop - start).sum() == 36 and (past - whole).sum() == 28
