@@ -101,9 +101,10 @@ def test_bounds():
     for t, c in (8, 8), (16, 4):
       blocks = np.pad(seen, ((0, 0), (0, -LONG % t), (0, -33 % c))).reshape(len(seen), -(-LONG // t), t, -(-33 // c), c)
       some, all_ = blocks.any((2, 4)), blocks.all((2, 4))
-      walks = [(key_bounds, some, all_), (query_bounds, some.swapaxes(1, 2), all_.swapaxes(1, 2))]
+      walks = [(partial(key_bounds, t=t, c=c), some, all_),
+               (partial(query_bounds, keys=33, t=t, c=c), some.swapaxes(1, 2), all_.swapaxes(1, 2))]
       for bounds, some, all_ in walks:
-        found = np.asarray(jax.jit(bounds, static_argnums=(2, 3, 4))(first, last, 33, t, c))
+        found = np.asarray(jax.jit(bounds)(first, last))
         start, whole, past, stop = (x[..., None] for x in np.moveaxis(found, -1, 0))
         index = np.arange(some.shape[2])
         assert (start <= whole).all() and (whole <= past).all() and (past <= stop).all()
