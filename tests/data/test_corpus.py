@@ -17,6 +17,7 @@ from train.data.corpus import ENGLISH, Corpus, manifest
 from train.data.decontaminate import Decontaminate, EvaluationSet
 from train.data.dedupe import ExactDuplicates, NearDuplicates
 from train.data.document import Document, held_out, size
+from train.data.intake import twins
 from train.data.pii import Pii
 from train.data.prepare import Pass, chunks, segments
 from train.data.quality import Gopher
@@ -210,6 +211,11 @@ def test_files_that_repeat_another_are_told(tmp_path):
   warnings = json.loads((Store(tmp_path / 'runs').make(corpus) / 'table.json').read_text())['warnings']
   assert warnings[0] == f'2 files repeat another byte for byte: {tmp_path}/b.txt is {tmp_path}/a.txt'
   assert warnings[1].startswith('no document is held out')
+
+
+def test_a_file_that_two_sources_read_is_no_twin(tmp_path):
+  file = str(tmp_path / 'a.txt')
+  assert twins([{'file': file, 'sha256': '1'}, {'file': file, 'sha256': '1'}]) == []
 
 
 def test_a_stage_that_breaks_names_itself_and_the_document(tmp_path):

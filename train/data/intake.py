@@ -58,14 +58,15 @@ def fingerprints(files: Sequence[tuple[str, Path]]) -> list[dict]:
 
 
 def twins(prints: Sequence[dict]) -> list[str]:
-  """A warning if some files of the sources are the same to the byte."""
-  extra = len(prints) - len({entry['sha256'] for entry in prints})
-  if not extra:
+  """A warning if some files of the sources are the same to the byte. One that several sources read is one file."""
+  files: dict[str, list[str]] = {}
+  for file, sha256 in {entry['file']: entry['sha256'] for entry in prints}.items():
+    files.setdefault(sha256, []).append(file)
+  again = [same for same in files.values() if len(same) > 1]
+  if not again:
     return []
-  first: dict[str, str] = {}
-  pair = next((first[entry['sha256']], entry['file']) for entry in prints
-              if first.setdefault(entry['sha256'], entry['file']) != entry['file'])
-  return [f'{extra} files repeat another byte for byte: {pair[1]} is {pair[0]}']
+  extra = sum(len(same) - 1 for same in again)
+  return [f'{extra} files repeat another byte for byte: {again[0][1]} is {again[0][0]}']
 
 
 def changed(prints: Sequence[dict]) -> list[str]:
