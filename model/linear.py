@@ -54,9 +54,15 @@ def ready(w: Weight, dtype: Any) -> Weight:
   return w.astype(dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@singledispatch
 def frozen(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   """As `multiply`, by a weight that never learns: the backward pass keeps the weight as it lies, and no x."""
+  return worked_out(w, x, inputs, dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def worked_out(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
+  """As `frozen`, by the matrix that the weight stands for, made anew in either pass."""
   w, x = _late(w, x)
   return multiply(matrix(w, dtype), x, inputs, dtype)
 
@@ -70,11 +76,11 @@ def _late(w: Weight, x: jax.Array) -> tuple[Weight, jax.Array]:
   return (w, x) if isinstance(w, jax.Array) else jax.lax.optimization_barrier((w, x))
 
 
-def _frozen_forward(w, x, inputs, dtype):
-  return frozen(w, x, inputs, dtype), w
+def _forward(w, x, inputs, dtype):
+  return worked_out(w, x, inputs, dtype), w
 
 
-def _frozen_backward(inputs, dtype, w, g):
+def _backward(inputs, dtype, w, g):
   """The gradient of x."""
   w, g = _late(w, g)
   w = matrix(w, dtype)
@@ -82,7 +88,7 @@ def _frozen_backward(inputs, dtype, w, g):
   return None, jax.vjp(lambda x: multiply(w, x, inputs, dtype), like)[1](g)[0]
 
 
-frozen.defvjp(_frozen_forward, _frozen_backward)
+worked_out.defvjp(_forward, _backward)
 
 
 def dense(x: jax.Array, w: Weight, *, inputs: int = 1, dtype: str = 'float32') -> jax.Array:

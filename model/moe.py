@@ -3,12 +3,11 @@
 Letters: T = B * L tokens, E experts, J the experts chosen for a token.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kernels.grouped import grouped
 from model.config import Decoder, Gated, MoE, Plain
 from model.linear import matrix, weight
 from model.mlp import activate, up_shape
@@ -82,14 +81,8 @@ def _experts(expert: Gated | Plain, dtype: str, x_BLD, gates_BLJ, chosen_BLJ, up
   chosen_TJ = chosen_BLJ.reshape(len(x_TD), -1)
   order = jnp.argsort(chosen_TJ.reshape(-1), stable=True)
   sizes_E = jnp.bincount(chosen_TJ.reshape(-1), length=up.shape[0]).astype(jnp.int32)
-  matmul = partial(_grouped, sizes_E=sizes_E, dtype=dtype)
-  h = matmul(x_TD[order // chosen_TJ.shape[1]], up.reshape(*up.shape[:2], -1))
-  y = matmul(activate(expert, h.reshape(-1, *up.shape[2:])), down)
+  h = grouped(x_TD[order // chosen_TJ.shape[1]], up.reshape(*up.shape[:2], -1), sizes_E, dtype).astype(x_TD.dtype)
+  y = grouped(activate(expert, h.reshape(-1, *up.shape[2:])), down, sizes_E, dtype).astype(h.dtype)
   y_TJD = y[jnp.argsort(order)].reshape(*chosen_TJ.shape, -1)
   y_TD = jnp.einsum('TJD,TJ->TD', y_TJD.astype(jnp.float32), gates_BLJ.reshape(chosen_TJ.shape))
   return y_TD.reshape(x_BLD.shape).astype(x_BLD.dtype)
-
-
-def _grouped(x: jax.Array, w: jax.Array, sizes_E: jax.Array, dtype: str) -> jax.Array:
-  y = jax.lax.ragged_dot(x.astype(dtype), w.astype(dtype), sizes_E, preferred_element_type=jnp.float32)
-  return y.astype(x.dtype)

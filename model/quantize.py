@@ -21,10 +21,11 @@ import numpy as np
 from flax import struct
 from flax.linen import LogicallyPartitioned
 
+from kernels.lowbit import Choice, choose, describe, lowbit
 from model.edit import Edit
 from model.errors import ConfigError
-from model.linear import Place, Weight, edited, frozen, matrix, multiply, ready
-from model.sharding import is_box, unbox
+from model.linear import Place, Weight, edited, frozen, matrix, multiply, ready, worked_out
+from model.sharding import is_box, is_cut, unbox
 
 Kind = Literal['nf4', 'int4', 'int8']
 Module = Literal['qkv', 'out', 'up', 'down']
@@ -34,6 +35,7 @@ GROUP = 256           # scales that share a step
 NF4 = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
        -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
        0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0)
+WHOLE = {'nf4': 1, 'int4': 7, 'int8': 127}      # the level 1, in steps of the kernels' numbers
 LEVELS: dict[str, np.ndarray] = {'nf4': np.array(NF4, np.float32), 'int4': np.arange(-8, 8, dtype=np.float32) / 7}
 
 
@@ -164,6 +166,23 @@ def _blocks(w: jax.Array, kind: Kind, inputs: int, stacked: int) -> jax.Array:
 @multiply.register
 def _(w: Quantized, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   return frozen(w, x, inputs, dtype)
+
+
+@frozen.register
+def _(w: Quantized, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
+  """By the codes as they lie where a kernel can (`multiplier` says), else by the matrix worked out."""
+  leading = x.shape[:x.ndim - inputs]
+  if multiplier(w, math.prod(leading), dtype).name == 'dequantised':
+    return worked_out(w, x, inputs, dtype)
+  scales = w.scales.value if isinstance(w.scales, Doubled) else w.scales
+  y = lowbit(x.reshape(math.prod(leading), -1), w.codes.reshape(*w.codes.shape[:2], -1),
+             (scales / WHOLE[w.kind]).reshape(scales.shape[0], -1), NF4 if w.kind == 'nf4' else None, dtype=dtype)
+  return y.reshape(*leading, *w.of[inputs:]).astype(x.dtype)
+
+
+def multiplier(w: Quantized, rows: int, dtype: str) -> Choice:
+  """Who multiplies so many rows by one such matrix, and why what is faster does not: for people, `str` of it."""
+  return choose(describe(rows, w.codes, dtype, cut=is_cut('fsdp') or is_cut('tensor')))
 
 
 matrix.register(Quantized, dequantize)

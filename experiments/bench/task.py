@@ -72,6 +72,16 @@ class Iteration:
     return self.answers * self.answer
 
 
+@dataclass(frozen=True)
+class Writing:
+  """Answers that are written greedily by the model of a task: all prompts and all answers have the same number of tokens."""
+
+  task: str
+  rows: int
+  prompt: int = 128
+  answer: int = 128
+
+
 TASKS = {
   '10m': Task(),
   '124m': Task(vocab=50_304, width=768, layers=12, heads=12, hidden=2048, length=2048, batch=16, lr=3e-4, burst=8),
@@ -81,6 +91,7 @@ TASKS = {
 }
 TASK = TASKS['10m']                                     # on the CPU
 ITERATIONS = {'10m': Iteration(), 'tiny': Iteration(asked=2, prompt=16, answer=16, batch=4)}
+WRITTEN = {'1b': [Writing('1b', 1), Writing('1b', 64)], 'tiny': [Writing('tiny', 1, 16, 16), Writing('tiny', 4, 16, 16)]}
 BETA = 0.1                                              # of DPO
 WARM = 3                                                # steps before any is timed, whose losses are compared
 LOSSES = {'float32': 2e-3, 'bfloat16': 2e-2}            # nats, between ours and a peer at every step

@@ -26,6 +26,7 @@ from model.quantize import (
   unpack,
 )
 from model.sharding import MeshShape, shardings, unbox
+from tests.kernels.lowbit_table import SMALL
 from tests.model.variants import VARIANTS, made, small, tokens
 
 KEY = jax.random.key(0)
@@ -159,6 +160,25 @@ def test_the_forward_pass_multiplies_by_what_is_stored(kind):
   _, pull = jax.vjp(lambda x: dense(x, q, inputs=2), x)
   np.testing.assert_allclose(pull(g)[0], jnp.tensordot(g, dequantize(q), ((2, 3), (2, 3))), rtol=1e-5, atol=1e-5)
   assert dense(x.astype(jnp.bfloat16), q, inputs=2, dtype='bfloat16').dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_where_a_kernel_can_it_multiplies_by_the_codes(kind, monkeypatch):
+  """Interpreted, of several dimensions in and out, also below an adapter, and where the last block is cut short."""
+  from kernels.lowbit import Choice, lowbit
+  from model import quantize as module
+  w, x, g = normal(4, 25, 3, 5), normal(2, 6, 4, 25, seed=1), normal(2, 6, 3, 5, seed=2)
+  q = quantize(w, kind, 2)
+  asked = []
+  monkeypatch.setattr(module, 'choose', lambda call: asked.append(call) or Choice('few', {}))
+  monkeypatch.setattr(module, 'lowbit', partial(lowbit, interpret=True, tiles=SMALL))
+  y, pull = jax.vjp(jax.jit(lambda x: dense(x, q, inputs=2)), x)
+  np.testing.assert_allclose(y, jnp.tensordot(x, dequantize(q), 2), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(pull(g)[0], jnp.tensordot(g, dequantize(q), ((2, 3), (2, 3))), rtol=1e-5, atol=1e-5)
+  assert {call.rows for call in asked} == {12} and not any(call.cut for call in asked)
+  with jax.set_mesh(MeshShape(fsdp=8).build()):
+    module.multiplier(q, 12, 'float32')
+  assert asked[-1].cut                                # matrices are cut there
 
 
 def test_nothing_but_the_bits_is_kept_for_the_backward_pass():

@@ -2,7 +2,7 @@
 
   python -m experiments.bench.gpu --out=FOLDER                  all parts, in the order of their importance
   python -m experiments.bench.gpu --only=train,attention        some of: machine tests ceilings compile train attention head
-                                                                quickstart checkpoint variants
+                                                                decode lowbit quickstart checkpoint variants
   python -m experiments.bench.gpu --quick                       tiny shapes, to see that it runs, also without a GPU
   python -m experiments.bench.gpu --only=table                  the table of FOLDER/gpu.jsonl again
 
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from experiments.bench import page_lines
 from experiments.bench.driver import say
 from experiments.bench.gpu import parts, train
 from experiments.bench.gpu.bench import Bench, Record
@@ -34,7 +35,8 @@ PEERS = flags.DEFINE_string('peers', sys.executable, 'An interpreter with torch 
 PARTS: dict[str, tuple[Callable[[Bench], Iterator[Record]], float]] = {      # and the seconds that each may take
   'machine': (parts.machine, 30), 'tests': (parts.tests, 120), 'ceilings': (parts.ceilings, 60),
   'compile': (train.compiled, 100), 'train': (train.contests, 260), 'attention': (parts.attention, 300),
-  'head': (parts.head, 80), 'quickstart': (parts.quickstart, 200), 'checkpoint': (parts.checkpoint, 60),
+  'head': (parts.head, 80), 'decode': (parts.decode, 150), 'lowbit': (parts.lowbit, 60),
+  'quickstart': (parts.quickstart, 200), 'checkpoint': (parts.checkpoint, 60),
   'variants': (train.variants, 200)}
 ENVIRONMENT = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONUNBUFFERED': '1',
                'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3', 'TOKENIZERS_PARALLELISM': 'false'}
@@ -57,6 +59,7 @@ def main(argv: Sequence[str]) -> None:
       if name != 'table':
         go(name, bench, end)
   show(out)
+  say(f'the page: {page_lines.write([out / FILE], out / page_lines.PAGE)}')
 
 
 def go(name: str, bench: Bench, end: float) -> None:

@@ -86,6 +86,25 @@ def head(bench: Bench) -> Iterator[Record]:
            'tflops': 6.0 * task.tokens * task.width * task.vocab / seconds / 1e12}
 
 
+def decode(bench: Bench) -> Iterator[Record]:
+  """Greedy decoding at 1 and at 64 rows, ours in several kinds of weights, then Hugging Face's compiled."""
+  end = bench.end
+  for module, python, share in (('ours.written', sys.executable, 0.5), ('peers.hf_written', bench.peers, 1.0)):
+    bench.end = time.monotonic() + share * max(1.0, end - time.monotonic())
+    try:
+      yield from bench.program(f'experiments.bench.{module}', *quickly(bench), python=python)
+    except Ended as error:
+      yield {'form': module, 'failed': str(error)[-1500:]}
+
+
+def lowbit(bench: Bench) -> Iterator[Record]:
+  """Products with weights in few bits, then the tiles that they might have: as many as there is time for."""
+  try:
+    yield from bench.program('experiments.bench.ours.lowbit', *quickly(bench))
+  except Ended as error:
+    yield {'failed': str(error)[-1500:]}
+
+
 def quickstart(bench: Bench) -> Iterator[Record]:
   """The quick start from raw text to its report, then its first steps again, compared to the bit."""
   runs, begin = bench.room('quickstart'), time.monotonic()
