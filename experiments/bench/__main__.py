@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.bench import checkpoint, data, head, published, rlhf, start, train, tune
+from experiments.bench import checkpoint, data, head, page_lines, published, rlhf, start, train, tune
 from experiments.bench.driver import say
 from experiments.bench.line import Line, append
 from experiments.bench.setting import Setting
@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
       say(f'{name}:')
       for line in BENCHMARKS[name](setting):
         show(append(Path(OUT.value), line))
+  say(f'the page: {page_lines.write([Path(OUT.value)], Path(OUT.value).with_suffix(".html"))}')
 
 
 def peers() -> dict[str, str]:
