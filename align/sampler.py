@@ -20,7 +20,7 @@ from align.questions import Question
 from align.rewards import Answer
 from model.chat import Template, ends, prompt, reply
 from model.decoder import Model, own
-from model.generate import generate
+from model.generate import generate, lay_out
 from model.sampling import Sampling
 from model.sharding import pin
 from model.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Writer:
-  """How answers are written. `rows` of them at a time, which changes nothing but memory."""
+  """How answers are written. `rows` of them at a time, which changes nothing but memory; equal prompts are read once."""
 
   model: Model
   tokenizer: Tokenizer
@@ -49,10 +49,11 @@ class Writer:
   def __call__(self, params: Params, questions: Sequence[Question], keys: jax.Array) -> tuple[list[Answer], list[np.ndarray]]:
     """An answer to each, drawn with a key of its own, and the log-probs of its ids as they were when they were drawn."""
     ending, answers, logps = ends(self.template, self.tokenizer), [], []
+    ready = lay_out(self.model, own(params), min(self.rows, len(questions)))
     for begin in range(0, len(questions), self.rows):
       lot = questions[begin:begin + self.rows]
       prompts = [self.prompt(question) for question in lot]
-      made = generate(self.model, own(params), prompts, max_new=self.answer_tokens, sampling=Sampling(self.temperature),
+      made = generate(self.model, ready, prompts, max_new=self.answer_tokens, sampling=Sampling(self.temperature),
                       key=keys[begin:begin + self.rows], eos=ending.eos, stop=ending.stop, limit=self.tokenizer.size)
       answers += [Answer(question, np.array(before, np.int32), ids, reply(self.template, self.tokenizer, ids.tolist()).content,
                          reason) for question, before, ids, reason in zip(lot, prompts, made.tokens, made.reasons)]

@@ -14,15 +14,16 @@ import jax.numpy as jnp
 
 from kernels.attention_blocked import blocked
 from kernels.attention_call import Call
+from kernels.attention_held import Held, whole
 from kernels.attention_reference import reference
 from kernels.attention_stock import cudnn, cudnn_refusal, xla, xla_refusal
 from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
 
-Name = Literal['reference', 'blocked', 'xla', 'cudnn', 'triton', 'tpu']
+Name = Literal['reference', 'blocked', 'xla', 'cudnn', 'hopper', 'triton', 'decode', 'tpu']
 
 FEW_QUERIES = 16    # below which blocks of queries are mostly empty: the CPU gains nothing over the reference, kernels idle
 
-UNTRIED = frozenset({'triton', 'tpu'})
+UNTRIED = frozenset({'hopper', 'triton', 'decode', 'tpu'})
 """Forms that were proved by interpretation and compiled, and that nobody has seen on a chip: who wants one names it."""
 
 __all__ = ['Choice', 'Kind', 'Name', 'Ranges', 'attention', 'cached_ranges', 'causal_ranges', 'choose', 'explain',
@@ -34,6 +35,17 @@ class Form(NamedTuple):
 
   run: Callable[..., jax.Array]
   refusal: Callable[[Call], str | None]
+  holds: bool = False                 # whether it takes keys and values as a cache holds them; others get the array
+
+
+def _hopper(*operands: Any, **how: Any) -> jax.Array:
+  from kernels.attention_hopper import hopper
+  return hopper(*operands, **how)
+
+
+def _hopper_refusal(call: Call) -> str | None:
+  from kernels.attention_hopper import hopper_refusal
+  return hopper_refusal(call)
 
 
 def _triton(*operands: Any, **how: Any) -> jax.Array:
@@ -44,6 +56,16 @@ def _triton(*operands: Any, **how: Any) -> jax.Array:
 def _triton_refusal(call: Call) -> str | None:
   from kernels.attention_triton import triton_refusal
   return triton_refusal(call)
+
+
+def _decode(*operands: Any, **how: Any) -> jax.Array:
+  from kernels.attention_decode import decode
+  return decode(*operands, **how)
+
+
+def _decode_refusal(call: Call) -> str | None:
+  from kernels.attention_decode import decode_refusal
+  return decode_refusal(call)
 
 
 def _tpu(*operands: Any, **how: Any) -> jax.Array:
@@ -61,7 +83,9 @@ FORMS: dict[str, Form] = {
   'blocked': Form(blocked, lambda call: None),
   'xla': Form(xla, xla_refusal),
   'cudnn': Form(cudnn, cudnn_refusal),
+  'hopper': Form(_hopper, _hopper_refusal),
   'triton': Form(_triton, _triton_refusal),
+  'decode': Form(_decode, _decode_refusal, holds=True),
   'tpu': Form(_tpu, _tpu_refusal),
 }
 
@@ -77,7 +101,7 @@ class Choice(NamedTuple):
     return f'{self.name} ({others})' if others else self.name
 
 
-def attention(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, scale: float,
+def attention(q_BLHK: jax.Array, k_BSGK: Held, v_BSGK: Held, ranges: Ranges, *, scale: float,
               softcap: float | None = None, implementation: str | None = None,
               dtype: jnp.dtype | type | str | None = None) -> jax.Array:
   """softmax(cap(scale * q k)) v over each row's range: [B, L, H, K] in q's dtype, softmax in float32.
@@ -85,20 +109,23 @@ def attention(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: R
   Row i sees the keys [first_i, last_i); where there are none its output and its gradients are 0. Query heads
   [g H/G, (g+1) H/G) share key head g. The soft cap is cap(s) = softcap * tanh(s / softcap). `implementation` names a
   form; None picks one (`explain` says which). Keys and values kept as [B, G, S, K] and passed with their middle
-  dimensions swapped cost no copy. Accelerators cast operands to `dtype` (None: as they are); the CPU would only lose
-  time by that, and computes in float32.
+  dimensions swapped cost no copy; they may be codes or pages (kernels.attention_held). Accelerators cast operands to
+  `dtype` (None: as they are); the CPU would only lose time by that, and computes in float32.
 
   Raises: ValueError for shapes that do not fit, an unknown implementation, or one that cannot do this call.
   """
   _check(q_BLHK, k_BSGK, v_BSGK, ranges)
   narrow = None if jax.default_backend() == 'cpu' else dtype
-  q, k, v = (x if narrow is None else x.astype(narrow) for x in (q_BLHK, k_BSGK, v_BSGK))
+  q = q_BLHK if narrow is None else q_BLHK.astype(narrow)
+  k, v = (x.astype(narrow) if narrow is not None and isinstance(x, jax.Array) else x for x in (k_BSGK, v_BSGK))
   call = describe(q, k, ranges, softcap)
   name = choose(call).name if implementation is None else _able(implementation, call)
-  return FORMS[name].run(q, k, v, ranges, scale=scale, softcap=softcap).astype(q_BLHK.dtype)
+  form = FORMS[name]
+  k, v = (x if form.holds else whole(x, q.dtype) for x in (k, v))
+  return form.run(q, k, v, ranges, scale=scale, softcap=softcap).astype(q_BLHK.dtype)
 
 
-def explain(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: jax.Array | jax.ShapeDtypeStruct, ranges: Ranges,
+def explain(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: Held | jax.ShapeDtypeStruct, ranges: Ranges,
             softcap: float | None = None) -> Choice:
   """Which form `attention` picks for such a call, and why it does not pick a faster one."""
   return choose(describe(q_BLHK, k_BSGK, ranges, softcap))
@@ -119,13 +146,14 @@ def _order(call: Call) -> tuple[str, ...]:
   """By platform: kernels where blocks of queries are full, cuDNN's before ours where it sees a plain square or triangle."""
   few, plain = call.queries < FEW_QUERIES, call.kind.exact and call.kind.before is None
   if call.platform == 'gpu':
-    return ('cudnn', 'blocked') if few else ('cudnn', 'triton', 'blocked') if plain else ('triton', 'cudnn', 'blocked')
+    many = ('cudnn', 'hopper', 'triton', 'blocked') if plain else ('hopper', 'triton', 'cudnn', 'blocked')
+    return ('decode', 'cudnn', 'blocked') if few else many
   if call.platform == 'tpu':
     return ('blocked',) if few else ('tpu', 'blocked')
   return ('reference',) if few else ('blocked',)
 
 
-def describe(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: jax.Array | jax.ShapeDtypeStruct, ranges: Ranges,
+def describe(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: Held | jax.ShapeDtypeStruct, ranges: Ranges,
              softcap: float | None) -> Call:
   """The call as the forms judge it, on the machine that is here."""
   platform = jax.default_backend()

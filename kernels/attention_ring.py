@@ -1,103 +1,167 @@
 """Attention over rows that are cut along their positions: each device keeps its queries, and keys go round in a ring.
 
-After Liu et al. 2023 (Ring Attention). With n devices along the axis, n times over a device attends to the keys that lie
-with it, its ranges counted from where these begin, merges what it got by the log-sum-exps, and passes the keys on. Going
-backward their gradients travel with them and are home after the last step. A device whose rows see nothing of a shard does
-nothing in that step: causal rows leave the first devices idle for half of the time.
+After Liu et al. 2023 (Ring Attention). A device attends to the keys that lie with it, its ranges counted in these, merges
+what it got by the log-sum-exps, and passes the keys on while it does; going backward their gradients travel with them, and
+home after the last step. Causal rows that look back over all devices are folded first (kernels.zigzag), so that each has
+the same work in each step; in a window, keys go no further than rows can see.
+
+What the folding costs, each way: half of q, k, v and out at two devices, nearly all of them at many; the ring itself passes
+k and v n-1 times forward, and with their gradients 2n-1 times backward. It is done here, in each layer, so that nobody else
+has to know: a model that lays its tokens so once would pass the stream twice instead.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-from kernels import attention_tpu, attention_triton
-from kernels.attention_bounds import within
-from kernels.attention_fused import Kernels, Plan, delta
+from kernels import attention_walk
+from kernels.attention import FORMS, UNTRIED, describe
+from kernels.attention_call import Call
+from kernels.attention_fused import Plan, delta
 from kernels.ranges import Kind, Ranges
+from kernels.zigzag import order_of, places_of, rows_of, shards
+
+KERNELS = {'gpu': ('hopper', 'triton'), 'tpu': ('tpu',), 'cpu': ()}
+"""Forms by platform whose kernels give the log-sum-exps that a ring merges by, the fastest first."""
 
 
 def ring(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, spec: P, scale: float,
-         softcap: float | None = None) -> jax.Array:
+         softcap: float | None = None, implementation: str | None = None) -> jax.Array:
   """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, laid out as q is.
 
   `spec` names the axes of the mesh that is set: those of rows, the one of positions, and those of heads. Queries and keys
-  are cut alike. Raises: ValueError where positions do not divide.
+  are cut alike. `implementation` names the form that does a device's part, as it does at the door; 'reference' and
+  'blocked' are the same here. Under rematerialisation the name 'attention' saves what the backward pass needs.
+
+  Raises: ValueError where positions do not divide, and for an implementation that cannot do the call.
   """
   rows, axis, heads = (*spec, None, None, None)[:3]
   n = jax.sharding.get_abstract_mesh().shape[axis]
   for what, x in ('query', q_BLHK), ('key', k_BSGK):
     if x.shape[1] % n:
       raise ValueError(f'a ring of {n} devices and {x.shape[1]} {what} positions: take a multiple of {n}')
+  order = order_of(ranges.kind, n, q_BLHK.shape[1], k_BSGK.shape[1])
+  steps = shards(ranges.kind, n, k_BSGK.shape[1] // n) if q_BLHK.shape[1] == k_BSGK.shape[1] else n
+  form = _form(implementation, describe(q_BLHK, k_BSGK, ranges, softcap))
 
   def local(q, k, v, first, last):
-    kernels, tiles = _kernels(q, k)
+    kernels, tiles = _kernels(form, q, k, len(order.begins(0, k.shape[1])))
     plan = Plan(Kind(), scale, softcap, tiles, interpret=False)
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
-    return _attend(kernels, plan, axis, n)(grouped, k, v, first, last).reshape(q.shape)
+    return _attend(kernels, plan, axis, n, order, steps)(grouped, k, v, first, last).reshape(q.shape)
 
-  whole, row = P(rows, axis, heads), P(rows, axis)
+  whole, row = P(rows, axis, heads), P(rows)
   call = jax.shard_map(local, in_specs=(whole, whole, whole, row, row), out_specs=whole, check_vma=False)
   k, v = k_BSGK.astype(q_BLHK.dtype), v_BSGK.astype(q_BLHK.dtype)
-  return call(q_BLHK, k, v, *within(ranges.first_BL, ranges.last_BL, k.shape[1]))
+  return call(q_BLHK, k, v, ranges.first_BL, ranges.last_BL)
 
 
-def _kernels(q_BLHK, k_BSGK):
-  """Of the platform, and their tiles."""
-  if jax.default_backend() == 'gpu':
+def _form(implementation: str | None, call: Call) -> str:
+  """Who does a device's part: at no name the kernels of the platform, once they are known to run."""
+  if implementation is None:
+    tried = (name for name in KERNELS[call.platform] if name not in UNTRIED)
+    return next((name for name in tried if _refusal(name, call) is None), 'blocked')
+  names = sorted(name for forms in KERNELS.values() for name in forms)
+  if implementation not in (*names, 'blocked', 'reference'):
+    raise ValueError(f'attention by {implementation} cannot be cut along positions, for it gives no log-sum-exps: '
+                     f'use {", ".join(names)} or blocked, or leave positions whole')
+  if (why := _refusal(implementation, call)) is not None:
+    raise ValueError(f'attention by {implementation} cannot do this call: {why}')
+  return implementation
+
+
+def _refusal(name: str, call: Call) -> str | None:
+  """The form's own, or that it would have to pad heads, which it does ahead of its kernels."""
+  if name == 'hopper' and call.head_size not in (64, 128, 256):
+    return f'in a ring it takes head sizes 64, 128 and 256, not {call.head_size}'
+  return FORMS[name].refusal(call)
+
+
+def _kernels(form, q_BLHK, k_BSGK, chunks):
+  """Of the form, and their tiles for such operands of one device."""
+  if form == 'hopper':
+    from kernels import attention_hopper  # as late as at the door
+    return attention_hopper.KERNELS, attention_hopper.tiles_for(q_BLHK.shape[3])
+  if form == 'triton':
+    from kernels import attention_triton
     return attention_triton.KERNELS, attention_triton.tiles_for(q_BLHK.dtype, q_BLHK.shape[3])
-  if jax.default_backend() == 'tpu':
+  if form == 'tpu':
+    from kernels import attention_tpu
     return attention_tpu.KERNELS, attention_tpu.tile_for(q_BLHK, k_BSGK)
-  return PLAIN, None
+  return attention_walk.KERNELS, attention_walk.tile_for(k_BSGK.shape[1] // chunks)
 
 
 @lru_cache
-def _attend(kernels, plan, axis, n):
+def _attend(kernels, plan, axis, n, order, steps):
   """The call on one device, with its gradient."""
-  onward = [(i, (i + 1) % n) for i in range(n)]
 
-  def seen(step, k, first, last):
-    begin = (jax.lax.axis_index(axis) - step) % n * k.shape[1]
-    return within(first - begin, last - begin, k.shape[1])
+  def seen(i, q, k, first, last):
+    """The ranges of the rows that this device holds, in the keys that lie with it in step i."""
+    here = jax.lax.axis_index(axis)
+    bounds = (rows_of(order, here, q.shape[1], x) for x in (first, last))
+    return tuple(places_of(order, (here - i) % n, k.shape[1], bound).astype(jnp.int32) for bound in bounds)
 
-  def pass_on(*arrays):
-    return tuple(jax.lax.ppermute(x, axis, onward) for x in arrays)
+  def moved(by, arrays):
+    return tuple(jax.lax.ppermute(x, axis, [(i, (i + by) % n) for i in range(n)]) for x in arrays)
+
+  def there(*arrays):
+    return tuple(order.there(x, axis) for x in arrays)
 
   @jax.custom_vjp
   def attend(q, k, v, first, last):
     return forward(q, k, v, first, last)[0]
 
   def forward(q, k, v, first, last):
+    q, k, v = there(q, k, v)
+
+    def meet(i, keys, sums):
+      ranges = seen(i, q, k, first, last)
+      return _if_any(*ranges, lambda: _merged(*sums, *kernels.forward(plan, q, *keys, *ranges)), sums)
+
     def step(carry, i):
-      k, v, out, lse = carry
-      found = kernels.forward(plan, q, k, v, *seen(i, k, first, last))
-      return (*pass_on(k, v), *_merged(out, lse, *found)), None
+      keys, sums = carry
+      return (moved(1, keys), meet(i, keys, sums)), None
 
     lse = jnp.full((q.shape[0], *q.shape[2:4], q.shape[1]), -jnp.inf, jnp.float32)
-    (_, _, out, lse), _ = jax.lax.scan(step, (k, v, jnp.zeros(q.shape, jnp.float32), lse), jnp.arange(n))
-    out = out.astype(q.dtype)
+    start = (k, v), (jnp.zeros(q.shape, jnp.float32), lse)
+    out, lse = meet(steps - 1, *jax.lax.scan(step, start, jnp.arange(steps - 1))[0])
+    out, lse = (checkpoint_name(x, 'attention') for x in (order.back(out.astype(q.dtype), axis), lse))
     return out, (q, k, v, first, last, out, lse)
 
   def backward(saved, g):
     q, k, v, first, last, out, lse = saved
-    mean = delta(out, g)
+    mean, g = order.there(delta(out, g), axis, at=3), order.there(g, axis)
+
+    def meet(i, keys, sums):
+      ranges = seen(i, q, k, first, last)
+      return _if_any(*ranges, lambda: _added(sums, kernels.backward(plan, q, *keys, *ranges, lse, mean, g)), sums)
 
     def step(carry, i):
-      k, v, dq, dk, dv = carry
-      found = kernels.backward(plan, q, k, v, *seen(i, k, first, last), lse, mean, g)
-      dq, dk, dv = (x + each.astype(jnp.float32) for x, each in zip((dq, dk, dv), found))
-      k, v, dk, dv = pass_on(k, v, dk, dv)
-      return (k, v, dq, dk, dv), None
+      keys, sums = carry
+      dq, *dkeys = meet(i, keys, sums)
+      return (moved(1, keys), (dq, *moved(1, dkeys))), None
 
-    sums = (jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
-    (_, _, *sums), _ = jax.lax.scan(step, (k, v, *sums), jnp.arange(n))
-    return *(x.astype(like.dtype) for x, like in zip(sums, (q, k, v))), None, None
+    start = (k, v), tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
+    dq, *dkeys = meet(steps - 1, *jax.lax.scan(step, start, jnp.arange(steps - 1))[0])
+    dkeys = moved(1 - steps, dkeys) if steps > 1 else dkeys
+    return *(order.back(x.astype(q.dtype), axis) for x in (dq, *dkeys)), None, None
 
   attend.defvjp(forward, backward)
   return attend
+
+
+def _if_any(first_BL, last_BL, found, otherwise):
+  """`found()` where some row sees something: a device that sees none of the keys that pass it does nothing."""
+  return jax.lax.cond(jnp.any(first_BL < last_BL), found, lambda: otherwise)
+
+
+def _added(sums, parts):
+  return tuple(x + part.astype(jnp.float32) for x, part in zip(sums, parts))
 
 
 def _merged(out_BLGRK, lse_BGRL, part_BLGRK, part_lse_BGRL):
@@ -108,34 +172,3 @@ def _merged(out_BLGRK, lse_BGRL, part_BLGRK, part_lse_BGRL):
   total = a + b
   share_a, share_b = ((x / jnp.where(total > 0, total, 1)).transpose(0, 3, 1, 2)[..., None] for x in (a, b))
   return share_a * out_BLGRK + share_b * part_BLGRK, top + jnp.log2(total)
-
-
-def _plain(plan, q_BLGRK, k_BSGK, first_BL, last_BL):
-  """x and c as the plan has them, and what is seen, for all scores at once: [B, G, R, L, S]."""
-  raw = jnp.einsum('BLGRK,BSGK->BGRLS', q_BLGRK, k_BSGK, preferred_element_type=jnp.float32)
-  keys = jnp.arange(k_BSGK.shape[1])
-  seen_BLS = (keys >= first_BL[..., None]) & (keys < last_BL[..., None])
-  return *plan.logits(raw), seen_BLS[:, None, None]
-
-
-def _plain_forward(plan, q_BLGRK, k_BSGK, v_BSGK, first_BL, last_BL):
-  x, c, seen = _plain(plan, q_BLGRK, k_BSGK, first_BL, last_BL)
-  top = jnp.max(x * c, -1, keepdims=True, initial=-1e30, where=seen)
-  weights = jnp.where(seen, jnp.exp2(x * c - top), 0)
-  total = weights.sum(-1, keepdims=True)
-  out = jnp.einsum('BGRLS,BSGK->BLGRK', weights / jnp.where(total > 0, total, 1), v_BSGK.astype(jnp.float32))
-  return out.astype(q_BLGRK.dtype), (top + jnp.log2(total))[..., 0]
-
-
-def _plain_backward(plan, q_BLGRK, k_BSGK, v_BSGK, first_BL, last_BL, lse_BGRL, delta_BGRL, g_BLGRK):
-  x, c, seen = _plain(plan, q_BLGRK, k_BSGK, first_BL, last_BL)
-  product = partial(jnp.einsum, preferred_element_type=jnp.float32)
-  p = jnp.where(seen, jnp.exp2(x * c - lse_BGRL[..., None]), 0)
-  pull = product('BLGRK,BSGK->BGRLS', g_BLGRK, v_BSGK) - delta_BGRL[..., None]
-  slopes = plan.scale * plan.uncapped(x, p * pull)
-  dq, dk = product('BGRLS,BSGK->BLGRK', slopes, k_BSGK), product('BGRLS,BLGRK->BSGK', slopes, q_BLGRK)
-  return tuple(a.astype(q_BLGRK.dtype) for a in (dq, dk, product('BGRLS,BLGRK->BSGK', p, g_BLGRK)))
-
-
-PLAIN = Kernels(_plain_forward, _plain_backward)
-"""The kernels where none is written for the chip: all scores of two shards at once, in XLA."""

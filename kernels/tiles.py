@@ -4,6 +4,7 @@ Letters: B rows, L positions, D width, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,10 +17,11 @@ TILE_ON_CPU, TILE = 2**22, 2**27    # numbers of a tile on each device: 16 MB st
 Tile = Callable[[Any, Any], tuple[Any, Any]]
 
 
-def scan(tile: Tile, carry: Any, arrays: Any, vocab: int, kinds: int = 1) -> tuple[Any, Any]:
+def scan(tile: Tile, carry: Any, arrays: Any, vocab: int, kinds: int = 1, live_BL: jax.Array | None = None) -> tuple[Any, Any]:
   """`tile` over [B, l, ...] pieces of [B, L, ...] arrays, one after another: the last carry, and results as [B, L, ...].
 
-  A tile holds `kinds` numbers for each of its positions and ids.
+  A tile holds `kinds` numbers for each of its positions and ids. With `live_BL` one of several in which no position of any row
+  is live is not computed: it leaves the carry as it was, and its results are zeros.
   """
   batch, length = jax.tree.leaves(arrays)[0].shape[:2]
   tiles = -(-length // positions(kinds * batch, vocab))
@@ -32,8 +34,21 @@ def scan(tile: Tile, carry: Any, arrays: Any, vocab: int, kinds: int = 1) -> tup
   def join(a: jax.Array) -> jax.Array:
     return a.swapaxes(0, 1).reshape(batch, tiles * size, *a.shape[3:])[:, :length]
 
-  carry, results = jax.lax.scan(tile, carry, jax.tree.map(cut, arrays))
+  if live_BL is None or tiles == 1:                    # one tile is not worth a branch that compilers do not look into
+    carry, results = jax.lax.scan(tile, carry, jax.tree.map(cut, arrays))
+  else:
+    live_T = cut(live_BL).any((1, 2))                  # of all tiles at once: one exchange between the devices that hold rows
+    carry, results = jax.lax.scan(partial(_where_live, tile), carry, (live_T, jax.tree.map(cut, arrays)))
   return carry, jax.tree.map(join, results)
+
+
+def _where_live(tile: Tile, carry: Any, piece: Any) -> tuple[Any, Any]:
+  live, part = piece
+
+  def nothing(carry: Any, part: Any) -> tuple[Any, Any]:
+    return carry, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(tile, carry, part)[1])
+
+  return jax.lax.cond(live, tile, nothing, carry, part)
 
 
 def positions(batch: int, vocab: int) -> int:
@@ -43,12 +58,34 @@ def positions(batch: int, vocab: int) -> int:
   return max(1, budget * devices // (batch * vocab))
 
 
-def pull(x_BLD: jax.Array, w_DV: jax.Array, dlogits_BLV: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-  """The gradients of x and w where logits are x w: operands in `dtype`, f32[B, L, D] and f32[D, V]."""
+def pull(x_BLD: jax.Array, w_DV: jax.Array, dlogits_BLV: jax.Array, dtype: jnp.dtype,
+         groups: int = 1) -> tuple[jax.Array, jax.Array]:
+  """The gradients of x and w where logits are x w: operands in `dtype`, f32[B, L, D] and f32[D, V].
+
+  With several `groups` of rows the latter is f32[groups, D, V], a sum for each: see `sums`.
+  """
+  if groups > 1:
+    each = (a.reshape(groups, -1, *a.shape[1:]) for a in (x_BLD, dlogits_BLV))
+    dx_GBLD, dw_GDV = jax.vmap(lambda x, dlogits: pull(x, w_DV, dlogits, dtype))(*each)
+    return dx_GBLD.reshape(x_BLD.shape), dw_GDV
   dlogits = dlogits_BLV.astype(dtype)
   dx = jnp.tensordot(dlogits, w_DV, (-1, 1), preferred_element_type=jnp.float32)
   dw_DV = jnp.tensordot(x_BLD.astype(dtype), dlogits, ((0, 1), (0, 1)), preferred_element_type=jnp.float32)
   return settled(dx, dtype), settled(dw_DV, dtype)
+
+
+def sums(w_DV: jax.Array, groups: int) -> jax.Array:
+  """Zeros to add up what `pull` finds of w, tile by tile.
+
+  Rows of several groups lie on different devices. Each adds up its own over all tiles, and only then are these added, by
+  `total`: one sum over the mesh instead of one in every tile.
+  """
+  return jnp.zeros(w_DV.shape if groups == 1 else (groups, *w_DV.shape), jnp.float32)
+
+
+def total(dw: jax.Array, groups: int) -> jax.Array:
+  """f32[D, V]: the sums of all groups."""
+  return dw if groups == 1 else dw.sum(0)
 
 
 def operand_dtype(x: jax.Array, w: jax.Array, dtype: jnp.dtype | type | None) -> jnp.dtype:

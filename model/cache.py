@@ -1,4 +1,8 @@
-"""The keys and values of what was read, so that each next token costs one position: a static buffer per layer."""
+"""The keys and values of what was read, so that each next token costs one position: a static buffer per layer.
+
+A buffer holds numbers of the matmuls' type, or codes of eight bits (kernels.attention_held): half of bfloat16's memory, and a
+quarter of float32's, but for a scale to each vector.
+"""
 
 from typing import NamedTuple
 
@@ -6,15 +10,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from model.config import Decoder
+from kernels.attention_held import Coded, coded
+from model.config import Decoder, Holding
 from model.sharding import pin
 
 
 class Layer(NamedTuple):
   """Keys and values of one layer. The positions of one head lie together, which is how decoding reads them."""
 
-  k_BGSK: jax.Array
-  v_BGSK: jax.Array
+  k_BGSK: jax.Array | Coded
+  v_BGSK: jax.Array | Coded
 
 
 @struct.dataclass
@@ -30,28 +35,41 @@ class Cache:
     return self.layers[0].k_BGSK.shape[2]
 
 
-def empty(config: Decoder, batch: int, length: int) -> Cache:
-  """Room for `length` positions of `batch` rows, in the dtype of the matmuls."""
+def empty(config: Decoder, batch: int, length: int, holding: Holding | None = None) -> Cache:
+  """Room for `length` positions of `batch` rows, in the dtype of the matmuls or as `holding` says."""
   shape = (batch, config.attention.kv_heads, length, config.attention.head_size)
 
-  def zeros() -> jax.Array:
-    return pin(jnp.zeros(shape, config.compute_dtype), 'batch', 'heads', None, None)
+  def zeros(shape: tuple[int, ...], dtype: str) -> jax.Array:
+    return pin(jnp.zeros(shape, dtype), 'batch', 'heads', *(None for _ in shape[2:]))
 
-  return Cache(tuple(Layer(zeros(), zeros()) for _ in range(config.layers)), jnp.zeros(batch, jnp.int32))
+  def buffer() -> jax.Array | Coded:
+    return zeros(shape, config.compute_dtype) if holding is None else Coded(zeros(shape, 'int8'), zeros(shape[:3], 'float32'))
+
+  return Cache(tuple(Layer(buffer(), buffer()) for _ in range(config.layers)), jnp.zeros(batch, jnp.int32))
 
 
 def write(layer: Layer, k_BLGK: jax.Array, v_BLGK: jax.Array, starts_B: jax.Array) -> Layer:
   """The layer with L new positions in the slots from `starts_B` on. There must be room for all L, padding included."""
 
-  def put(buffer_BGSK: jax.Array, new_BLGK: jax.Array) -> jax.Array:
-    new_BGLK = new_BLGK.astype(buffer_BGSK.dtype).swapaxes(1, 2)
-    return jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice(row, new, (0, start, 0)))(
-      buffer_BGSK, new_BGLK, starts_B)
+  def put(buffer_BGS: jax.Array, new_BGL: jax.Array) -> jax.Array:
+    return jax.vmap(lambda row, new, start: jax.lax.dynamic_update_slice(row, new, (0, start, *(0 for _ in row.shape[2:]))))(
+      buffer_BGS, new_BGL.astype(buffer_BGS.dtype), starts_B)
 
-  return Layer(put(layer.k_BGSK, k_BLGK), put(layer.v_BGSK, v_BLGK))
+  def written(buffer: jax.Array | Coded, new_BLGK: jax.Array) -> jax.Array | Coded:
+    new_BGLK = new_BLGK.swapaxes(1, 2)
+    return jax.tree.map(put, buffer, coded(new_BGLK) if isinstance(buffer, Coded) else new_BGLK)
+
+  return Layer(written(layer.k_BGSK, k_BLGK), written(layer.v_BGSK, v_BLGK))
 
 
 def grow(cache: Cache, length: int) -> Cache:
   """The same cache with room for `length` positions."""
-  more = ((0, 0), (0, 0), (0, length - cache.slots), (0, 0))
-  return Cache(jax.tree.map(lambda x: jnp.pad(x, more), cache.layers), cache.lengths_B)
+  def longer(x_BGS: jax.Array) -> jax.Array:
+    return jnp.pad(x_BGS, ((0, 0), (0, 0), (0, length - cache.slots), *((0, 0) for _ in x_BGS.shape[3:])))
+
+  return Cache(jax.tree.map(longer, cache.layers), cache.lengths_B)
+
+
+def rows(cache: Cache, rows_B: jax.Array) -> Cache:
+  """The cache of these rows, in this order; a row may be taken several times."""
+  return jax.tree.map(lambda x: x[rows_B], cache)

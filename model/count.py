@@ -1,5 +1,7 @@
 """How large a model is and what a token costs, from the config alone."""
 
+from typing import NamedTuple
+
 from model.config import AllHeads, Decoder, Gated, LayerNorm, Learned, MoE, Plain, Typed
 from model.stack import role_of
 
@@ -15,15 +17,29 @@ def active_parameters(config: Decoder) -> int:
   return _body(config, active=True) + _transform(config) + _table(config)
 
 
-def flops_per_token(config: Decoder, length: int) -> float:
+class Learning(NamedTuple):
+  """What of a model learns."""
+
+  parameters: float                    # that learn, of those that a token is multiplied with
+  reach: int                           # so many of the last layers are gone back through
+
+
+def flops_per_token(config: Decoder, length: int, learning: Learning | None = None, head: bool = True) -> float:
   """Floating point operations of one token's forward and backward pass in rows of `length` tokens.
 
   6N for the matmuls, and 12 * keys * H * K a layer for scores and their sums over the keys that a position sees on
   average: about length / 2 if causal, which makes 6 L S d (Chowdhery et al. 2022, at half). Remat is not counted.
+
+  Of each 6 two are the forward pass, two take the gradient back through a matrix and two are that of the matrix itself; so with
+  `learning` (default: all) only those count that are computed. Without `head` the vocabulary is not looked at.
   """
-  attention = config.attention
-  seen = sum(mean_keys(config, length, role_of(config, i).local) for i in range(config.layers))
-  return 6.0 * active_parameters(config) + 12.0 * seen * attention.heads * attention.head_size
+  attention, body = config.attention, _body(config, active=True)
+  active = float(body + (_transform(config) + _table(config) if head else 0))
+  learning = learning or Learning(active, config.layers)
+  back = active - body * (1 - learning.reach / config.layers)
+  seen = [mean_keys(config, length, role_of(config, i).local) for i in range(config.layers)]
+  scores = 4 * sum(seen) + 8 * sum(seen[config.layers - learning.reach:])
+  return 2 * (active + back + learning.parameters) + scores * attention.heads * attention.head_size
 
 
 def mean_keys(config: Decoder, length: int, local: bool) -> float:

@@ -20,16 +20,19 @@ from model.block import Aux, Block
 from model.cache import Cache
 from model.config import Compute, Decoder, Learned, Rotary, Transformed, Typed
 from model.errors import ConfigError, demand
-from model.linear import dense, is_weight, ready
+from model.linear import INPUTS, dense, is_weight, ready
 from model.mlp import ACTIVATIONS
 from model.norm import Norm
+from model.panels import panels
 from model.rotary import turns
-from model.sharding import is_box, pin
+from model.sharding import is_box, parts, pin
 from model.stack import Role, Stack, role_of, split
 from model.start import start
 
 Params = Any
 Key = jax.Array
+
+MANY = 2**30                          # vectors of a pass, where nobody says how many
 
 # the parts of a tree that a model itself reads
 OWN = ('embedding', 'types', 'positions', 'embedding_norm', 'layers', 'norm', 'transform', 'head')
@@ -55,7 +58,7 @@ class Model(NamedTuple):
   init: Callable[[Key], Params]
   hidden: Callable[..., Hidden]                       # (params, tokens_BL, segments_BL=None, cache=None, types_BL=None)
   logp: Callable[..., jax.Array]                      # (params, x_BLD, targets_BL, temperature=1.0) -> f32[B, L]
-  nll: Callable[..., HeadSums]                        # (params, x_BLD, targets_BL, weights_BL, z_coefficient=0.0)
+  nll: Callable[..., HeadSums]                        # (params, x_BLD, targets_BL, weights_BL, z_coefficient=0, smoothing=0)
   logits: Callable[[Params, jax.Array], jax.Array]    # (params, x_BLD) -> f32[B, L, V]: for few positions
   cache: Callable[[int, int], Cache]                  # (batch, length) -> empty
 
@@ -84,23 +87,32 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
       cache = Cache(layers, cache.lengths_B + seen_BL.sum(1, dtype=jnp.int32))
     return Hidden(x_BLD, cache, aux)
 
+  def laid(params: Params, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the head multiplies, cut over the vocabulary alone: gathered once, and not in every tile."""
+    x_BLD, w_DV = head(config, params, x_BLD)
+    return x_BLD, pin(w_DV, None, 'vocab')
+
   def logp(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, temperature: float = 1.0) -> jax.Array:
-    return token_logp(*head(config, params, x_BLD), targets_BL, softcap=config.softcap, temperature=temperature, dtype=dtype)
+    return token_logp(*laid(params, x_BLD), targets_BL, softcap=config.softcap, temperature=temperature, dtype=dtype,
+                      groups=parts('batch', len(x_BLD)))
 
   def nll(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array,
-          z_coefficient: float = 0.0) -> HeadSums:
-    return weighted_nll(*head(config, params, x_BLD), targets_BL, weights_BL, softcap=config.softcap,
-                        z_coefficient=z_coefficient, dtype=dtype)
+          z_coefficient: float = 0.0, smoothing: float = 0.0) -> HeadSums:
+    return weighted_nll(*laid(params, x_BLD), targets_BL, weights_BL, softcap=config.softcap, z_coefficient=z_coefficient,
+                        smoothing=smoothing, dtype=dtype, groups=parts('batch', len(x_BLD)))
 
   def logits(params: Params, x_BLD: jax.Array) -> jax.Array:
     x_BLD, w_DV = head(config, params, x_BLD)
-    y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD.astype(dtype), w_DV.astype(dtype), preferred_element_type=jnp.float32)
+    if isinstance(w_DV, jax.Array):
+      y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD.astype(dtype), w_DV.astype(dtype), preferred_element_type=jnp.float32)
+    else:
+      y_BLV = dense(x_BLD.astype(jnp.float32), w_DV, dtype=config.compute_dtype)
     return y_BLV if config.softcap is None else config.softcap * jnp.tanh(y_BLV / config.softcap)
 
   def cache(batch: int, length: int) -> Cache:
     demand(config.causal, 'Decoder.causal', config.causal, 'later tokens would change what a cache holds', 'set it to True')
     check_length(config, length)
-    return caches.empty(config, batch, length)
+    return caches.empty(config, batch, length, compute.cache)
 
   def init(key: Key) -> Params:
     return start(config, jax.eval_shape(partial(shapes, config)), key)
@@ -219,15 +231,24 @@ def transform(config: Decoder, head: Transformed, params: Params, x_BLD: jax.Arr
   return norm.apply({'params': params['norm']}, ACTIVATIONS[head.activation](x_BLD))
 
 
-def laid_out(config: Decoder, params: Params) -> Params:
+def laid_out(config: Decoder, params: Params, rows: int = MANY) -> Params:
   """The same parameters for many small forward passes: layers apart, a head of its own, matrices in the matmuls' dtype.
 
-  It is a second copy. Without it each step of a decoding loop would cut, turn and cast every weight before using it.
+  It is a second copy, and what is laid out already comes back as it is. Without it each step of a decoding loop would cut,
+  turn and cast every weight before using it. `rows` is how many vectors a pass multiplies at most (`model.panels`).
   """
+  if isinstance(params['layers'], tuple):
+    return params
+
   def cast(path, leaf):
-    return ready(leaf, config.compute_dtype) if path[-1].key in ('weight', 'up', 'down') else leaf
+    module, name = [None, *(part.key for part in path)][-2:]
+    leaf = ready(leaf, config.compute_dtype) if name in ('weight', 'up', 'down') else leaf
+    inputs = INPUTS.get(module) or int(module == 'head' and config.head is None)
+    return panels(leaf, inputs, config.compute_dtype, rows) if name == 'weight' and inputs else leaf
+
+  def made(part: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(cast, part, is_leaf=is_weight)
 
   head = params['head']['weight'] if 'head' in params else params['embedding']['table'].T
-  layers = split(params['layers'], config.layers)
-  ready_made = {**own(params), 'head': {'weight': head}, 'layers': layers}
-  return jax.tree_util.tree_map_with_path(cast, ready_made, is_leaf=is_weight)
+  return made({**own(params), 'head': {'weight': head}, 'layers': {}}) | {
+    'layers': tuple(made(layer) for layer in split(params['layers'], config.layers))}

@@ -1,10 +1,11 @@
-"""Text from a model: prompts are read at once, then one token a row at a time, in one compiled program.
+"""Text from a model: prompts are read at once, then one token a row at a time in a compiled loop.
 
-Lengths are rounded up to powers of two, so that a few programs serve all prompts. A row's tokens depend on its prompt,
-its number and the key alone: not on the other rows, nor on the rounding. With a key for each row, it does not depend on
-its number either.
+Prompts that are alike are read once. The loop is left only for another size: for more room in the cache, or for fewer rows
+where half of them have ended (model.membership). Lengths are rounded up to powers of two, so that a few programs serve all
+prompts. A row's tokens depend on its prompt, its number and the key alone: not on the other rows, nor on the rounding. With
+a key for each row, it does not depend on its number either.
 
-Letters: B rows, L positions of the prompts, T positions of the answers, V vocabulary.
+Letters: B rows, U prompts that differ, L positions of the prompts, T positions of the answers, V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from model.cache import Cache, grow
+from model.cache import Cache, grow, rows
 from model.config import Learned
-from model.decoder import Model, Params, check_length, laid_out
+from model.decoder import MANY, Model, Params, check_length, laid_out
 from model.errors import DataError, demand
+from model.membership import GOING, Answers, Told, alike, enough, staying
+from model.panels import MOST
 from model.sampling import Sampling, choose
 from model.sharding import pin
 
@@ -29,7 +32,8 @@ Stops = tuple[tuple[int, ...], ...]
 
 SHORTEST = 16     # rounding ends here
 WHOLE = 256       # caches up to here are not worth a program for each size
-GOING, EOS, STOP = 0, 1, 2
+MANY_STEPS = 64   # which win more by panels (model.panels) than it takes to cut them
+EOS, STOP = 1, 2                      # why a row ended; model.membership.GOING: it did not
 
 
 class Generated(NamedTuple):
@@ -73,6 +77,7 @@ class Progress:
   reason_B: jax.Array                 # i32: GOING, EOS or STOP
   counts_B: jax.Array                 # i32: how many ids each row has written
   read_BV: jax.Array | None           # bool: which ids each row has, where a penalty asks for it
+  keys_B: jax.Array
   step: jax.Array                     # i32[]
 
 
@@ -86,12 +91,21 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
   """
   tokens_BL, lengths_B = _prepare(model, prompts, max_new)
-  slots = rounded(model, tokens_BL.shape[1] + max_new)
-  done = _generate(Way(model, sampling), params, Ends.of(model, eos, stop, limit), tokens_BL, lengths_B, key, max_new,
-                   room=round_up(max_new), slots=slots)
-  tokens, logps, counts, reasons = jax.device_get((done.tokens_BT, done.logps_BT, done.counts_B, done.reason_B))
-  return Generated([row[:n] for row, n in zip(tokens, counts)], [row[:n] for row, n in zip(logps, counts)],
-                   [('length', 'eos', 'stop')[reason] for reason in reasons])
+  sizes = stages(tokens_BL.shape[1], rounded(model, tokens_BL.shape[1] + max_new))
+  way, end = Way(model, sampling), Ends.of(model, eos, stop, limit)
+  ready = lay_out(model, params, _multiplied(len(prompts), max_new))
+  first_U, which_B = alike(prompts)
+  now = _begin(way, ready, end, tokens_BL[first_U], lengths_B[first_U], which_B, key, room=round_up(max_new), slots=sizes[0])
+  answers = Answers.begin(len(prompts))
+  while True:
+    now = _run(way, ready, end, now, max_new)
+    told, step, longest = _told(now)
+    answers.note(told)
+    if step == max_new or not np.any(told.reason_C == GOING):
+      return _made(answers)
+    kept = staying(told.reason_C == GOING)
+    answers.keep(kept)
+    now = _moved(now, kept, slots=max(now.cache.slots, next(size for size in sizes if size > longest)))
 
 
 def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sampling: Sampling, key: jax.Array,
@@ -99,8 +113,8 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
   """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
   tokens_BL, lengths_B = _prepare(model, [prompt], max_new)
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
-  ready = _lay_out(model.config, params)
-  now = _begin(way, ready, ends, tokens_BL, lengths_B, key, room=round_up(max_new), slots=tokens_BL.shape[1])
+  ready, only = lay_out(model, params, _multiplied(1, max_new)), np.zeros(1, np.int32)
+  now = _begin(way, ready, ends, tokens_BL, lengths_B, only, key, room=round_up(max_new), slots=tokens_BL.shape[1])
   for count in range(1, max_new + 1):
     token_B, reason_B = jax.device_get((now.token_B, now.reason_B))
     yield int(token_B[0])
@@ -108,7 +122,21 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
       return
     if len(prompt) + count > now.cache.slots:
       now = replace(now, cache=grow(now.cache, 2 * now.cache.slots))
-    now = _advance(way, ready, ends, now, key)
+    now = _advance(way, ready, ends, now)
+
+
+def lay_out(model: Model, params: Params, rows: int) -> Params:
+  """The parameters as `generate` and `stream` read them, for so many rows at once.
+
+  Both do this each time unless they are given its result: who asks often of the same parameters does it once, and holds a
+  second copy of them.
+  """
+  return _lay_out(model.config, params, MOST if rows <= MOST else MANY)
+
+
+def _multiplied(rows: int, steps: int) -> int:
+  """For how many rows the parameters should be laid out, if it is done for so many steps alone."""
+  return rows if steps >= MANY_STEPS else MANY
 
 
 def round_up(length: int) -> int:
@@ -141,25 +169,41 @@ def _prepare(model: Model, prompts: list[list[int]], max_new: int) -> tuple[np.n
   return tokens_BL, lengths_B
 
 
-@partial(jax.jit, static_argnames=('way', 'room', 'slots'))
-def _generate(way: Way, params: Params, ends: Ends, tokens_BL, lengths_B, key, max_new, room: int, slots: int) -> Progress:
-  """`room` ids can be written and `slots` positions kept: at least `max_new` ids, and all of the prompts with them."""
-  ready = laid_out(way.model.config, params)
-  now = _read(way, ready, ends, tokens_BL, lengths_B, key, room, tokens_BL.shape[1])
-  for size in stages(tokens_BL.shape[1], slots):
-
-    def going(now: Progress, size: int = size):
-      return (now.step < max_new) & jnp.any(now.reason_B == GOING) & (now.cache.lengths_B.max() < size)
-
-    now = replace(now, cache=grow(now.cache, size))
-    now = jax.lax.while_loop(going, lambda now: _write(way, ready, ends, now, key), now)
-  return _told(now)
+def _made(answers: Answers) -> Generated:
+  """What was written, as long as it is."""
+  assert answers.told is not None
+  tokens, logps, counts, reasons = answers.told
+  return Generated([row[:n] for row, n in zip(tokens, counts)], [row[:n] for row, n in zip(logps, counts)],
+                   [('length', 'eos', 'stop')[reason] for reason in reasons])
 
 
-def _told(now: Progress) -> Progress:
-  """The same with all that is written on every device, so that each process of a job can read it."""
+def _told(now: Progress) -> tuple[Told, int, int]:
+  """What the rows have written, how many steps, and how many slots of the cache the longest has filled."""
+  told = jax.device_get((now.tokens_BT, now.logps_BT, now.counts_B, now.reason_B, now.step, now.cache.lengths_B))
+  return Told(*told[:4]), int(told[4]), int(told[5].max())
+
+
+def _steps(way: Way, params: Params, ends: Ends, now: Progress, max_new) -> Progress:
+  """Goes on until all is written, or the cache is full, or enough rows have ended for a smaller batch."""
+  few, size = enough(len(now.token_B)), now.cache.slots
+
+  def going(now: Progress):
+    return (now.step < max_new) & ((now.reason_B == GOING).sum() > few) & (now.cache.lengths_B.max() < size)
+
+  return _seen(jax.lax.while_loop(going, lambda now: _write(way, params, ends, now), now))
+
+
+def _seen(now: Progress) -> Progress:
+  """The same with all that is told on every device, so that each process of a job can read it."""
   return replace(now, tokens_BT=pin(now.tokens_BT, None, None), logps_BT=pin(now.logps_BT, None, None),
-                 counts_B=pin(now.counts_B, None), reason_B=pin(now.reason_B, None))
+                 counts_B=pin(now.counts_B, None), reason_B=pin(now.reason_B, None),
+                 cache=replace(now.cache, lengths_B=pin(now.cache.lengths_B, None)))
+
+
+def _resized(now: Progress, kept_C: jax.Array, slots: int) -> Progress:
+  """These rows, with so much room in their cache."""
+  kept = jax.tree.map(lambda x: x[kept_C] if x.ndim else x, now)
+  return replace(kept, cache=grow(kept.cache, slots))
 
 
 def stages(first: int, last: int) -> list[int]:
@@ -170,52 +214,57 @@ def stages(first: int, last: int) -> list[int]:
   return sizes
 
 
-def _read(way: Way, params: Params, ends: Ends, tokens_BL, lengths_B, key, room: int, slots: int) -> Progress:
-  """The prompts read and the first ids chosen."""
-  batch, length = tokens_BL.shape
-  index_BL = jnp.broadcast_to(jnp.arange(length), (batch, length))
-  segments_BL = (index_BL < lengths_B[:, None]).astype(jnp.int32)
-  hidden = way.model.hidden(params, tokens_BL, segments_BL, way.model.cache(batch, slots))
+def _read(way: Way, params: Params, ends: Ends, tokens_UL, lengths_U, which_B, key, room: int, slots: int) -> Progress:
+  """The prompts read, each row's own taken of them, and the first ids chosen. `slots` positions can be kept."""
+  unique, length = tokens_UL.shape
+  index_UL = jnp.broadcast_to(jnp.arange(length), (unique, length))
+  segments_UL = (index_UL < lengths_U[:, None]).astype(jnp.int32)
+  hidden = way.model.hidden(params, tokens_UL, segments_UL, way.model.cache(unique, length))
   assert hidden.cache is not None
-  x_B1D = jnp.take_along_axis(hidden.x_BLD, (lengths_B - 1)[:, None, None], axis=1)
+  x_U1D = jnp.take_along_axis(hidden.x_BLD, (lengths_U - 1)[:, None, None], axis=1)
   read_BV = None
   if way.sampling.repetition_penalty != 1.0:
-    rows = jnp.arange(batch)[:, None]
-    read_BV = jnp.zeros((batch, way.model.config.vocab), bool).at[rows, tokens_BL].max(segments_BL == 1)
+    each = jnp.arange(unique)[:, None]
+    read_BV = jnp.zeros((unique, way.model.config.vocab), bool).at[each, tokens_UL].max(segments_UL == 1)[which_B]
+  batch, cache = len(which_B), hidden.cache
+  cache = grow(cache if unique == batch else rows(cache, which_B), slots)
   none_B = jnp.zeros(batch, jnp.int32)
-  now = Progress(hidden.cache, none_B, jnp.zeros((batch, room), jnp.int32), jnp.zeros((batch, room)), none_B, none_B,
-                 read_BV, jnp.zeros((), jnp.int32))
-  return _choose(way, params, ends, now, x_B1D, key)
+  now = Progress(cache, none_B, jnp.zeros((batch, room), jnp.int32), jnp.zeros((batch, room)), none_B, none_B, read_BV,
+                 _keys(key, batch), jnp.zeros((), jnp.int32))
+  return _choose(way, params, ends, now, x_U1D[which_B])
 
 
-def _write(way: Way, params: Params, ends: Ends, now: Progress, key) -> Progress:
+def _write(way: Way, params: Params, ends: Ends, now: Progress) -> Progress:
   """Reads the last ids and chooses the next ones."""
   segments_B1 = (now.reason_B == GOING)[:, None].astype(jnp.int32)
   hidden = way.model.hidden(params, now.token_B[:, None], segments_B1, now.cache)
   assert hidden.cache is not None
-  return _choose(way, params, ends, replace(now, cache=hidden.cache), hidden.x_BLD, key)
+  return _choose(way, params, ends, replace(now, cache=hidden.cache), hidden.x_BLD)
 
 
-_lay_out = partial(jax.jit, static_argnames='config')(laid_out)
+_lay_out = partial(jax.jit, static_argnames=('config', 'rows'))(laid_out)
 _begin = partial(jax.jit, static_argnames=('way', 'room', 'slots'))(_read)
 _advance = partial(jax.jit, static_argnames='way', donate_argnames='now')(_write)
+_run = partial(jax.jit, static_argnames='way', donate_argnames='now')(_steps)
+_moved = partial(jax.jit, static_argnames='slots')(_resized)
 
 
-def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Array, key: jax.Array) -> Progress:
+def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Array) -> Progress:
   """Chooses an id for each row that goes on, from what its last position became, and notes it."""
   logits_BV = way.model.logits(params, x_B1D)[:, 0]
   logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < ends.limit, logits_BV, -jnp.inf)
-  rows = jnp.arange(len(logits_BV))
-  keys_B = jax.vmap(lambda key: jax.random.fold_in(key, now.step))(_keys(key, len(logits_BV)))
+  each = jnp.arange(len(logits_BV))
+  keys_B = jax.vmap(lambda key: jax.random.fold_in(key, now.step))(now.keys_B)
   token_B = choose(way.sampling, logits_BV, now.read_BV, keys_B)
   warm_BV = logits_BV / (way.sampling.temperature or 1.0)         # greedy choices are told as they are at 1
-  logp_B = warm_BV[rows, token_B] - jax.nn.logsumexp(warm_BV, -1)
+  logp_B = warm_BV[each, token_B] - jax.nn.logsumexp(warm_BV, -1)
   going_B = now.reason_B == GOING
   tokens_BT = jax.lax.dynamic_update_slice(now.tokens_BT, jnp.where(going_B, token_B, 0)[:, None], (0, now.step))
   logps_BT = jax.lax.dynamic_update_slice(now.logps_BT, jnp.where(going_B, logp_B, 0.0)[:, None], (0, now.step))
   reason_B = jnp.where(going_B, _reason(ends, tokens_BT, now.step), now.reason_B)
-  read_BV = None if now.read_BV is None else now.read_BV.at[rows, token_B].max(going_B)
-  return Progress(now.cache, token_B, tokens_BT, logps_BT, reason_B, now.counts_B + going_B, read_BV, now.step + 1)
+  read_BV = None if now.read_BV is None else now.read_BV.at[each, token_B].max(going_B)
+  return replace(now, token_B=token_B, tokens_BT=tokens_BT, logps_BT=logps_BT, reason_B=reason_B,
+                 counts_B=now.counts_B + going_B, read_BV=read_BV, step=now.step + 1)
 
 
 def _keys(key: jax.Array, batch: int) -> jax.Array:

@@ -106,11 +106,29 @@ def pin(x: jax.Array, *names: str | None) -> jax.Array:
   Without a mesh (`jax.set_mesh`) it does nothing, so that a model runs on one device as it is; inside shard_map it
   leaves the manual axes alone.
   """
+  free = _free()
+  return jax.lax.with_sharding_constraint(x, spec(names, x.shape, free)) if free else x
+
+
+def laid(shape: tuple[int, ...], *names: str | None) -> PartitionSpec:
+  """Where `pin` would lay an array of this shape: all of it whole without a mesh, and along axes that are manual."""
+  return spec(names, shape, _free())
+
+
+def _free() -> dict[str, int]:
+  """The axes of the current mesh that the compiler lays arrays along, and their sizes."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return {a: mesh.shape[a] for a, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Auto}
+
+
+def parts(name: str, size: int) -> int:
+  """Over how many devices of the current mesh `pin` cuts a dimension of that logical name and size."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return x
+    return 1
   free = {a: mesh.shape[a] for a, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Auto}
-  return jax.lax.with_sharding_constraint(x, spec(names, x.shape, free)) if free else x
+  [axes] = spec((name,), (size,), free)
+  return math.prod(free[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def is_cut(axis: str) -> bool:

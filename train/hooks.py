@@ -1,10 +1,12 @@
 """What happens between steps: held-out loss, samples, saves, a profile. Each is called with (step, state, metrics)."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 
@@ -52,18 +54,43 @@ class LeaveWhenAsked:
 
 @dataclass
 class Profile:
-  """A `jax.profiler` trace of steps `begin` to `end`, for TensorBoard or Perfetto."""
+  """A `jax.profiler` trace of steps `begin` to `end`, in `folder`/profile; `close` says how to open it.
+
+  Python's own frames are left out: they fill a trace, and what the devices do is in it without them.
+  """
 
   folder: Path
   begin: int
   end: int
+  state: Literal['before', 'tracing', 'written'] = 'before'
 
   def __call__(self, step: int, state: State, metrics: dict[str, Mean]) -> None:
     if step == self.begin:
-      jax.profiler.start_trace(str(self.folder / 'profile'))
-    elif step == self.end:
       jax.block_until_ready(state)
-      jax.profiler.stop_trace()
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0
+      jax.profiler.start_trace(str(self.folder / 'profile'), profiler_options=options)
+      self.state = 'tracing'
+    elif step == self.end and self.state == 'tracing':
+      jax.block_until_ready(state)
+      self.stop()
+
+  def stop(self) -> None:
+    jax.profiler.stop_trace()
+    self.state = 'written'
+
+  def close(self) -> None:
+    """Ends a trace that the run did not live to end, and says where it is. Nothing where none was begun."""
+    if self.state == 'tracing':
+      self.stop()
+    if self.state == 'written':
+      print(self.told(), file=sys.stderr, flush=True)
+
+  def told(self) -> str:
+    """What opens the trace: a command, and a page."""
+    paths = sorted((self.folder / 'profile').rglob('*.trace.json.gz'), key=lambda path: path.stat().st_mtime)
+    return (f'profile of steps {self.begin + 1} to {self.end}: python -m experiments.profile --run={self.folder}\n'
+            f'  along the time: open {paths[-1] if paths else self.folder} at https://ui.perfetto.dev')
 
 
 @dataclass

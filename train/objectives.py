@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from model.decoder import Hidden, Model
 from model.errors import ConfigError
+from train.canonical import added
 from train.types import Batch, Form, Frozen, Key, Loss, LossFn, Mean, Objective, Params
 
 
@@ -38,20 +39,28 @@ def shift(batch: Batch) -> Shifted:
 
 @dataclass(frozen=True)
 class NextToken(Objective):
-  """Cross-entropy of the next token, plus `z_loss` times the mean squared log-partition (PaLM: Chowdhery et al. 2022)."""
+  """Cross-entropy of the next token, plus `z_loss` times the mean squared log-partition (PaLM: Chowdhery et al. 2022).
+
+  `smoothing` is the share of each label that lies evenly on the whole vocabulary (Szegedy et al. 2016). The metric `nll`,
+  and so all that is measured on held-out rows, stays that of the true token.
+  """
 
   z_loss: float = 0.0
+  smoothing: float = added(0.0)
 
   def __post_init__(self):
     if self.z_loss < 0:
       raise ConfigError('config.out-of-range', f'z_loss = {self.z_loss}', 'it is the weight of a penalty',
                         'give 0 or more')
+    if not 0 <= self.smoothing < 1:
+      raise ConfigError('config.out-of-range', f'smoothing = {self.smoothing}', 'it is a share of the label, not all of it',
+                        'give 0 or more and less than 1, for example 0.1')
 
   def __call__(self, model: Model) -> LossFn:
     def loss(params, frozen, batch, key) -> Loss:
       row = shift(batch)
       hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
-      return judged(model, params, hidden, row.targets_BL, row.weights_BL, self.z_loss)
+      return judged(model, params, hidden, row.targets_BL, row.weights_BL, self.z_loss, self.smoothing)
 
     return loss
 
@@ -78,13 +87,14 @@ class MaskedLM(Objective):
 
 
 def judged(model: Model, params: Params, hidden: Hidden, targets_BL: jax.Array, weights_BL: jax.Array,
-           z_loss: float) -> Loss:
+           z_loss: float, smoothing: float = 0.0) -> Loss:
   """The loss of a forward pass: cross-entropy, z-loss and the router's penalties, all weighed by scored tokens."""
-  head = model.nll(params, hidden.x_BLD, targets_BL, weights_BL, z_loss)
+  head = model.nll(params, hidden.x_BLD, targets_BL, weights_BL, z_loss, smoothing)
   tokens_B = weights_BL.sum(-1)
   tokens = tokens_B.sum()
   penalties = {name: Mean((penalty_B * tokens_B).sum(), tokens) for name, penalty_B in hidden.aux.items()}
-  total = head.nll + z_loss * head.z + sum(mean.total for mean in penalties.values())
+  asked = (1 - smoothing) * head.nll + smoothing * head.spread + z_loss * head.z
+  total = asked + sum(mean.total for mean in penalties.values())
   metrics = {'nll': Mean(head.nll, tokens), 'accuracy': Mean(head.correct, tokens), 'log_z_squared': Mean(head.z, tokens)}
   return Loss(Mean(total, tokens), metrics | penalties)
 

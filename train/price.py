@@ -5,31 +5,39 @@ from typing import Any
 
 import jax
 
-from model.count import flops_per_token, parameters
+from model.config import Compute
+from model.count import parameters
 from train.build import Built
+from train.memory import temporaries
+from train.work import work_per_token
 
 
-def price(built: Built, batch: int, length: int, steps: int, held: dict[str, Any] | None = None) -> dict[str, str]:
-  """The price of `steps` steps of `batch` rows of `length` tokens, in words, from shapes alone: nothing is computed.
+def price(built: Built, batch: int, length: int, steps: int, held: dict[str, Any] | None = None, *, sides: int = 1,
+          parts: int = 1, compute: Compute = Compute()) -> dict[str, str]:
+  """The price of `steps` steps of `batch` rows, each of `sides` texts of `length` tokens, in words, from shapes alone.
 
-  `held` are abstract arrays by what they are: what the source of batches keeps on the devices. Models beside the one that
-  learns are read forwards alone, a third of what learning costs.
+  `held` are abstract arrays by what they are: what the source of batches keeps on the devices. Nothing is computed, and the
+  activations are an estimate: see `train.memory`.
   """
-  tokens = batch * length * steps
-  others = sum(flops_per_token(other.config, length) / 3 for other in built.beside.values())
-  flops = tokens * (flops_per_token(built.model.config, length) + others)
+  tokens = batch * sides * length * steps
+  flops = tokens * work_per_token(built, length)
   params, state = (bytes_per_device(tree) for tree in (built.abstract.params, built.abstract))
   split = ' x '.join(f'{name} {size}' for name, size in built.mesh.shape.items() if size > 1)
   learned = short(sum(leaf.size for leaf in jax.tree.leaves(built.abstract.params)))
   beside = {f'the {name}': other.params for name, other in built.beside.items()}
-  kept = ''.join(f', {size(bytes_per_device(tree))} of {name}' for name, tree in (beside | (held or {})).items())
-  base = f', {size(bytes_per_device(built.frozen))} of frozen weights' if built.frozen else ''
+  lying = {name: bytes_per_device(tree) for name, tree in (beside | (held or {})).items()}
+  kept = ''.join(f', {size(count)} of {name}' for name, count in lying.items())
+  fixed = bytes_per_device(built.frozen)
+  base = f', {size(fixed)} of frozen weights' if built.frozen else ''
+  passing = temporaries(built, compute, batch * sides, length, parts)
+  total = state + fixed + sum(lying.values()) + passing
   return {
       'parameters': f'{learned} learned beside {short(parameters(built.model.config))} frozen' if built.frozen else learned,
-      'tokens': f'{short(tokens)} in {steps:,} steps of {batch} rows of {length:,}',
+      'tokens': f'{short(tokens)} in {steps:,} steps of {batch} rows of {sides * length:,}',
       'compute': f'{flops:.2e} FLOPs, forward and backward',
       'devices': f'{built.mesh.size}: {split}' if split else '1',
-      'memory per device': f'{size(state)} of state{base}{kept} and {size(params)} of gradients; activations come on top',
+      'memory per device': f'about {size(total)}: {size(state)} of state{base}{kept}, {size(params)} of gradients, and '
+                           f'{size(max(0, passing - params))} of activations in {parts} part{"s" * (parts > 1)}',
   }
 
 

@@ -153,7 +153,9 @@ class Run(Artifact):
   def price(self) -> dict[str, str]:
     """What it will cost, in words."""
     built = self.build()
-    return price(built, self.batch, self.rows.reads, self.steps, self.rows.holds(self, built))
+    sides = self.rows.reads // self.rows.length
+    return price(built, self.batch, self.rows.length, self.steps, self.rows.holds(self, built), sides=sides, parts=self.parts,
+                 compute=self.compute)
 
   def remains(self, folder: Path) -> str:
     """How far it came."""

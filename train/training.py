@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from model.count import flops_per_token
 from model.generate import generate
 from model.sampling import Sampling
 from train.artifact import Store
@@ -28,6 +27,7 @@ from train.record import Consumer, Guard, MetricsLog, Pace, Progress, Record, Re
 from train.trained import beside, foundation, params_of
 from train.types import Frozen, Hook, Params, Position, Setting, Source, State
 from train.watchdog import Watchdog
+from train.work import work_per_token
 
 if TYPE_CHECKING:
   from train.run import Run
@@ -81,6 +81,9 @@ class Training:
   def hooks(self, begin: int) -> list[Hook]:
     """In order: what is written down of each step, held-out loss, samples, saves, leaving when told to, a profile."""
     watch, last = self.run.watch, self.run.steps
+    profile = Profile(self.folder, *watch.profile) if watch.profile and self.first else None
+    if profile is not None:                # told of last of all, when the progress bar is gone
+      self.stack.callback(profile.close)
     recorder = Recorder(self.consumers(begin))
     self.stack.callback(recorder.flush)
     hooks: list[Hook] = [recorder, lambda *_: self.watchdog.beat(), lambda *_: self.saves.check()]
@@ -91,9 +94,7 @@ class Training:
       hooks.append(Every(watch.samples, last, recorder, self.resting(samples)))
     hooks += [Every(self.run.saving.every, last, recorder, self.resting(self.save)),
               LeaveWhenAsked(self.preemption.asked, recorder, self.resting(self.leave))]
-    if watch.profile and self.first:
-      hooks.append(Profile(self.folder, *watch.profile))
-    return hooks
+    return [*hooks, profile] if profile else hooks
 
   def resting(self, action: Action) -> Action:
     """The action, which may take longer than a step."""
@@ -126,7 +127,7 @@ class Training:
 
   def pace(self) -> Pace:
     """What a step costs, and what the machine could do."""
-    flops = flops_per_token(self.run.model, self.run.rows.length)
+    flops = work_per_token(self.built, self.run.rows.length)
     return Pace(self.run.batch * self.run.rows.reads, flops, lambda: peak(self.run.model.compute_dtype))
 
   def rate(self, step: int) -> float:

@@ -1,11 +1,14 @@
 """Reading a text a piece at a time gives what reading it at once gives, under every switch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.cache import empty, grow, write
+from kernels.attention_held import whole
+from model.cache import Cache, empty, grow, rows, write
 from model.config import Compute
 from tests.model.variants import EXACT, made, small, tokens
 
@@ -65,3 +68,48 @@ def test_a_cache_is_as_narrow_as_the_matmuls():
   cache = empty(small(compute_dtype='bfloat16'), 3, 10)
   assert cache.slots == 10 and cache.layers[0].k_BGSK.shape == (3, 2, 10, 8)
   assert {x.dtype for x in jax.tree.leaves(cache.layers)} == {jnp.dtype('bfloat16')}
+
+
+def test_a_cache_of_codes_is_near_to_one_of_numbers():
+  """Read in two pieces, as every form reads it; a control that sees only the first piece is far away."""
+  config = EXACT['gemma3']
+  texts = tokens(3, 24)
+
+  @jax.jit
+  def read(params):
+    found = {}
+    for holding in (None, 'int8'):
+      model, _ = made(config, Compute(cache=holding))
+      first = model.hidden(params, texts[:, :20], None, model.cache(3, 24))
+      found[holding] = model.logits(params, model.hidden(params, texts[:, 20:], None, first.cache).x_BLD)
+    return found[None], found['int8'], model.logits(params, model.hidden(params, texts[:, 20:]).x_BLD)
+
+  exact, near, far = read(made(config)[1])
+  spread = exact.std()
+  assert 0 < abs(near - exact).max() < 0.1 * spread < abs(far - exact).max()
+  assert (near.argmax(-1) == exact.argmax(-1)).mean() > 0.9
+
+
+def test_codes_take_a_quarter_of_the_memory_or_half():
+  def size(cache):
+    return sum(x.nbytes for x in jax.tree.leaves(cache.layers))
+
+  for dtype, share in ('float32', 4), ('bfloat16', 2):
+    config = small(compute_dtype=dtype, width=128, attention=dataclasses.replace(small().attention, head_size=64))
+    plain, codes = empty(config, 3, 10), empty(config, 3, 10, 'int8')
+    assert codes.slots == plain.slots == 10
+    assert size(plain) / share < size(codes) <= size(plain) / share * (1 + 4 / 64)
+
+
+@pytest.mark.parametrize('holding', [None, 'int8'])
+def test_rows_of_a_cache_and_more_room(holding):
+  """What is written by rows stays theirs; slots that are added are empty."""
+  layer = empty(small(), 3, 4, holding).layers[0]
+  new = jnp.broadcast_to(jnp.arange(1.0, 4)[:, None, None, None], (3, 1, 2, 8))
+  layer = write(layer, new, -new, jnp.array([0, 1, 2]))
+  cache = grow(rows(Cache((layer,), jnp.array([1, 2, 3])), jnp.array([2, 2, 0])), 6)
+  expected = np.zeros((3, 6))
+  expected[[0, 1], 2], expected[2, 0] = 3, 1
+  np.testing.assert_allclose(whole(cache.layers[0].k_BGSK, 'float32')[:, 1, :, 5], expected, rtol=1e-6)
+  np.testing.assert_allclose(whole(cache.layers[0].v_BGSK, 'float32')[:, 0, :, 0], -expected, rtol=1e-6)
+  np.testing.assert_array_equal(cache.lengths_B, [3, 3, 1])

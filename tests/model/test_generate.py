@@ -7,7 +7,8 @@ import pytest
 
 from model.decoder import build
 from model.errors import ConfigError, DataError
-from model.generate import _advance, _begin, _generate, generate, round_up, stages, stream
+from model.generate import Generated, _advance, _begin, _run, generate, round_up, stages, stream
+from model.membership import FEWEST, alike, staying
 from model.sampling import GREEDY, Sampling
 from tests.model.variants import EXACT, logits, made
 
@@ -134,10 +135,10 @@ def test_programs_are_few():
   """Prompts and answers of many lengths, ends and limits share a program."""
   model, params = made(EXACT['llama'])
   generate(model, params, [[1, 2]], max_new=3, sampling=Sampling(), key=KEY)
-  before = _generate._cache_size()
+  before = _run._cache_size()
   for length, new in ((1, 1), (3, 9), (9, 5), (16, 16)):
     generate(model, params, [[1] * length], max_new=new, sampling=Sampling(), key=KEY, eos=new, limit=60)
-  assert _generate._cache_size() == before
+  assert _run._cache_size() == before
   assert [round_up(n) for n in (1, 16, 17, 1000, 1024)] == [16, 16, 32, 1024, 1024]
 
 
@@ -164,3 +165,84 @@ def test_a_prompt_that_cannot_be_read_is_refused():
   with pytest.raises(ConfigError, match='position table has 32'):
     generate(model, params, [[1] * 30], max_new=3, **settings)
   assert len(generate(model, params, [[1] * 30], max_new=2, **settings).tokens[0]) == 2
+
+
+def same(found: Generated, expected: Generated) -> bool:
+  return found.reasons == expected.reasons and all(
+    a.tolist() == b.tolist() and np.allclose(x, y, atol=1e-5)
+    for a, b, x, y in zip(found.tokens, expected.tokens, found.logps, expected.logps, strict=True))
+
+
+def row_of(written: Generated, row: int) -> Generated:
+  return Generated(*(part[row:row + 1] for part in written))
+
+
+def test_rows_that_end_leave_and_change_nothing(monkeypatch):
+  """Twelve rows of many lengths, on the way through smaller batches: each writes what it writes alone."""
+  model, params = made(EXACT['llama'])
+  prompts, keys = [[row + 1, 5, 9][:1 + row % 3] for row in range(12)], jax.random.split(KEY, 12)
+  settings = {'max_new': 24, 'sampling': Sampling(), 'eos': 7, 'stop': ((3, 9), *((i,) for i in range(20, 28)))}
+  batches = []
+  monkeypatch.setattr('model.generate.staying', lambda going_C: batches.append(len(kept := staying(going_C))) or kept)
+  found = generate(model, params, prompts, key=keys, **settings)
+  assert batches[0] < 12 and batches[-1] == FEWEST and len({len(row) for row in found.tokens}) > 5
+  for row in range(12):
+    assert same(row_of(found, row), generate(model, params, prompts[row:row + 1], key=keys[row:row + 1], **settings))
+
+
+def test_a_long_row_that_leaves_takes_no_room_with_it(monkeypatch):
+  """The cache has grown for a row that ends: the others go on in it, though they need less."""
+  monkeypatch.setattr('model.generate.WHOLE', 8)
+  model, params = made(EXACT['llama'])
+  prompts, settings = [*([i] for i in range(2, 17)), [1] * 16], {'max_new': 24, 'sampling': Sampling(), 'key': KEY}
+  free = generate(model, params, prompts, **settings).tokens
+  ends = {int(row[2]) for row in free[8:]}
+  cut = generate(model, params, prompts, **settings, stop=tuple((i,) for i in ends)).tokens
+  assert stages(16, 64) == [16, 64] and len(cut[-1]) <= 3 and 4 < sorted(map(len, cut))[11] < 14
+  for row, whole in zip(cut, free):
+    assert row.tolist() == whole[:len(row)].tolist()
+
+
+def test_who_stays():
+  """Those that go on, in order, then ended ones up to a power of two: never more than half of the batch stays idle."""
+  rng = np.random.default_rng(0)
+  assert staying(np.array([True] * 5 + [False] * 4)).tolist() == list(range(9))
+  assert staying(np.array([False, True] * 6)).tolist() == [1, 3, 5, 7, 9, 11, 0, 2]
+  for size in range(1, 40):
+    for _ in range(10):
+      going_C = rng.random(size) < rng.random()
+      if not going_C.any():
+        continue
+      kept = staying(going_C)
+      assert len(set(kept)) == len(kept) <= size and set(np.flatnonzero(going_C)) <= set(kept)
+      assert len(kept) <= FEWEST or len(kept) < 2 * going_C.sum() or going_C.sum() > size // 2
+
+
+@pytest.mark.parametrize('penalty', [1.0, 1.3])
+def test_prompts_that_are_alike_are_read_once(penalty):
+  """Rows of three prompts, in any order: each writes what it would alone with its key, and no two the same."""
+  model, params = made(EXACT['llama'])
+  prompts, keys = [PROMPTS[i] for i in (0, 1, 0, 0, 1, 2, 0, 1, 1)], jax.random.split(KEY, 9)
+  settings = {'max_new': 6, 'sampling': Sampling(1.0, repetition_penalty=penalty)}
+  together = generate(model, params, prompts, key=keys, **settings)
+  for row in (0, 3, 4, 5):
+    alone = generate(model, params, [prompts[row]], key=keys[row:row + 1], **settings)
+    assert same(row_of(together, row), alone)
+  assert len({tuple(row) for row in together.tokens}) == 9
+  first_U, which_B = alike(prompts)
+  assert first_U.tolist() == [0, 1, 5, 5] and which_B.tolist() == [0, 1, 0, 0, 1, 2, 0, 1, 1]
+  assert alike(PROMPTS)[0].tolist() == [0, 1, 2] and alike([[1]] * 8)[0].tolist() == [0]
+
+
+def test_what_is_read_of_a_group_is_one_prompt():
+  """The control: reading counts the prompts that differ, not the rows."""
+  model, params = made(EXACT['llama'])
+  rows = []
+
+  def hidden(params, tokens_BL, *rest):
+    rows.append(tokens_BL.shape)
+    return model.hidden(params, tokens_BL, *rest)
+
+  counted = model._replace(hidden=hidden)
+  generate(counted, params, [PROMPTS[1]] * 8, max_new=2, sampling=Sampling(), key=KEY)
+  assert rows == [(1, 32), (8, 1)]

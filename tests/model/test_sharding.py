@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from kernels import tiles
 from model.config import Attention, Window
 from model.decoder import build
 from model.errors import ConfigError
 from model.generate import generate
 from model.sampling import GREEDY
-from model.sharding import MeshShape, batch_sharding, global_batch, pin, shardings, unbox
+from model.sharding import MeshShape, batch_sharding, global_batch, parts, pin, shardings, unbox
+from tests.kernels.collectives import exchanged
 from tests.model.variants import EXACT, made, small, tokens
 
 LLAMA = small(attention=Attention(4, 2, 8, window=Window(3, ('local', 'global'))), tied=False)
@@ -90,6 +92,25 @@ def test_tensor_parallel_blocks_need_one_sum_each():
   assert ' all-gather(' not in text and ' all-to-all(' not in text
 
 
+@pytest.mark.parametrize('tied', [False, True])
+@pytest.mark.parametrize('split', [MeshShape(1, 2, 1, 4), MeshShape(1, 8)])
+def test_the_head_is_gathered_over_fsdp_once_and_never_over_tensor(tied, split, monkeypatch):
+  """In a tile nothing of the head and no logits: sums over the vocabulary alone, and what x gets back, of one position."""
+  monkeypatch.setattr(tiles, 'TILE_ON_CPU', 80)       # one position of each of 8 rows
+  config = small(attention=Attention(4, 4, 8), vocab=80, tied=tied, layers=1)
+  function, params, batch = loss_and_gradient(config)
+  mesh = split.build()
+  with jax.set_mesh(mesh):
+    places = shardings(jax.eval_shape(build(config).init, jax.random.key(0)), mesh)
+    run = jax.jit(function, in_shardings=(places, batch_sharding(mesh)), out_shardings=(None, places))
+    told = exchanged(run.lower(params, batch).compile().as_text())
+  width, own, rows = 16, 80 // split.tensor, 8 // split.fsdp
+  inside = {each.shape for each in told if each.inside}
+  assert inside <= ({(rows, 1), (rows, 1, 1), (1, rows, 1, width)} if split.tensor > 1 else set()), inside
+  gathered = {each.shape for each in told if each.kind == 'all-gather' and {own, 80} & {*each.shape}}
+  assert gathered == {(own, width) if tied else (width, own)}, told
+
+
 def test_generation_on_a_mesh():
   model, params = made(LLAMA)
   prompts = [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]]
@@ -117,6 +138,12 @@ def test_what_does_not_divide_stays_whole_and_is_told(caplog):
     places = shardings(jax.eval_shape(build(small(vocab=65, tied=False)).init, jax.random.key(0)), mesh)
   assert places['head']['weight'].is_fully_replicated
   assert 'vocab = 65 does not divide into 8 devices' in caplog.text and 'use 72' in caplog.text
+
+
+def test_parts_are_as_many_as_pin_cuts():
+  assert parts('batch', 8) == 1
+  with jax.set_mesh(MeshShape(2, 2, 1, 2).build()):
+    assert [parts(*each) for each in (('batch', 8), ('batch', 6), ('batch', 5), ('vocab', 8), ('width', 8))] == [4, 2, 1, 2, 1]
 
 
 @pytest.mark.parametrize('shape, message', [

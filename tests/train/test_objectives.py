@@ -5,12 +5,14 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from model import decoder
 from model.config import Attention, Decoder, Gated, MoE
 from model.errors import ConfigError
 from model.sharding import unbox
+from train.artifact import digest
 from train.objectives import MaskedLM, NextToken, shift
 from train.step import accumulate, gradient
 
@@ -56,6 +58,22 @@ def test_next_token_is_the_cross_entropy_of_dense_logits_with_its_z_loss():
   np.testing.assert_allclose(loss.metrics['nll'].total, (row.weights_BL * nll_BL).sum(), rtol=1e-5)
   hits = (row.weights_BL * (logits_BLV.argmax(-1) == row.targets_BL)).sum()
   assert float(loss.metrics['accuracy'].total) == float(hits)
+
+
+def test_smoothed_labels_change_the_loss_and_not_what_is_measured():
+  """The objective is optax's cross-entropy of smoothed labels; `nll`, which held-out rows are scored by, that of the token."""
+  model, params = model_of()
+  batch = rows([[9], [4, 3], [1, 2]])
+  plain, smooth = (NextToken(smoothing=share)(model)(params, {}, batch, jax.random.key(0)) for share in (0.0, 0.1))
+  row = shift(batch)
+  logits_BLV = model.logits(params, model.hidden(params, row.inputs_BL, row.segments_BL).x_BLD)
+  labels_BLV = optax.smooth_labels(jax.nn.one_hot(row.targets_BL, VOCAB), 0.1)
+  expected = (row.weights_BL * optax.softmax_cross_entropy(logits_BLV, labels_BLV)).sum()
+  np.testing.assert_allclose(smooth.objective.total, expected, rtol=1e-5)
+  assert float(smooth.metrics['nll'].total) == float(plain.metrics['nll'].total) == float(plain.objective.total)
+  with pytest.raises(ConfigError, match='smoothing = 1'):
+    NextToken(smoothing=1.0)
+  assert digest(NextToken(smoothing=0.0)) == digest(NextToken()) != digest(NextToken(smoothing=0.1))
 
 
 def test_a_packed_row_has_the_loss_and_gradient_of_its_documents_alone():

@@ -2,7 +2,7 @@
 
   python -m experiments.bench.gpu --out=FOLDER                  all parts, in the order of their importance
   python -m experiments.bench.gpu --only=train,attention        some of: machine tests ceilings compile train attention head
-                                                                decode lowbit quickstart checkpoint variants
+                                                                decode lowbit quickstart checkpoint variants tiles
   python -m experiments.bench.gpu --quick                       tiny shapes, to see that it runs, also without a GPU
   python -m experiments.bench.gpu --only=table                  the table of FOLDER/gpu.jsonl again
 
@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[Callable[[Bench], Iterator[Record]], float]] = {      # a
   'compile': (train.compiled, 100), 'train': (train.contests, 260), 'attention': (parts.attention, 300),
   'head': (parts.head, 80), 'decode': (parts.decode, 150), 'lowbit': (parts.lowbit, 60),
   'quickstart': (parts.quickstart, 200), 'checkpoint': (parts.checkpoint, 60),
-  'variants': (train.variants, 200)}
+  'variants': (train.variants, 200), 'tiles': (parts.tiles, 240)}
 ENVIRONMENT = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONUNBUFFERED': '1',
                'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3', 'TOKENIZERS_PARALLELISM': 'false'}
 

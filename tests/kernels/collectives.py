@@ -1,0 +1,26 @@
+"""What the devices of a mesh tell one another, read from the text of a compiled program."""
+
+import re
+from typing import NamedTuple
+
+COLLECTIVE = re.compile(r'= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(')
+
+
+class Exchange(NamedTuple):
+  """A collective; one of several arrays is told of once for each."""
+
+  kind: str
+  shape: tuple[int, ...]
+  inside: bool                         # in a loop or a branch, and not once in the program
+
+
+def exchanged(text: str) -> set[Exchange]:
+  """The collectives of a program."""
+  found, inside = set(), True
+  for line in text.splitlines():
+    if line[:1].strip():
+      inside = not line.startswith('ENTRY')
+    if match := COLLECTIVE.search(line):
+      shapes = re.findall(r'\w+\[([\d,]*)\]', match[1])
+      found |= {Exchange(match[2], tuple(map(int, filter(None, shape.split(',')))), inside) for shape in shapes}
+  return found

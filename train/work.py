@@ -1,0 +1,36 @@
+"""How many floating point operations a step of a run takes: what `--dry_run` says and what MFU is a share of."""
+
+from typing import Any
+
+import jax
+
+from model.count import Learning, flops_per_token
+from model.decoder import own
+from model.freeze import BEFORE, depth
+from train.build import Built
+
+LOOKED_UP = ('types', 'positions', 'embedding')      # tables that a token takes a row of, and is not multiplied with
+HEADS = ('classifier', 'score')                      # what is read in the place of the vocabulary
+
+
+def work_per_token(built: Built, length: int) -> float:
+  """FLOPs of one token of rows of `length`: all that is multiplied because of it, forward and backward.
+
+  What is frozen gets no gradient of its own, and none is taken back below the lowest layer that learns. Critics are read beside
+  the policy, and models that do not learn, such as teachers, forward only.
+  """
+  config, params = built.model.config, built.abstract.params
+  mine = flops_per_token(config, length, learning(built, params) if built.frozen else None, not set(HEADS) & params.keys())
+  critics = sum(flops_per_token(config, length, learning(built, critic), head=False)
+                for critic in params.get('critics', {}).values())
+  return mine + critics + sum(flops_per_token(other.config, length) / 3 for other in built.beside.values())
+
+
+def learning(built: Built, params: Any) -> Learning:
+  """What learns of a tree that lacks what is frozen."""
+  config, parts = built.model.config, {name: part for name, part in own(params).items() if jax.tree.leaves(part)}
+  table = config.tied and not set(HEADS) & params.keys()
+  count = sum(leaf.size for name, part in parts.items() if name not in LOOKED_UP or (table and name == 'embedding')
+              for leaf in jax.tree.leaves(part))
+  below = any(name in BEFORE for name in parts)
+  return Learning(count, config.layers if below else depth(parts.get('layers', {})))
