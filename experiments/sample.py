@@ -3,15 +3,20 @@
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --prompt='My fellow citizens,'
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --prompt='The economy' --prompt='Our army' --temperature=0.7
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --temperature=0 --stop='. ' < prompt.txt
+  python -m experiments.sample --run=runs/smollm2-5b05f69390 --speculate=lookup < text_to_correct.txt
 
 A model that was taught on conversations is asked in the template that it was taught in, and answers; any other goes on with
 the text. Without --prompt the text comes from standard input; at a terminal the model begins a document of its own. The same
 --seed gives the same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.
+
+With --speculate several tokens are proposed at once and judged in one pass of the model, which changes no probability: it is
+quicker where they are guessed well. Then the text comes when all of it is written.
 """
 
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from absl import flags
@@ -23,7 +28,9 @@ from experiments.processes import cache_compilations
 from model import chat
 from model.errors import ConfigError, DataError, StorageError
 from model.generate import stream
+from model.lookup import Lookup
 from model.sampling import Sampling
+from model.speculate import Draft, Drafter, speculate
 from model.tokenizer import Tokenizer, stream_text
 from train.artifact import Store
 from train.trained import Trained
@@ -38,6 +45,8 @@ TOP_P = flags.DEFINE_float('top_p', 1.0, 'Sample among the fewest tokens that ho
 MIN_P = flags.DEFINE_float('min_p', 0.0, 'Sample among tokens with this share of the likeliest one\'s probability.')
 PENALTY = flags.DEFINE_float('repetition_penalty', 1.0, 'Above 1, tokens that were there already become less likely.')
 STOP = flags.DEFINE_multi_string('stop', [], 'Stop after this text; may be given several times.')
+SPECULATE = flags.DEFINE_string('speculate', '', 'What proposes tokens: lookup, from the text itself; or the folder of a '
+                                'smaller run of the same tokenizer.')
 SEED = flags.DEFINE_integer('seed', 0, 'The seed of the randomness.', lower_bound=0, upper_bound=(1 << 63) - 1)
 
 
@@ -52,11 +61,12 @@ def main(overrides: command.Overrides) -> int:
   cache_compilations()
   wanted = prompts()
   trained = open_run(run, Store(folder.parent))
+  drafter = proposer(trained.tokenizer)
   try:
     for index, prompt in enumerate(wanted):
       if index:
         say('\n' + '-' * 40 + '\n')
-      write(trained, prompt, sampling, jax.random.fold_in(jax.random.key(SEED.value), index))
+      write(trained, drafter, prompt, sampling, jax.random.fold_in(jax.random.key(SEED.value), index))
   except BrokenPipeError:               # nobody reads any more, as after `| head`: there is nothing left to do
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   return 0
@@ -74,16 +84,38 @@ def prompts() -> list[str]:
   return wanted
 
 
-def write(trained: Trained, prompt: str, sampling: Sampling, key: jax.Array) -> None:
-  """Prints the prompt and what follows, as it comes."""
+def proposer(tokenizer: Tokenizer) -> Drafter | None:
+  """What --speculate names. Raises: ConfigError where that is neither lookup nor a run of this tokenizer."""
+  if SPECULATE.value in ('', 'lookup'):
+    return Lookup() if SPECULATE.value else None
+  flag, do = f'--speculate={SPECULATE.value}', 'give lookup, or the folder of a smaller run of the same tokenizer'
+  try:
+    run, folder = load_model(SPECULATE.value)
+  except ConfigError as error:
+    raise ConfigError(error.id, flag, error.why, do) from error
+  draft = open_run(run, Store(folder.parent))
+  if draft.tokenizer.fingerprint != tokenizer.fingerprint:
+    raise ConfigError('speculate.tokenizer', flag, 'its tokenizer is not that of --run', do)
+  return Draft(draft.model, draft.params)
+
+
+def write(trained: Trained, drafter: Drafter | None, prompt: str, sampling: Sampling, key: jax.Array) -> None:
+  """Prints the prompt and what follows, as it comes; with a drafter when all is there, and then how many passes it took."""
   tokenizer, template = trained.tokenizer, template_of(trained.run)
   before, (eos, stop) = begun(template, tokenizer, prompt)
-  ids = stream(trained.model, trained.params, before, max_new=MAX_NEW.value, sampling=sampling, key=key, eos=eos, stop=stop,
-               limit=tokenizer.size)
+  how: dict[str, Any] = {'max_new': MAX_NEW.value, 'sampling': sampling, 'key': key, 'eos': eos, 'stop': stop,
+                         'limit': tokenizer.size}
   say(f'{prompt}\n' if template else prompt)
+  note = ''
+  if drafter is None:
+    ids = stream(trained.model, trained.params, before, **how)
+  else:
+    written, passes = speculate(trained.model, trained.params, [before], drafter=drafter, **how)
+    ids, note = iter(written.tokens[0].tolist()), f'{len(written.tokens[0])} tokens in {passes[0]} passes of the model\n'
   for piece in until(stream_text(tokenizer, ids), STOP.value):
     say(piece)
   say('\n')
+  print(note, end='', file=sys.stderr)
 
 
 def begun(template: chat.Template | None, tokenizer: Tokenizer, text: str) -> tuple[list[int], chat.Endings]:
