@@ -1,5 +1,5 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
-#   make demo | test | test-gpu | lint | peers | bench | bench-gpu | campaign | lock | clean     PYTHON=python3.12 for another interpreter
+#   make demo | test | test-gpu | lint | peers | peers-llama | bench | bench-gpu | campaign | lock | clean     PYTHON=python3.12 for another interpreter
 PYTHON  ?= python3
 VENV    ?= .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 LOCK    ?= requirements.txt
@@ -11,7 +11,7 @@ UV      := $(shell command -v uv 2>/dev/null)
 # where it cost a hundred thousand, 8% of a training step. Only glibc listens to this, and bits do not change.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu lint peers bench bench-gpu campaign lock clean
+.PHONY: help setup demo test test-gpu lint peers peers-llama bench bench-gpu campaign lock clean
 
 help:                     ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 12
@@ -62,6 +62,8 @@ lint: $(VENV)/.requirements-dev.txt   ## ruff, and mypy over the public types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+peers-llama: $(VENV)-peers-llama/.ready   ## llama.cpp for `make bench`, built from source with this machine's instructions: a quarter of an hour
+
 BENCH   ?=
 PEERS_HF     := $(VENV)-peers-hf
 PEERS_LITGPT := $(VENV)-peers-litgpt
@@ -73,7 +75,7 @@ peers: $(VENV)/.requirements-dev.txt $(PEERS_TRL)/.ready $(PEERS_PPO)/.ready   #
 
 bench: setup $(PEERS_HF)/.ready $(PEERS_LITGPT)/.ready $(PEERS_TRL)/.ready   ## speed beside peers, about twenty minutes: BENCH="train --quick" for some of it
 	$(PY) -m experiments.bench $(BENCH) --hf=$(PEERS_HF)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python \
-	  --trl=$(PEERS_TRL)/bin/python
+	  --trl=$(PEERS_TRL)/bin/python --llama=$(VENV)-peers-llama/bin/python
 
 bench-gpu: $(VENV)/.requirements-dev.txt $(PEERS_HF)/.ready   ## checks and times on one GPU, nine minutes: BENCH="--only=train" for some
 	$(PY) -m experiments.bench.gpu $(BENCH) --peers=$(PEERS_HF)/bin/python

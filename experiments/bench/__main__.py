@@ -28,6 +28,7 @@ TURNS = flags.DEFINE_integer('turns', 5, 'How often each contestant has its turn
 HF = flags.DEFINE_string('hf', '.venv-peers-hf/bin/python', 'An interpreter with torch and transformers.')
 TRL = flags.DEFINE_string('trl', '.venv-peers-trl/bin/python', 'An interpreter with torch, transformers and trl.')
 LITGPT = flags.DEFINE_string('litgpt', '.venv-peers-litgpt/bin/python', 'An interpreter with torch and litgpt.')
+LLAMA = flags.DEFINE_string('llama', '.venv-peers-llama/bin/python', 'An interpreter with llama-cpp-python.')
 
 BENCHMARKS: dict[str, Callable[[Setting], Iterator[Line]]] = {
   'train': train.lines, 'head': head.lines, 'data': data.lines, 'checkpoint': checkpoint.lines, 'start': start.lines,
@@ -55,10 +56,10 @@ def main(argv: Sequence[str]) -> None:
 
 def peers() -> dict[str, str]:
   """The interpreters of the peers' environments that are there."""
-  flags_of = {'hf': HF, 'litgpt': LITGPT, 'trl': TRL}
+  flags_of = {'hf': HF, 'litgpt': LITGPT, 'trl': TRL, 'llama': LLAMA}
   found = {name: flag.value for name, flag in flags_of.items() if Path(flag.value).exists()}
   for name in flags_of.keys() - found.keys():
-    say(f'no environment for the peers in {name}: make bench makes it')
+    say(f'no environment for the peers in {name}: {"make peers-llama builds" if name == "llama" else "make bench makes"} it')
   return {name: str(Path(path).absolute()) for name, path in found.items()}
 
 

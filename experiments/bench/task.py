@@ -97,5 +97,5 @@ WARM = 3                                                # steps before any is ti
 LOSSES = {'float32': 2e-3, 'bfloat16': 2e-2}            # nats, between ours and a peer at every step
 BATCHES, INITIAL = 'batches.npy', 'initial.safetensors'
 PAIRS, ROLLOUTS = 'pairs.npz', 'rollouts.npz'
-PROMPTS, THEIRS = 'prompts.json', 'theirs'      # of decoding: ids, and the model as transformers reads it
+PROMPTS, THEIRS, GGUF = 'prompts.json', 'theirs', 'theirs.gguf'    # of decoding: ids, and the model as its peers read it
 PROMPTED, DECODED = 16, 32                      # tokens that are read and written
