@@ -49,7 +49,7 @@ class Writer:
   def __call__(self, params: Params, questions: Sequence[Question], keys: jax.Array) -> tuple[list[Answer], list[np.ndarray]]:
     """An answer to each, drawn with a key of its own, and the log-probs of its ids as they were when they were drawn."""
     ending, answers, logps = ends(self.template, self.tokenizer), [], []
-    ready = lay_out(self.model, own(params), min(self.rows, len(questions)))
+    ready = lay_out(self.model, own(params))
     for begin in range(0, len(questions), self.rows):
       lot = questions[begin:begin + self.rows]
       prompts = [self.prompt(question) for question in lot]

@@ -20,10 +20,9 @@ from model.block import Aux, Block
 from model.cache import Cache
 from model.config import Compute, Decoder, Learned, Rotary, Transformed, Typed
 from model.errors import ConfigError, demand
-from model.linear import INPUTS, dense, is_weight, ready
+from model.linear import dense, is_weight, ready
 from model.mlp import ACTIVATIONS
 from model.norm import Norm
-from model.panels import panels
 from model.rotary import turns
 from model.sharding import is_box, parts, pin
 from model.stack import Role, Stack, role_of, split
@@ -31,8 +30,6 @@ from model.start import start
 
 Params = Any
 Key = jax.Array
-
-MANY = 2**30                          # vectors of a pass, where nobody says how many
 
 # the parts of a tree that a model itself reads
 OWN = ('embedding', 'types', 'positions', 'embedding_norm', 'layers', 'norm', 'transform', 'head')
@@ -103,10 +100,7 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
 
   def logits(params: Params, x_BLD: jax.Array) -> jax.Array:
     x_BLD, w_DV = head(config, params, x_BLD)
-    if isinstance(w_DV, jax.Array):
-      y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD.astype(dtype), w_DV.astype(dtype), preferred_element_type=jnp.float32)
-    else:
-      y_BLV = dense(x_BLD.astype(jnp.float32), w_DV, dtype=config.compute_dtype)
+    y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD.astype(dtype), w_DV.astype(dtype), preferred_element_type=jnp.float32)
     return y_BLV if config.softcap is None else config.softcap * jnp.tanh(y_BLV / config.softcap)
 
   def cache(batch: int, length: int) -> Cache:
@@ -231,20 +225,17 @@ def transform(config: Decoder, head: Transformed, params: Params, x_BLD: jax.Arr
   return norm.apply({'params': params['norm']}, ACTIVATIONS[head.activation](x_BLD))
 
 
-def laid_out(config: Decoder, params: Params, rows: int = MANY) -> Params:
+def laid_out(config: Decoder, params: Params) -> Params:
   """The same parameters for many small forward passes: layers apart, a head of its own, matrices in the matmuls' dtype.
 
   It is a second copy, and what is laid out already comes back as it is. Without it each step of a decoding loop would cut,
-  turn and cast every weight before using it. `rows` is how many vectors a pass multiplies at most (`model.panels`).
+  turn and cast every weight before using it.
   """
   if isinstance(params['layers'], tuple):
     return params
 
   def cast(path, leaf):
-    module, name = [None, *(part.key for part in path)][-2:]
-    leaf = ready(leaf, config.compute_dtype) if name in ('weight', 'up', 'down') else leaf
-    inputs = INPUTS.get(module) or int(module == 'head' and config.head is None)
-    return panels(leaf, inputs, config.compute_dtype, rows) if name == 'weight' and inputs else leaf
+    return ready(leaf, config.compute_dtype) if path[-1].key in ('weight', 'up', 'down') else leaf
 
   def made(part: Params) -> Params:
     return jax.tree_util.tree_map_with_path(cast, part, is_leaf=is_weight)

@@ -20,10 +20,9 @@ from flax import struct
 
 from model.cache import Cache, grow, rows
 from model.config import Learned
-from model.decoder import MANY, Model, Params, check_length, laid_out
+from model.decoder import Model, Params, check_length, laid_out
 from model.errors import DataError, demand
 from model.membership import GOING, Answers, Told, alike, enough, staying
-from model.panels import MOST
 from model.sampling import Sampling, choose
 from model.sharding import pin
 
@@ -32,7 +31,6 @@ Stops = tuple[tuple[int, ...], ...]
 
 SHORTEST = 16     # rounding ends here
 WHOLE = 256       # caches up to here are not worth a program for each size
-MANY_STEPS = 64   # which win more by panels (model.panels) than it takes to cut them
 EOS, STOP = 1, 2                      # why a row ended; model.membership.GOING: it did not
 
 
@@ -93,7 +91,7 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
   tokens_BL, lengths_B = _prepare(model, prompts, max_new)
   sizes = stages(tokens_BL.shape[1], rounded(model, tokens_BL.shape[1] + max_new))
   way, end = Way(model, sampling), Ends.of(model, eos, stop, limit)
-  ready = lay_out(model, params, _multiplied(len(prompts), max_new))
+  ready = lay_out(model, params)
   first_U, which_B = alike(prompts)
   now = _begin(way, ready, end, tokens_BL[first_U], lengths_B[first_U], which_B, key, room=round_up(max_new), slots=sizes[0])
   answers = Answers.begin(len(prompts))
@@ -113,7 +111,7 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
   """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
   tokens_BL, lengths_B = _prepare(model, [prompt], max_new)
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
-  ready, only = lay_out(model, params, _multiplied(1, max_new)), np.zeros(1, np.int32)
+  ready, only = lay_out(model, params), np.zeros(1, np.int32)
   now = _begin(way, ready, ends, tokens_BL, lengths_B, only, key, room=round_up(max_new), slots=tokens_BL.shape[1])
   for count in range(1, max_new + 1):
     token_B, reason_B = jax.device_get((now.token_B, now.reason_B))
@@ -125,18 +123,13 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
     now = _advance(way, ready, ends, now)
 
 
-def lay_out(model: Model, params: Params, rows: int) -> Params:
-  """The parameters as `generate` and `stream` read them, for so many rows at once.
+def lay_out(model: Model, params: Params) -> Params:
+  """The parameters as `generate` and `stream` read them.
 
   Both do this each time unless they are given its result: who asks often of the same parameters does it once, and holds a
   second copy of them.
   """
-  return _lay_out(model.config, params, MOST if rows <= MOST else MANY)
-
-
-def _multiplied(rows: int, steps: int) -> int:
-  """For how many rows the parameters should be laid out, if it is done for so many steps alone."""
-  return rows if steps >= MANY_STEPS else MANY
+  return _lay_out(model.config, params)
 
 
 def round_up(length: int) -> int:
@@ -242,7 +235,7 @@ def _write(way: Way, params: Params, ends: Ends, now: Progress) -> Progress:
   return _choose(way, params, ends, replace(now, cache=hidden.cache), hidden.x_BLD)
 
 
-_lay_out = partial(jax.jit, static_argnames=('config', 'rows'))(laid_out)
+_lay_out = partial(jax.jit, static_argnames='config')(laid_out)
 _begin = partial(jax.jit, static_argnames=('way', 'room', 'slots'))(_read)
 _advance = partial(jax.jit, static_argnames='way', donate_argnames='now')(_write)
 _run = partial(jax.jit, static_argnames='way', donate_argnames='now')(_steps)

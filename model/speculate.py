@@ -102,8 +102,8 @@ def speculate(model: Model, params: Params, prompts: list[list[int]], *, drafter
   tokens_BL, lengths_B = _prepare(model, prompts, max_new)
   if isinstance(drafter, Draft):
     _check(drafter.model, model, int(lengths_B.max()) + max_new)
-    drafter = replace(drafter, params=lay_out(drafter.model, drafter.params, 2 * len(prompts)))
-  ready = lay_out(model, params, (drafter.ahead + 1) * len(prompts))
+    drafter = replace(drafter, params=lay_out(drafter.model, drafter.params))
+  ready = lay_out(model, params)
   done = _speculate(Way(model, sampling), ready, drafter, Ends.of(model, eos, stop, limit), tokens_BL, lengths_B, key, max_new,
                     slots=rounded(model, tokens_BL.shape[1] + max_new))
   ids, logps, ends, reasons, passes = jax.device_get(done)

@@ -18,7 +18,7 @@ from train.objectives import shift
 from train.step import born, gradient, make_step
 
 MODEL, PARAMS = made(small(layers=1))
-REFER = jax.jit(lambda params, sides: said(MODEL, params, sides).logp_BP)
+SAID = jax.jit(lambda params, sides: said(MODEL, params, sides))
 FAMILY = [DPO(), DPO(smoothing=0.2), IPO(), Hinge(), SimPO(), ORPO()]
 EACH = pytest.mark.parametrize('objective', FAMILY, ids=str)
 
@@ -26,14 +26,14 @@ EACH = pytest.mark.parametrize('objective', FAMILY, ids=str)
 def referred(params=PARAMS, sides=None) -> dict:
   """A batch whose reference are these parameters."""
   sides = batch() if sides is None else sides
-  return sides | {'reference': REFER(params, sides)}
+  return sides | {'reference': SAID(params, sides).logp_BP}
 
 
 def test_log_probs_are_sums_over_answers_and_nothing_else():
   sides = batch()
-  found = said(MODEL, PARAMS, sides)
+  found = SAID(PARAMS, sides)
   row = shift({name: sides[name].reshape(-1, 10) for name in ('tokens', 'segments', 'mask')})
-  logits_RLV = MODEL.logits(PARAMS, MODEL.hidden(PARAMS, row.inputs_BL, row.segments_BL).x_BLD)
+  logits_RLV = jax.jit(lambda *row: MODEL.logits(PARAMS, MODEL.hidden(PARAMS, *row).x_BLD))(row.inputs_BL, row.segments_BL)
   logp_RL = jnp.take_along_axis(jax.nn.log_softmax(logits_RLV), row.targets_BL[..., None], -1)[..., 0]
   for pair, lengths in enumerate(np.asarray(sides['segments'].sum(-1))):
     for side, length in enumerate(lengths):
@@ -45,7 +45,7 @@ def test_log_probs_are_sums_over_answers_and_nothing_else():
 def test_an_answer_of_a_conversation_leaves_out_what_the_user_says_in_it():
   sides = batch()
   fewer = sides | {'mask': sides['mask'].at[:, :, 3].set(0)}
-  difference = said(MODEL, PARAMS, sides).tokens_BP - said(MODEL, PARAMS, fewer).tokens_BP
+  difference = SAID(PARAMS, sides).tokens_BP - SAID(PARAMS, fewer).tokens_BP
   assert (difference == 1).all()
 
 

@@ -24,8 +24,8 @@ def scoring(config=CONFIG):
   return model, Score()(params, jax.random.key(3))
 
 
-def rewards(model, params, tokens_RL, segments_RL) -> np.ndarray:
-  return np.asarray(score(params, model.hidden(params, tokens_RL, segments_RL), segments_RL))
+def rewards(model):
+  return jax.jit(lambda params, *rows: score(params, model.hidden(params, *rows), rows[1]))
 
 
 def test_a_head_is_one_more_leaf_and_begins_small():
@@ -44,25 +44,26 @@ def test_a_head_is_one_more_leaf_and_begins_small():
 def test_a_model_without_the_head_is_refused():
   model, params = made(CONFIG)
   with pytest.raises(ConfigError, match=r'reward\.no-head'):
-    RewardModel()(model)(params, {}, batch(), jax.random.key(0))
+    jax.eval_shape(RewardModel()(model), params, {}, batch(), jax.random.key(0))
 
 
 def test_the_score_is_read_at_the_last_real_token():
   model, params = scoring()
   sides = batch()
   tokens_RL, segments_RL = (sides[name].reshape(-1, 10) for name in ('tokens', 'segments'))
-  found = rewards(model, params, tokens_RL, segments_RL)
+  read, last = rewards(model), jax.jit(lambda tokens_1L: model.hidden(params, tokens_1L).x_BLD[0, -1])
+  found = read(params, tokens_RL, segments_RL)
   for row, length in ((0, 9), (1, 6)):
-    alone = model.hidden(params, tokens_RL[row:row + 1, :length]).x_BLD[0, -1]
+    alone = last(tokens_RL[row:row + 1, :length])
     np.testing.assert_allclose(found[row], alone @ params['score']['vector'], rtol=1e-4, atol=1e-5)
   changed = tokens_RL.at[jnp.arange(len(tokens_RL)), segments_RL.sum(1) - 1].add(1) % 64
-  assert (np.abs(rewards(model, params, changed, segments_RL) - found) > 1e-4).all()
+  assert (np.abs(read(params, changed, segments_RL) - found) > 1e-4).all()
 
 
 def test_the_head_is_in_float32_over_a_stream_of_bfloat16():
   model, params = scoring(small(layers=1, compute_dtype='bfloat16', stream_dtype='bfloat16'))
   sides = batch()
-  hidden = model.hidden(params, sides['tokens'][:, 0], sides['segments'][:, 0])
+  hidden = jax.jit(model.hidden)(params, sides['tokens'][:, 0], sides['segments'][:, 0])
   found = score(params, hidden, sides['segments'][:, 0])
   last_BD = np.asarray(hidden.x_BLD, np.float64)[np.arange(8), np.asarray(sides['segments'][:, 0].sum(1)) - 1]
   np.testing.assert_allclose(found, last_BD @ np.asarray(params['score']['vector'], np.float64), rtol=1e-5, atol=1e-6)

@@ -96,7 +96,7 @@ def test_the_reference_and_the_old_policy_are_no_part_of_the_gradient(grpo):
     loss_BL = -batch['advantage'][:, 1:] * ratio_BL + 0.1 * (jnp.exp(-gap_BL) - 1 + gap_BL)
     return (jnp.where(mask_BL > 0, loss_BL, 0).sum(1) / mask_BL.sum(1)).mean()
 
-  grads = jax.grad(by_hand)(state.params)
+  grads = jax.jit(jax.grad(by_hand))(state.params)
   norm = float(jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads))))
   assert taken(setting, state, batch)['grad_norm'] == pytest.approx(norm, rel=1e-4)
 

@@ -348,10 +348,10 @@ def test_packed_conversations_are_judged_as_if_alone(variant):
 def test_a_batch_of_questions_alone_weighs_nothing():
   model, params = made(replace(small(), vocab=own(ChatML()).size))
   question = batch_of([render(ChatML(), own(ChatML()), TALK[:2])])
-  loss, gradient = jax.value_and_grad(
-      lambda params: NextToken(z_loss=1e-3)(model)(params, {}, question, jax.random.key(0)).objective.total)(params)
+  loss, gradient = jax.jit(jax.value_and_grad(
+      lambda params: NextToken(z_loss=1e-3)(model)(params, {}, question, jax.random.key(0)).objective.total))(params)
   assert loss == 0 and all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
-  objective = NextToken()(model)(params, {}, question, jax.random.key(0)).objective
+  objective = jax.jit(NextToken()(model))(params, {}, question, jax.random.key(0)).objective
   assert objective.weight == 0 and objective.value() == 0
 
 

@@ -22,10 +22,14 @@ def asked(**fields) -> Likelihoods:
   return Likelihoods(MODEL, PARAMS, TOKENIZER, **({'batch': 3, 'longest': 64} | fields))
 
 
+@jax.jit
+def read(inputs_BL):
+  return jax.nn.log_softmax(MODEL.logits(PARAMS, MODEL.hidden(PARAMS, inputs_BL).x_BLD))
+
+
 def logps(ids: list[int]) -> np.ndarray:
   """f32[L - 1, V]: what follows each token."""
-  hidden = MODEL.hidden(PARAMS, np.array([ids[:-1]])).x_BLD
-  return np.asarray(jax.nn.log_softmax(MODEL.logits(PARAMS, hidden)))[0]
+  return np.asarray(read(np.array([ids[:-1]])))[0]
 
 
 def test_continuations_are_judged_as_in_a_row_of_their_own():

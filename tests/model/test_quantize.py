@@ -31,6 +31,7 @@ from tests.model.variants import VARIANTS, made, small, tokens
 
 KEY = jax.random.key(0)
 KINDS = ('nf4', 'int4', 'int8')
+rounded, restored = jax.jit(quantize, static_argnames=('kind', 'inputs', 'stacked')), jax.jit(dequantize)
 WIDEST = 1 - 0.6961928009986877       # the gap between the two lowest levels of nf4
 
 
@@ -51,16 +52,16 @@ def test_the_levels_are_the_quantiles_of_the_paper():
 
 def test_bits_a_weight():
   w = normal(512, 512)
-  assert quantize(w, 'nf4', 1).bits == pytest.approx(4 + 8 / 64 + 32 / (64 * 256) + 32 / w.size)
-  assert round(quantize(w, 'nf4', 1).bits, 3) == 4.127
-  assert quantize(w, 'int4', 1).bits == 4.5 and quantize(w, 'int8', 1).bits == 8 + 32 / 512
+  assert rounded(w, 'nf4', 1).bits == pytest.approx(4 + 8 / 64 + 32 / (64 * 256) + 32 / w.size)
+  assert round(rounded(w, 'nf4', 1).bits, 3) == 4.127
+  assert rounded(w, 'int4', 1).bits == 4.5 and rounded(w, 'int8', 1).bits == 8 + 32 / 512
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_level_comes_back_as_itself(kind):
   levels = {'nf4': LEVELS['nf4'], 'int4': LEVELS['int4'][1:], 'int8': np.arange(-127, 128) / 127}[kind]
   w = jnp.asarray(np.resize(levels, (256, 1)), jnp.float32) * 3
-  np.testing.assert_allclose(dequantize(quantize(w, kind, 1)), w, rtol=1e-6)
+  np.testing.assert_allclose(restored(rounded(w, kind, 1)), w, rtol=1e-6)
 
 
 def test_the_nearest_level_by_midpoint():
@@ -74,9 +75,9 @@ def test_the_nearest_level_by_midpoint():
 def test_errors_are_within_half_a_gap_of_each_block(kind, size):
   """Also where the inputs do not divide into blocks. The scale of nf4 is off by half a step of its own at most."""
   w = normal(size, 5) * jnp.exp(normal(5, seed=1))
-  q = quantize(w, kind, 1)
+  q = rounded(w, kind, 1)
   block = size if kind == 'int8' else 64
-  error, bound = np.abs(np.asarray(dequantize(q) - w)), {'nf4': WIDEST / 2, 'int4': 0.5 / 7, 'int8': 0.5 / 127}[kind]
+  error, bound = np.abs(np.asarray(restored(q) - w)), {'nf4': WIDEST / 2, 'int4': 0.5 / 7, 'int8': 0.5 / 127}[kind]
   step = float(q.scales.steps.max()) / 2 if isinstance(q.scales, Doubled) else 0.0
   for begin in range(0, size, block):
     part = slice(begin, begin + block)
@@ -86,16 +87,16 @@ def test_errors_are_within_half_a_gap_of_each_block(kind, size):
 
 def test_normal_numbers_lose_less_than_by_even_levels():
   w = normal(1024, 64)
-  nf4, int4, int8 = (float(jnp.square(dequantize(quantize(w, kind, 1)) - w).mean()) for kind in KINDS)
+  nf4, int4, int8 = (float(jnp.square(restored(rounded(w, kind, 1)) - w).mean()) for kind in KINDS)
   assert int8 < nf4 < 0.8 * int4
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_zero_stays_zero_and_a_block_of_zeros_is_no_trouble(kind):
   w = normal(128, 4).at[:64].set(0.0).at[70].set(0.0)
-  back = np.asarray(dequantize(quantize(w, kind, 1)))
+  back = np.asarray(restored(rounded(w, kind, 1)))
   assert np.isfinite(back).all() and (back[:64] == 0).all() and (back[70] == 0).all() and (back[64:70] != 0).any()
-  assert (np.asarray(dequantize(quantize(jnp.zeros((64, 4)), kind, 1))) == 0).all()
+  assert (np.asarray(restored(rounded(jnp.zeros((64, 4)), kind, 1))) == 0).all()
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2])
@@ -122,10 +123,10 @@ def test_scales_in_eight_bits_are_near_and_never_below_zero():
 @pytest.mark.parametrize('kind', KINDS)
 def test_stacked_matrices_are_quantised_each_for_itself(kind):
   w = normal(3, 2, 8, 16, 5) * jnp.array([1.0, 10.0, 0.1])[:, None, None, None, None]
-  whole = quantize(w, kind, 2, stacked=2)
-  assert whole.shape == w.shape and dequantize(whole).shape == w.shape
+  whole = rounded(w, kind, 2, stacked=2)
+  assert whole.shape == w.shape and restored(whole).shape == w.shape
   for i in range(3):
-    alone = quantize(w[i, 1], kind, 2)
+    alone = rounded(w[i, 1], kind, 2)
     np.testing.assert_array_equal(whole.codes[i, 1], alone.codes)
     jax.tree.map(lambda both, one, i=i: np.testing.assert_allclose(both[i, 1], one, rtol=1e-6), whole, alone)
 
@@ -154,11 +155,11 @@ def test_a_sharded_tree_is_quantised_as_the_whole(kind, mesh):
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_forward_pass_multiplies_by_what_is_stored(kind):
   w, x = normal(4, 16, 3, 5), normal(2, 6, 4, 16, seed=1)
-  q = quantize(w, kind, 2)
-  np.testing.assert_allclose(dense(x, q, inputs=2), jnp.tensordot(x, dequantize(q), 2), rtol=1e-5, atol=1e-5)
+  q = rounded(w, kind, 2)
+  np.testing.assert_allclose(dense(x, q, inputs=2), jnp.tensordot(x, restored(q), 2), rtol=1e-5, atol=1e-5)
   g = normal(2, 6, 3, 5, seed=2)
   _, pull = jax.vjp(lambda x: dense(x, q, inputs=2), x)
-  np.testing.assert_allclose(pull(g)[0], jnp.tensordot(g, dequantize(q), ((2, 3), (2, 3))), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(pull(g)[0], jnp.tensordot(g, restored(q), ((2, 3), (2, 3))), rtol=1e-5, atol=1e-5)
   assert dense(x.astype(jnp.bfloat16), q, inputs=2, dtype='bfloat16').dtype == jnp.bfloat16
 
 
@@ -168,13 +169,13 @@ def test_where_a_kernel_can_it_multiplies_by_the_codes(kind, monkeypatch):
   from kernels.lowbit import Choice, lowbit
   from model import quantize as module
   w, x, g = normal(4, 25, 3, 5), normal(2, 6, 4, 25, seed=1), normal(2, 6, 3, 5, seed=2)
-  q = quantize(w, kind, 2)
+  q = rounded(w, kind, 2)
   asked = []
   monkeypatch.setattr(module, 'choose', lambda call: asked.append(call) or Choice('few', {}))
   monkeypatch.setattr(module, 'lowbit', partial(lowbit, interpret=True, tiles=SMALL))
   y, pull = jax.vjp(jax.jit(lambda x: dense(x, q, inputs=2)), x)
-  np.testing.assert_allclose(y, jnp.tensordot(x, dequantize(q), 2), rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(pull(g)[0], jnp.tensordot(g, dequantize(q), ((2, 3), (2, 3))), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(y, jnp.tensordot(x, restored(q), 2), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(pull(g)[0], jnp.tensordot(g, restored(q), ((2, 3), (2, 3))), rtol=1e-5, atol=1e-5)
   assert {call.rows for call in asked} == {12} and not any(call.cut for call in asked)
   with jax.set_mesh(MeshShape(fsdp=8).build()):
     module.multiplier(q, 12, 'float32')
@@ -182,7 +183,7 @@ def test_where_a_kernel_can_it_multiplies_by_the_codes(kind, monkeypatch):
 
 
 def test_nothing_but_the_bits_is_kept_for_the_backward_pass():
-  q, x = quantize(normal(256, 256), 'nf4', 1), normal(4, 256)
+  q, x = rounded(normal(256, 256), 'nf4', 1), normal(4, 256)
   kept = jax.tree.leaves(jax.vjp(lambda x: dense(jnp.sin(x), q), x)[1])
   assert sum(leaf.nbytes for leaf in kept) < 1.1 * (q.bits / 8 * q.size) + 2 * x.nbytes
   plain = jax.tree.leaves(jax.vjp(lambda x: dense(jnp.sin(x), matrix(q, jnp.float32)), x)[1])
@@ -192,7 +193,7 @@ def test_nothing_but_the_bits_is_kept_for_the_backward_pass():
 def test_compiled_no_matrix_waits_between_the_passes():
   """In a loop over layers. (Of layers written out XLA's CPU backend makes all matrices at once, whatever they come from.)"""
   width, layers = 128, 16
-  stack = quantize(normal(layers, width, width), 'nf4', 1, stacked=1)
+  stack = rounded(normal(layers, width, width), 'nf4', 1, stacked=1)
 
   def loss(x, multiplied):
     return jax.lax.scan(lambda x, w: (jnp.tanh(multiplied(x, w)), None), x, stack)[0].sum()
@@ -211,7 +212,7 @@ def test_compiled_no_matrix_waits_between_the_passes():
 def test_a_quantised_model_is_the_model_of_the_dequantised_weights(name, layers):
   from model.config import Compute
   model, params = made(VARIANTS[name], Compute(layers=layers))
-  few = Quantize()(params, KEY)
+  few = jax.jit(Quantize())(params, KEY)
   many = jax.tree.map(lambda w: matrix(w, jnp.float32), few, is_leaf=lambda w: isinstance(w, Quantized))
   run = jax.jit(lambda params: model.hidden(params, tokens()).x_BLD)
   np.testing.assert_allclose(run(few), run(many), rtol=2e-5, atol=2e-5)
