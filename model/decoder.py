@@ -100,7 +100,10 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
 
   def logits(params: Params, x_BLD: jax.Array) -> jax.Array:
     x_BLD, w_DV = head(config, params, x_BLD)
-    y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD.astype(dtype), w_DV.astype(dtype), preferred_element_type=jnp.float32)
+    if isinstance(w_DV, jax.Array):
+      y_BLV = jnp.einsum('BLD,DV->BLV', x_BLD.astype(dtype), w_DV.astype(dtype), preferred_element_type=jnp.float32)
+    else:
+      y_BLV = dense(x_BLD.astype(jnp.float32), w_DV, dtype=config.compute_dtype)
     return y_BLV if config.softcap is None else config.softcap * jnp.tanh(y_BLV / config.softcap)
 
   def cache(batch: int, length: int) -> Cache:

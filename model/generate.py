@@ -25,11 +25,13 @@ from model.errors import DataError, demand
 from model.membership import GOING, Answers, Told, alike, enough, staying
 from model.sampling import Sampling, choose
 from model.sharding import pin
+from model.turned import turned
 
 Reason = Literal['eos', 'stop', 'length']
 Stops = tuple[tuple[int, ...], ...]
 
 SHORTEST = 16     # rounding ends here
+MANY_STEPS = 64   # which win more by matrices that lie turned (model.turned) than it takes to turn them
 WHOLE = 256       # caches up to here are not worth a program for each size
 EOS, STOP = 1, 2                      # why a row ended; model.membership.GOING: it did not
 
@@ -91,7 +93,7 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
   tokens_BL, lengths_B = _prepare(model, prompts, max_new)
   sizes = stages(tokens_BL.shape[1], rounded(model, tokens_BL.shape[1] + max_new))
   way, end = Way(model, sampling), Ends.of(model, eos, stop, limit)
-  ready = lay_out(model, params)
+  ready = _laid(model, params, max_new)
   first_U, which_B = alike(prompts)
   now = _begin(way, ready, end, tokens_BL[first_U], lengths_B[first_U], which_B, key, room=round_up(max_new), slots=sizes[0])
   answers = Answers.begin(len(prompts))
@@ -111,7 +113,7 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
   """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
   tokens_BL, lengths_B = _prepare(model, [prompt], max_new)
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
-  ready, only = lay_out(model, params), np.zeros(1, np.int32)
+  ready, only = _laid(model, params, max_new), np.zeros(1, np.int32)
   now = _begin(way, ready, ends, tokens_BL, lengths_B, only, key, room=round_up(max_new), slots=tokens_BL.shape[1])
   for count in range(1, max_new + 1):
     token_B, reason_B = jax.device_get((now.token_B, now.reason_B))
@@ -124,12 +126,16 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
 
 
 def lay_out(model: Model, params: Params) -> Params:
-  """The parameters as `generate` and `stream` read them.
+  """The parameters as `generate` and `stream` read them fastest.
 
-  Both do this each time unless they are given its result: who asks often of the same parameters does it once, and holds a
-  second copy of them.
+  Unless they are given its result they do it each time, or the quicker half of it where few steps follow: who asks often of
+  the same parameters does it once, and holds a second copy of them.
   """
-  return _lay_out(model.config, params)
+  return _turned(model.config, params)
+
+
+def _laid(model: Model, params: Params, steps: int) -> Params:
+  return lay_out(model, params) if steps >= MANY_STEPS else _plain(model.config, params)
 
 
 def round_up(length: int) -> int:
@@ -235,7 +241,8 @@ def _write(way: Way, params: Params, ends: Ends, now: Progress) -> Progress:
   return _choose(way, params, ends, replace(now, cache=hidden.cache), hidden.x_BLD)
 
 
-_lay_out = partial(jax.jit, static_argnames='config')(laid_out)
+_plain = partial(jax.jit, static_argnames='config')(laid_out)
+_turned = partial(jax.jit, static_argnames='config')(lambda config, params: turned(config, laid_out(config, params)))
 _begin = partial(jax.jit, static_argnames=('way', 'room', 'slots'))(_read)
 _advance = partial(jax.jit, static_argnames='way', donate_argnames='now')(_write)
 _run = partial(jax.jit, static_argnames='way', donate_argnames='now')(_steps)
