@@ -26,7 +26,8 @@ def launched(runs: Path) -> list[tuple[int, str]]:
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
-  environment = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu',
+  environment = os.environ | {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=1',
+                              'JAX_PLATFORMS': 'cpu',
                               'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'jax')}
   command = [sys.executable, '-m', 'experiments.launch', f'--config={CONFIG}', f'--runs={runs}',
              f'--coordinator=127.0.0.1:{port}', '--processes=2']

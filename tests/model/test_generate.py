@@ -150,6 +150,8 @@ def test_a_second_stream_of_like_lengths_compiles_nothing():
     list(stream(model, params, [1] * length, max_new=new, sampling=Sampling(), key=KEY, eos=new, limit=60))
     return _begin._cache_size(), _advance._cache_size()
 
+  _begin.clear_cache()
+  _advance.clear_cache()
   first = programs(3, 16)
   assert programs(9, 14) == first
   assert programs(17, 16) > first          # a longer prompt is read by another program
