@@ -15,8 +15,9 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8' + (
   ' --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1'
   if os.environ['JAX_PLATFORMS'] == 'cpu' else '')
-os.environ['XLA_FLAGS'] += (      # a later jaxlib has no such choice, and ends where it does not know a flag
-  ' --xla_cpu_use_fusion_emitters=false' if os.environ['JAX_PLATFORMS'] == 'cpu' and version('jaxlib').startswith('0.10.') else '')
+os.environ['XLA_FLAGS'] += (     # later jaxlibs have no such choice, and end where they do not know a flag
+  ' --xla_cpu_use_fusion_emitters=false'
+  if os.environ['JAX_PLATFORMS'] == 'cpu' and version('jaxlib').startswith('0.10.') else '')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax
