@@ -17,6 +17,7 @@ from kernels.attention_call import Call
 from kernels.attention_held import Held, whole
 from kernels.attention_reference import reference
 from kernels.attention_stock import cudnn, cudnn_refusal, xla, xla_refusal
+from kernels.choice import Choice
 from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
 
 Name = Literal['reference', 'blocked', 'xla', 'cudnn', 'hopper', 'triton', 'decode', 'tpu']
@@ -88,17 +89,6 @@ FORMS: dict[str, Form] = {
   'decode': Form(_decode, _decode_refusal, holds=True),
   'tpu': Form(_tpu, _tpu_refusal),
 }
-
-
-class Choice(NamedTuple):
-  """Who does a call, and why those before it in the order of preference do not."""
-
-  name: str
-  refused: dict[str, str]
-
-  def __str__(self) -> str:
-    others = '; '.join(f'not {name}: {why}' for name, why in self.refused.items())
-    return f'{self.name} ({others})' if others else self.name
 
 
 def attention(q_BLHK: jax.Array, k_BSGK: Held, v_BSGK: Held, ranges: Ranges, *, scale: float,

@@ -20,7 +20,7 @@ from kernels import attention_triton
 from kernels.attention_bounds import key_bounds, within
 from kernels.attention_call import Call
 from kernels.attention_decode_blocks import Sizes, Tile, block
-from kernels.attention_fused import LOWEST, Kernels, Plan, _partitioned, fused
+from kernels.attention_fused import LOWEST, Kernels, Plan, fused, partitioned
 from kernels.attention_held import Coded, Held, Paged
 from kernels.ranges import Ranges
 
@@ -75,7 +75,7 @@ def _over_devices(plan, tree, letters):
     *leaves, first_BL, last_BL = operands
     return forward(plan, q_BLGRK, *jax.tree.unflatten(tree, leaves), first_BL, last_BL)
 
-  return _partitioned(run, f'b l g r k, {letters[0]}, {letters[1]}, b l, b l -> b l g r k, b g r l')
+  return partitioned(run, f'b l g r k, {letters[0]}, {letters[1]}, b l, b l -> b l g r k, b g r l')
 
 
 def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: Held, v_BSGK: Held, first_BL: jax.Array,

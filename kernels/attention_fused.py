@@ -100,17 +100,17 @@ def delta(out_BLGRK: jax.Array, g_BLGRK: jax.Array) -> jax.Array:
 def forward_pass(kernels: Kernels, plan: Plan) -> Callable[..., tuple[jax.Array, jax.Array]]:
   """The forward kernel over whatever mesh is set, and under vmap."""
   rule = 'b l g r k, b s g k, b s g k, b l, b l -> b l g r k, b g r l'
-  return _mapped(_partitioned(lambda *arrays: kernels.forward(plan, *arrays), rule))
+  return _mapped(partitioned(lambda *arrays: kernels.forward(plan, *arrays), rule))
 
 
 @lru_cache
 def backward_pass(kernels: Kernels, plan: Plan) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
   """The backward kernels likewise."""
   rule = 'b l g r k, b s g k, b s g k, b l, b l, b g r l, b g r l, b l g r k -> b l g r k, b s g k, b s g k'
-  return _mapped(_partitioned(lambda *arrays: kernels.backward(plan, *arrays), rule))
+  return _mapped(partitioned(lambda *arrays: kernels.backward(plan, *arrays), rule))
 
 
-def _partitioned(run, rule):
+def partitioned(run, rule):
   """`run` on each device's rows and key heads: what the compiler could not know of a kernel."""
   places = [[side.split() for side in half.split(',')] for half in rule.split('->')]
   call = custom_partitioning(run)

@@ -19,6 +19,8 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from kernels.choice import Choice
+
 Name = Literal['few', 'many', 'dequantised']
 
 FEW = 16                              # rows up to which a product takes as long as its codes are read
@@ -39,17 +41,6 @@ class Call(NamedTuple):
   cut: bool                           # whether the mesh cuts matrices over devices
   platform: str
   capability: float                   # NVIDIA's number; 0 elsewhere
-
-
-class Choice(NamedTuple):
-  """Who does a call, and why what is before it in the order of preference does not."""
-
-  name: str
-  refused: dict[str, str]
-
-  def __str__(self) -> str:
-    others = '; '.join(f'not {name}: {why}' for name, why in self.refused.items())
-    return f'{self.name} ({others})' if others else self.name
 
 
 def describe(rows: int, codes: jax.Array | jax.ShapeDtypeStruct, dtype: str, cut: bool) -> Call:

@@ -90,7 +90,7 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
 
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
   """
-  tokens_BL, lengths_B = _prepare(model, prompts, max_new)
+  tokens_BL, lengths_B = prepared(model, prompts, max_new)
   sizes = stages(tokens_BL.shape[1], rounded(model, tokens_BL.shape[1] + max_new))
   way, end = Way(model, sampling), Ends.of(model, eos, stop, limit)
   ready = _laid(model, params, max_new)
@@ -111,7 +111,7 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
 def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sampling: Sampling, key: jax.Array,
            eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Iterator[int]:
   """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
-  tokens_BL, lengths_B = _prepare(model, [prompt], max_new)
+  tokens_BL, lengths_B = prepared(model, [prompt], max_new)
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
   ready, only = _laid(model, params, max_new), np.zeros(1, np.int32)
   now = _begin(way, ready, ends, tokens_BL, lengths_B, only, key, room=round_up(max_new), slots=tokens_BL.shape[1])
@@ -149,7 +149,7 @@ def rounded(model: Model, length: int) -> int:
   return min(round_up(length), positions.length) if isinstance(positions, Learned) else round_up(length)
 
 
-def _prepare(model: Model, prompts: list[list[int]], max_new: int) -> tuple[np.ndarray, np.ndarray]:
+def prepared(model: Model, prompts: list[list[int]], max_new: int) -> tuple[np.ndarray, np.ndarray]:
   """Prompts in one array, padded to a rounded length, and their own lengths."""
   for i, prompt in enumerate(prompts):
     if not prompt:
@@ -229,7 +229,7 @@ def _read(way: Way, params: Params, ends: Ends, tokens_UL, lengths_U, which_B, k
   cache = grow(cache if unique == batch else rows(cache, which_B), slots)
   none_B = jnp.zeros(batch, jnp.int32)
   now = Progress(cache, none_B, jnp.zeros((batch, room), jnp.int32), jnp.zeros((batch, room)), none_B, none_B, read_BV,
-                 _keys(key, batch), jnp.zeros((), jnp.int32))
+                 keys_of(key, batch), jnp.zeros((), jnp.int32))
   return _choose(way, params, ends, now, x_U1D[which_B])
 
 
@@ -261,19 +261,19 @@ def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Arra
   going_B = now.reason_B == GOING
   tokens_BT = jax.lax.dynamic_update_slice(now.tokens_BT, jnp.where(going_B, token_B, 0)[:, None], (0, now.step))
   logps_BT = jax.lax.dynamic_update_slice(now.logps_BT, jnp.where(going_B, logp_B, 0.0)[:, None], (0, now.step))
-  reason_B = jnp.where(going_B, _reason(ends, tokens_BT, now.step), now.reason_B)
+  reason_B = jnp.where(going_B, reason_of(ends, tokens_BT, now.step), now.reason_B)
   read_BV = None if now.read_BV is None else now.read_BV.at[each, token_B].max(going_B)
   return replace(now, token_B=token_B, tokens_BT=tokens_BT, logps_BT=logps_BT, reason_B=reason_B,
                  counts_B=now.counts_B + going_B, read_BV=read_BV, step=now.step + 1)
 
 
-def _keys(key: jax.Array, batch: int) -> jax.Array:
+def keys_of(key: jax.Array, batch: int) -> jax.Array:
   """A key for each row: by its number from one that all share, or its own as if the row were alone."""
   rows = jnp.zeros(batch, jnp.int32) if key.ndim else jnp.arange(batch)
   return jax.vmap(jax.random.fold_in)(jnp.broadcast_to(key, (batch,)), rows)
 
 
-def _reason(ends: Ends, tokens_BT: jax.Array, step: jax.Array) -> jax.Array:
+def reason_of(ends: Ends, tokens_BT: jax.Array, step: jax.Array) -> jax.Array:
   """Why a row ends with the id that it wrote in this step, i32[B]."""
   width = ends.stop_NW.shape[1]
   places_W = step - width + 1 + jnp.arange(width)

@@ -19,7 +19,7 @@ from model.accept import Proposed, judge, leading, probabilities
 from model.cache import Cache, grow
 from model.decoder import Model, Params, check_length
 from model.errors import ConfigError, demand
-from model.generate import Ends, Generated, Stops, Way, _keys, _prepare, _reason, lay_out, rounded, stages
+from model.generate import Ends, Generated, Stops, Way, keys_of, lay_out, prepared, reason_of, rounded, stages
 from model.lookup import Lookup
 from model.membership import GOING
 from model.sampling import Sampling, choose
@@ -99,7 +99,7 @@ def speculate(model: Model, params: Params, prompts: list[list[int]], *, drafter
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model or the draft,
   or if these two differ in vocabulary.
   """
-  tokens_BL, lengths_B = _prepare(model, prompts, max_new)
+  tokens_BL, lengths_B = prepared(model, prompts, max_new)
   if isinstance(drafter, Draft):
     _check(drafter.model, model, int(lengths_B.max()) + max_new)
     drafter = replace(drafter, params=lay_out(drafter.model, drafter.params))
@@ -124,7 +124,7 @@ def _check(draft: Model, model: Model, length: int) -> None:
 @partial(jax.jit, static_argnames=('way', 'slots'))
 def _speculate(way: Way, params: Params, drafter: Drafter, ends: Ends, tokens_BL, lengths_B, key, max_new, slots: int):
   """Ids and logps [B, S], where answers end, why, and after how many passes [B]: on every device, for each process to read."""
-  this = Round(way, params, drafter, ends, _keys(key, len(tokens_BL)))
+  this = Round(way, params, drafter, ends, keys_of(key, len(tokens_BL)))
   now = _read(this, tokens_BL, lengths_B, max_new, slots)
   for size in stages(tokens_BL.shape[1], slots):
 
@@ -237,6 +237,6 @@ def _noted(read_BV: jax.Array | None, ids_BL: jax.Array, seen_BL: jax.Array) -> 
 def _reasons(ends: Ends, ids_BS: jax.Array, begins_B: jax.Array, steps_BC: jax.Array) -> jax.Array:
   """Why each answer ends with the id of that step, i32[B, C]."""
   def of(row_S, begin, step):
-    return _reason(ends, jnp.roll(row_S, -begin)[None], step)[0]
+    return reason_of(ends, jnp.roll(row_S, -begin)[None], step)[0]
 
   return jax.vmap(jax.vmap(of, (None, None, 0)))(ids_BS, begins_B, steps_BC)

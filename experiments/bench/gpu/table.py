@@ -10,6 +10,7 @@ from rich.table import Table
 from experiments.bench.gpu.bench import Record
 
 FILE = 'gpu.jsonl'
+TOLD = ('machine', 'tests', 'ceilings', 'head', 'decode', 'lowbit', 'tiles', 'quickstart', 'checkpoint')     # in a line each
 LONG = ('losses', 'form', 'load', 'code', 'versions', 'part')      # too long for a line
 
 
@@ -44,7 +45,7 @@ def show(out: Path) -> None:
   trained(records, ceiling, console)
   attended(records, console)
   for record in records:
-    if record['part'] in ('machine', 'tests', 'ceilings', 'head', 'quickstart', 'checkpoint') and 'took_s' not in record:
+    if record['part'] in TOLD and 'took_s' not in record:
       console.print(f'{record["part"]}: {short(record)}', markup=False, highlight=False, soft_wrap=True)
   took = {record['part']: record['took_s'] for record in records if 'took_s' in record}
   console.print(f'seconds: {number({name: round(each) for name, each in took.items()})}', markup=False, highlight=False)
