@@ -89,7 +89,8 @@ def summary(sources: Sequence[Source]) -> str:
   said = [f'Athanor is as fast as its peers or faster in {faster} of {len(peers)} comparisons' if peers else '',
           f'meets {sum(target.met for target in targets)} of {len(targets)} figures that were wanted of it' if targets else '']
   noisy = sum(each.verdict == 'noisy' for each in all_)
-  sentence = ' and '.join(filter(None, said)) or 'Nothing was measured beside a peer'
+  beside = any(each.peers for each in all_)
+  sentence = ' and '.join(filter(None, said)) or f'Nothing {"can be said of" if beside else "was measured beside"} peers'
   return sentence + (f'; {noisy} of {len(all_)} benchmarks were too rough to judge.' if noisy else '.')
 
 
