@@ -24,7 +24,7 @@ Name = Literal['reference', 'blocked', 'xla', 'cudnn', 'hopper', 'triton', 'deco
 
 FEW_QUERIES = 16    # below which blocks of queries are mostly empty: the CPU gains nothing over the reference, kernels idle
 
-UNTRIED = frozenset({'hopper', 'triton', 'decode', 'tpu'})
+UNTRIED = frozenset({'decode', 'tpu'})
 """Forms that were proved by interpretation and compiled, and that nobody has seen on a chip: who wants one names it."""
 
 __all__ = ['Choice', 'Kind', 'Name', 'Ranges', 'attention', 'cached_ranges', 'causal_ranges', 'choose', 'explain',

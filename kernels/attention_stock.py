@@ -43,6 +43,7 @@ def cudnn_refusal(call: Call) -> str | None:
     'these ranges are no band (packed, cached, prefix) and would become a dense bias': not kind.exact,
     'it has windows to the left of causal rows only': not (kind.causal or kind.before is kind.after is None),
     f'{call.queries} queries of {call.keys} keys are no square': kind.causal and call.queries != call.keys,
+    f'{call.queries} queries or {call.keys} keys are odd, and it has no gradient for those': call.queries % 2 or call.keys % 2,
     f'head size {call.head_size} is no multiple of 8 up to {largest}': call.head_size % 8 or call.head_size > largest,
   }
   return next((why for why, holds in facts.items() if holds), None)

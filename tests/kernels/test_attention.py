@@ -205,7 +205,8 @@ CHOICES = [
   (NVIDIA._replace(kind=Kind(1023, 0, exact=True)), OURS, ''),
   (NVIDIA._replace(kind=Kind(1023, 0, exact=True), capability=7.5), 'cudnn', 'capability 8.0'),
   (NVIDIA._replace(kind=Kind(exact=True)), 'cudnn', ''),
-  (NVIDIA._replace(kind=Kind(exact=True), keys=77), 'cudnn', ''),
+  (NVIDIA._replace(kind=Kind(exact=True), keys=78), 'cudnn', ''),
+  (NVIDIA._replace(kind=Kind(exact=True), keys=77), OURS, 'odd'),
   (NVIDIA._replace(head_size=256), 'cudnn', ''),
   (NVIDIA._replace(head_size=256, capability=8.0), 'triton', 'head size 256'),
   (NVIDIA._replace(head_size=36), 'triton', 'multiple of 8'),
@@ -237,9 +238,9 @@ def test_choice(call, name, why, monkeypatch):
   assert choice.name == name and why in str(choice)
 
 
-@pytest.mark.parametrize('platform', ['gpu', 'tpu'])
-def test_what_nobody_has_seen_on_a_chip_is_not_picked_but_said(platform):
-  choice = choose(NVIDIA._replace(platform=platform, kind=Kind(None, 0)))
+@pytest.mark.parametrize(('platform', 'queries'), [('gpu', 1), ('tpu', 2048)])
+def test_what_nobody_has_seen_on_a_chip_is_not_picked_but_said(platform, queries):
+  choice = choose(NVIDIA._replace(platform=platform, queries=queries, kind=Kind(None, 0)))
   assert choice.name == 'blocked' and choice.refused.keys() & UNTRIED
 
 
