@@ -70,8 +70,8 @@ PEERS_LITGPT := $(VENV)-peers-litgpt
 PEERS_TRL    := $(VENV)-peers-trl
 PEERS_PPO    := $(VENV)-peers-ppo
 
-peers: $(VENV)/.requirements-dev.txt $(PEERS_TRL)/.ready $(PEERS_PPO)/.ready   ## our losses and templates beside TRL's and rlax's
-	$(PY) -m pytest -q tests/align/test_peers.py tests/model/test_template_peers.py
+peers: $(VENV)/.requirements-dev.txt $(PEERS_TRL)/.ready $(PEERS_PPO)/.ready   ## our losses, templates and GGUF files beside TRL, rlax and gguf
+	$(PY) -m pytest -q tests/align/test_peers.py tests/model/test_template_peers.py tests/model/weights/test_gguf_peer.py
 
 bench: setup $(PEERS_HF)/.ready $(PEERS_LITGPT)/.ready $(PEERS_TRL)/.ready   ## speed beside peers, about twenty minutes: BENCH="train --quick" for some of it
 	$(PY) -m experiments.bench $(BENCH) --hf=$(PEERS_HF)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python \

@@ -1,31 +1,18 @@
 """Stages side by side as one page of HTML: a pure function of `stages.json`."""
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
-from train.eval import show
+from train.eval.pages import template
 from train.eval.show import Figure, Grid, percent
-
-HERE = Path(__file__).parent
-STYLE = HERE.parent / 'train' / 'eval'
 
 
 def render(found: dict[str, Any]) -> str:
   """The page."""
   better = [row['name'] for row in found['stages'] if row['wins_low'] > 0.5]
   columns = min(3, max(len(sample['answers']) + bool(sample['person']) for sample in found['samples']))
-  return _template().render(r=found, summary=summary(found), bars=bars(found), grid=grid(found), better=better, columns=columns)
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-  environment = jinja2.Environment(loader=jinja2.FileSystemLoader([HERE, STYLE]), autoescape=True,
-                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters |= {name: getattr(show, name) for name in ('show', 'visible')}
-  return environment.get_template('stages.html.j2')
+  return template('stages.html.j2', Path(__file__).parent).render(
+    r=found, summary=summary(found), bars=bars(found), grid=grid(found), better=better, columns=columns)
 
 
 def summary(found: dict[str, Any]) -> str:

@@ -3,21 +3,17 @@
 A pure function of the lines, also of those of earlier versions; what they lack is said to be missing.
 """
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from experiments.bench.page_gpu import Gpu, card_of, gpu
 from experiments.bench.page_peers import Benchmark, benchmarks
-from train.eval import show
+from train.eval.pages import template
 
 SHOWN = ('python', 'jax', 'flax', 'torch', 'cuda', 'cudnn', 'transformers')
 PAGE = 'bench.html'
-HERE, STYLE = Path(__file__).parent, Path(show.__file__).parent
 
 Record = Mapping[str, Any]
 
@@ -77,7 +73,7 @@ def versions(records: Sequence[Record]) -> str:
 
 def render(sources: Sequence[Source]) -> str:
   """The page."""
-  return _template().render(sources=sources, summary=summary(sources))
+  return template('bench.html.j2', Path(__file__).parent).render(sources=sources, summary=summary(sources))
 
 
 def summary(sources: Sequence[Source]) -> str:
@@ -92,12 +88,4 @@ def summary(sources: Sequence[Source]) -> str:
   beside = any(each.peers for each in all_)
   sentence = ' and '.join(filter(None, said)) or f'Nothing {"can be said of" if beside else "was measured beside"} peers'
   return sentence + (f'; {noisy} of {len(all_)} benchmarks were too rough to judge.' if noisy else '.')
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-  environment = jinja2.Environment(loader=jinja2.FileSystemLoader([HERE, STYLE]), autoescape=True,
-                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters |= {name: getattr(show, name) for name in ('show', 'visible')}
-  return environment.get_template('bench.html.j2')
 

@@ -54,6 +54,15 @@ def shared(sample: Sample, steps: int) -> Sample:
   return {name: value / steps for name, value in sample.items()}
 
 
+def spree(call: Callable[[], Any], count: int) -> Sample:
+  """What one of so many calls took."""
+  def calls() -> None:
+    for _ in range(count):
+      call()
+
+  return shared(timed(calls)[0], count)
+
+
 def pace(call: Callable[[], Any], wait: Callable[[Any], Any], seconds: float = 0.25, bursts: int = 5) -> float:
   """Seconds of a call: the median over bursts of calls, each as long as `seconds / bursts`, that are waited for together."""
   def burst(count: int) -> float:

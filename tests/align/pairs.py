@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.adapt import LoRA
 from model.sharding import MeshShape, batch_sharding
+from train.edits import split, whole
 from train.step import accumulate, gradient
 from train.types import Objective
 
@@ -39,6 +41,19 @@ def taken(objective: Objective, model, params, batch, parts: int = 1):
 def same(one, two, atol: float = 1e-5) -> None:
   """Fails unless loss, metrics and gradient agree."""
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), one, two)
+
+
+def check_own_reference(objective: Objective, model, params, sides, start: float) -> None:
+  """Adapters are their own reference, whatever they have learnt: the loss is `start` at first, what is cached of the base is
+  what is computed of it, and no gradient goes there."""
+  learns, frozen = split(LoRA(rank=2)(params, jax.random.key(1)))
+  learnt = jax.tree.map(lambda x: x + 0.1, learns)
+  live = {name: value for name, value in sides.items() if name != 'reference'}
+  grad_fn = jax.jit(gradient(whole(objective(model))))
+  np.testing.assert_allclose(grad_fn(learns, frozen, live, jax.random.key(0))[1].objective.value(), start, rtol=1e-6)
+  cached, computed = grad_fn(learnt, frozen, sides, jax.random.key(0)), grad_fn(learnt, frozen, live, jax.random.key(0))
+  assert abs(float(cached[1].objective.value()) - start) > 1e-2
+  same(cached, computed)
 
 
 def check_invariant(objective: Objective, model, params) -> None:

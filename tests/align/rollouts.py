@@ -11,10 +11,8 @@ from align.rewards import Part, TextReward, Verified
 from align.rollout import Rollouts
 from align.tasks import Largest
 from model.chat import Plain
-from tests.model.variants import small
 from train.artifact import Store
 from train.build import start
-from train.data.rows import Rows
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 from train.trained import foundation
@@ -29,12 +27,6 @@ class Letters(TextReward):
 
   def score(self, question: Question, answer: str) -> float:
     return float(sum(answer.count(letter) for letter in 'eta '))
-
-
-def parent(tokens) -> Run:
-  """A model of those tokens after one step."""
-  return Run(name='parent', model=small(vocab=340, layers=1), rows=Rows(tokens, 32), batch=8, steps=1,
-             optimizer=Optimizer(AdamW(lr=1e-2)), watch=Watch(heldout=0), saving=Saving(every=0))
 
 
 def rollouts(vocabulary, **fields) -> Rollouts:

@@ -16,16 +16,11 @@ from align.reward import RewardModel, Score
 from align.rewards import Answer
 from align.safety import SafetyLines, SafetyPairs, safety_in
 from model.errors import ConfigError, DataError
+from tests.align.learnt import made_of, parent, prose
 from tests.align.pairs import batch, same, taken
 from tests.align.rollouts import learner, opened, rollouts
 from tests.align.test_reward import scoring
-from tests.data.fake_corpus import FakeCorpus, texts
-from tests.model.variants import small
-from train.artifact import Store
-from train.data.corpus import Corpus
-from train.data.rows import Rows
-from train.data.tokens import Tokens
-from train.data.vocabulary import Vocabulary
+from tests.data.noticed import check_noticed
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 
@@ -36,19 +31,12 @@ GOOD = {'prompt': 'a', 'chosen': 'b', 'rejected': 'c', 'safe': [True, False]}
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
   """(pairs of which the word union is unsafe, a cost model to be learnt of them, its parent, the store)."""
-  root = tmp_path_factory.mktemp('cost')
   records = [{'prompt': f'say {i}', 'chosen': f'the state {"union " * (i % 3 == 2)}', 'safe': [i % 3 != 2, i % 3 == 0],
               'rejected': f'of the state, {"union " * (1 + i % 2) if i % 3 else "we"}'} for i in range(60)]
-  (root / 'safety.jsonl').write_text('\n'.join(map(json.dumps, records)))
-  vocabulary = Vocabulary(name='vocabulary', corpus=FakeCorpus(name='fake', train=texts(20)), size=340)
-  corpus = Corpus(name='pairs', sources=(SafetyLines(f'{root}/safety.jsonl'),), stages=(), heldout_modulo=4, workers=1)
-  pairs = SafetyPairs(name='safety', corpus=corpus, vocabulary=vocabulary, longest=48)
-  prose = Tokens(name='prose', corpus=FakeCorpus(name='fake', train=texts(20)), vocabulary=vocabulary)
-  before = Run(name='parent', model=small(vocab=340, layers=1), rows=Rows(prose, 32), batch=8, steps=1,
-               optimizer=Optimizer(AdamW(lr=1e-2)), watch=Watch(heldout=0), saving=Saving(every=0))
+  pairs, store = made_of(SafetyPairs, SafetyLines, 'safety', tmp_path_factory.mktemp('cost'), records, longest=48)
+  before = parent(prose(pairs.vocabulary))
   harm = Run(name='harm', model=before.model, restore=before, rows=PairRows(pairs), objective=CostModel(), edits=(Score(),),
              batch=8, steps=60, optimizer=Optimizer(AdamW(lr=1e-2)), watch=Watch(heldout=60), saving=Saving(every=0))
-  store = Store(root / 'runs')
   store.make(harm)
   return pairs, harm, before, store
 
@@ -80,12 +68,7 @@ def test_a_bad_record_is_refused(changes, id):
 
 def test_flags_that_were_changed_are_found(world):
   pairs, _, _, store = world
-  path = store.find(pairs) / 'train.safe.npy'
-  flags = np.load(path)
-  np.save(path, 1 - flags)
-  with pytest.raises(DataError, match=r'data\.changed'):
-    pairs.open(store, 'train')
-  np.save(path, flags)
+  check_noticed(store.find(pairs) / 'train.safe.npy', lambda: pairs.open(store, 'train'))
 
 
 def test_known_answers_of_order_and_signs():

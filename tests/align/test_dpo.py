@@ -8,12 +8,10 @@ import pytest
 
 from align import losses
 from align.dpo import DPO, IPO, ORPO, Compared, Hinge, SimPO, reference, said
-from model.adapt import LoRA
 from model.config import Gated, MoE
 from model.errors import ConfigError
-from tests.align.pairs import batch, check_invariant, same, swapped, taken
+from tests.align.pairs import batch, check_invariant, check_own_reference, same, swapped, taken
 from tests.model.variants import made, small
-from train.edits import split, whole
 from train.objectives import shift
 from train.step import born, gradient, make_step
 
@@ -121,18 +119,7 @@ def test_without_a_reference_it_is_refused_or_needs_none():
 
 
 def test_adapters_are_their_own_reference():
-  """Off, whatever they have learnt: what is cached of the base is what is computed of it, and no gradient goes there."""
-  adapted = LoRA(rank=2)(PARAMS, jax.random.key(1))
-  learns, frozen = split(adapted)
-  learnt = jax.tree.map(lambda x: x + 0.1, learns)
-  sides = referred()
-  live = {name: value for name, value in sides.items() if name != 'reference'}
-  grad_fn = jax.jit(gradient(whole(DPO(beta=1.0)(MODEL))))
-  _, start = grad_fn(learns, frozen, live, jax.random.key(0))
-  np.testing.assert_allclose(start.objective.value(), np.log(2), rtol=1e-6)
-  cached, computed = grad_fn(learnt, frozen, sides, jax.random.key(0)), grad_fn(learnt, frozen, live, jax.random.key(0))
-  assert abs(float(cached[1].objective.value()) - np.log(2)) > 1e-2
-  same(cached, computed)
+  check_own_reference(DPO(beta=1.0), MODEL, PARAMS, referred(), np.log(2))
 
 
 def test_a_reference_gets_no_gradient():

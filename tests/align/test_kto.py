@@ -8,11 +8,9 @@ import pytest
 
 from align.dpo import said
 from align.kto import ANOTHERS, KTO, OWN, Ratio, ratio
-from model.adapt import LoRA
 from model.errors import ConfigError
-from tests.align.pairs import batch, check_invariant, same, taken
+from tests.align.pairs import batch, check_invariant, check_own_reference, same, taken
 from tests.model.variants import made, small
-from train.edits import split, whole
 from train.step import born, gradient, make_step
 
 MODEL, PARAMS = made(small(layers=1))
@@ -88,15 +86,8 @@ def test_nothing_that_should_not_matter_matters(monkeypatch):
 
 
 def test_adapters_are_their_own_reference():
-  adapted = LoRA(rank=2)(PARAMS, jax.random.key(1))
-  learns, frozen = split(adapted)
-  learnt = jax.tree.map(lambda x: x + 0.1, learns)
-  sides = labelled()
-  live = {name: value for name, value in sides.items() if name != 'reference'}
-  grad_fn = jax.jit(gradient(whole(KTO(beta=1.0)(MODEL))))
-  _, start = grad_fn(learns, frozen, live, jax.random.key(0))
-  np.testing.assert_allclose(start.objective.value(), 0.5, rtol=1e-6)
-  same(grad_fn(learnt, frozen, sides, jax.random.key(0)), grad_fn(learnt, frozen, live, jax.random.key(0)))
+  check_own_reference(KTO(beta=1.0), MODEL, PARAMS, labelled(), 0.5)
+  live = {name: value for name, value in labelled().items() if name != 'reference'}
   with pytest.raises(ConfigError, match=r'dpo\.no-reference'):
     KTO()(MODEL)(PARAMS, {}, live, jax.random.key(0))
 

@@ -12,14 +12,12 @@ from align.label_rows import LabelRows, Point, Pointed, ScoredLabels
 from align.reference import each, lots
 from align.sided_rows import Means
 from model.adapt import LoRA
-from model.errors import ConfigError, DataError
+from model.errors import ConfigError
 from model.sharding import MeshShape
+from tests.align import learnt
 from tests.align.test_labels import tokens_of
-from tests.data.fake_corpus import FakeCorpus, texts
-from tests.model.variants import small
+from tests.data.noticed import check_noticed
 from train.artifact import Store
-from train.data.rows import Rows
-from train.data.tokens import Tokens
 from train.edits import split
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
@@ -33,12 +31,10 @@ def shared(tmp_path_factory):
   """(labels, a trained parent, the labels as it scores them, the store), all made."""
   records = [{'prompt': f'q{i}', 'answer': f'the state {i}' if i % 2 else f'of {i}', 'label': i % 2 == 1} for i in range(48)]
   labels, store = tokens_of(tmp_path_factory.mktemp('rows'), records, longest=64)
-  prose = Tokens(name='prose', corpus=FakeCorpus(name='fake', train=texts(20)), vocabulary=labels.vocabulary)
-  parent = Run(name='parent', model=small(vocab=340, layers=1), rows=Rows(prose, 32), batch=8, steps=1,
-               optimizer=Optimizer(AdamW(lr=1e-2)), watch=Watch(heldout=0), saving=Saving(every=0))
-  scored = ScoredLabels(name='reference', labels=labels, by=parent, batch=5)
+  before = learnt.parent(learnt.prose(labels.vocabulary))
+  scored = ScoredLabels(name='reference', labels=labels, by=before, batch=5)
   store.make(scored)
-  return labels, parent, scored, store
+  return labels, before, scored, store
 
 
 def going(shared, root, **fields) -> tuple[Run, Store]:
@@ -130,10 +126,4 @@ def test_a_run_without_what_it_needs_is_refused(shared, tmp_path):
 
 def test_a_changed_reference_is_found(shared):
   _, _, scored, store = shared
-  path = store.find(scored) / 'heldout.reference.npy'
-  reference = np.load(path)
-  np.save(path, reference[::-1])
-  with pytest.raises(DataError, match=r'data\.changed'):
-    scored.open(store, 'heldout')
-  np.save(path, reference)
-  assert len(scored.open(store, 'heldout')) == len(reference)
+  check_noticed(store.find(scored) / 'heldout.reference.npy', lambda: scored.open(store, 'heldout'))

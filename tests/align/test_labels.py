@@ -15,13 +15,14 @@ from align.review_pairs import SameFilm
 from align.reviews import asks
 from model.chat import ChatML, Message, render
 from model.errors import ConfigError, DataError
+from tests.align.learnt import made_of
 from tests.align.test_preferences import pairs_of
 from tests.align.test_review_pairs import REVIEWS, Shelf
-from tests.data.fake_corpus import FakeCorpus, texts
+from tests.data.fake_corpus import texts
+from tests.data.noticed import check_noticed
 from tests.model.chats import TALK
 from train.artifact import Store, read_json
 from train.data.corpus import Corpus
-from train.data.vocabulary import Vocabulary
 
 GOOD = {'prompt': 'a', 'answer': 'b', 'label': True}
 
@@ -33,13 +34,7 @@ def labels_of(count: int) -> list[dict]:
 
 def tokens_of(root, records, **fields) -> tuple[LabelTokens, Store]:
   """The tokens of these labels, made."""
-  (root / 'labels.jsonl').write_text('\n'.join(map(json.dumps, records)))
-  corpus = Corpus(name='labels', sources=(LabelLines(f'{root}/labels.jsonl'),), stages=(), heldout_modulo=4, workers=1)
-  vocabulary = Vocabulary(name='vocabulary', corpus=FakeCorpus(name='fake', train=texts(20)), size=340)
-  tokens = LabelTokens(name='label-tokens', corpus=corpus, vocabulary=vocabulary, **({'longest': 1000} | fields))
-  store = Store(root / 'runs')
-  store.make(tokens)
-  return tokens, store
+  return made_of(LabelTokens, LabelLines, 'labels', root, records, **({'longest': 1000} | fields))
 
 
 @pytest.fixture(scope='module')
@@ -152,13 +147,7 @@ def test_a_mismatched_answer_is_cut_and_never_lost(tmp_path, longest):
 
 def test_a_changed_label_is_found(tmp_path):
   tokens, store = tokens_of(tmp_path, labels_of(20))
-  path = store.find(tokens) / 'train.good.npy'
-  np.save(path, 1 - np.load(path))
-  with pytest.raises(DataError, match=r'data\.changed'):
-    tokens.open(store, 'train')
-  path.unlink()
-  with pytest.raises(DataError, match=r'data\.damaged'):
-    tokens.open(store, 'train')
+  check_noticed(store.find(tokens) / 'train.good.npy', lambda: tokens.open(store, 'train'))
 
 
 def test_no_prompt_is_on_both_sides(shared):

@@ -17,8 +17,8 @@ from align.limits import read_limits
 from align.policy import GRPO, PPO
 from align.rewards import Length, Part
 from model.errors import ConfigError, DataError
-from tests.align.rollouts import Letters, learner, opened, parent, rollouts
-from tests.data.fake_corpus import made
+from tests.align.learnt import begun
+from tests.align.rollouts import Letters, learner, opened, rollouts
 from train.artifact import digest
 from train.canonical import decode, encode
 from train.objectives import NextToken
@@ -97,10 +97,7 @@ def test_a_bad_file_is_refused_once_with_the_place(tmp_path, text, says):
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
   """(parent, store, vocabulary), made."""
-  tokens, store = made(tmp_path_factory.mktemp('limits'))
-  before = parent(tokens)
-  store.make(before)
-  return before, store, tokens.vocabulary
+  return begun(tmp_path_factory.mktemp('limits'))
 
 
 @dataclass(frozen=True)

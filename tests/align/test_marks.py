@@ -8,8 +8,9 @@ import pytest
 from align.forbidden import Forbidden, HowOften, Patterns, Personal
 from align.marks import Marked, mark, marked, places
 from align.questions import Question
-from model.errors import ConfigError, DataError
+from model.errors import ConfigError
 from tests.data.fake_corpus import made
+from tests.data.noticed import check_noticed
 
 YEAR = Patterns((r'\b1790\b',))
 TEXTS = ['the year 1790 was', 'année 1790: naïve!', '1790', 'in (1790) and 1790.', '\U0001f680\U0001f680 1790\u2581',
@@ -83,12 +84,7 @@ def test_marks_lie_beside_the_tokens_of_rows_and_a_change_is_found(world):
   assert opened.sha256 != plain.sha256 and opened.marks.sum() > 0 and opened.masked().marks is opened.marks
   for begin, end in zip(opened.offsets.tolist(), opened.offsets[1:].tolist()):
     np.testing.assert_array_equal(opened.marks[begin:end], mark(YEAR, tokenizer, opened.ids[begin:end]))
-  path = store.find(dated) / 'train.forbidden.npy'
-  column = np.load(path)
-  np.save(path, 1 - column)
-  with pytest.raises(DataError, match=r'data\.changed'):
-    dated.open(store, 'train')
-  np.save(path, column)
+  check_noticed(store.find(dated) / 'train.forbidden.npy', lambda: dated.open(store, 'train'))
   with pytest.raises(ConfigError, match=r'forbidden\.other-tokens'):
     replace(dated, vocabulary=replace(tokens.vocabulary, size=350))
   assert isinstance(dated, Marked)

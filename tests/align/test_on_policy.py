@@ -1,7 +1,6 @@
 """On-policy distillation: rows are the answers of the student as it is, the same after a cut, and the teacher mends them."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import jax
@@ -12,13 +11,15 @@ from align.on_policy import OnPolicy
 from align.questions import FromTask
 from model.chat import Plain
 from model.errors import CheckpointError, ConfigError
-from tests.align.rollouts import TASK, opened, parent
+from tests.align.learnt import parent
+from tests.align.rollouts import TASK, opened
 from tests.data.fake_corpus import made
+from tests.train.going_on import check_goes_on
 from train.artifact import Store
 from train.distil import Distil, Reverse
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
-from train.trained import beside, load
+from train.trained import beside
 
 
 @pytest.fixture(scope='module')
@@ -69,11 +70,7 @@ def test_the_student_comes_nearer_to_its_teacher_and_goes_on_after_a_cut(world, 
   divergences = [line['divergence'] for line in lines if 'divergence' in line]
   assert divergences[-1] < 0.8 * divergences[0]
   assert {'heldout_divergence', 'heldout_answer_tokens'} <= set(lines[-1]) | set(lines[-2])
-  after = load(run, there).params
-  shutil.rmtree(folder / 'checkpoints' / '6')
-  (folder / 'made.json').unlink()
-  there.make(run)
-  jax.tree.map(np.testing.assert_array_equal, load(run, there).params, after)
+  check_goes_on(run, there)
 
 
 def test_the_divergence_of_a_student_from_itself_is_zero(world):

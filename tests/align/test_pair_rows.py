@@ -16,13 +16,11 @@ from align.sided_rows import Means
 from model.adapt import LoRA
 from model.errors import CheckpointError, ConfigError, DataError
 from model.sharding import MeshShape
+from tests.align import learnt
 from tests.align.test_preferences import tokens_of
-from tests.data.fake_corpus import FakeCorpus, texts
-from tests.model.variants import small
+from tests.data.noticed import check_noticed
 from train.artifact import Store, digest, read_json
 from train.data.pipeline import Batches
-from train.data.rows import Rows
-from train.data.tokens import Tokens
 from train.objectives import NextToken
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
@@ -35,12 +33,10 @@ def shared(tmp_path_factory):
   """(pairs, a trained parent, the pairs as it scores them, the store), all made."""
   records = [{'prompt': f'q{i}', 'chosen': 'the state ' * (i % 3 + 1), 'rejected': f'of {i}'} for i in range(40)]
   pairs, store = tokens_of(tmp_path_factory.mktemp('rows'), records, longest=64)
-  prose = Tokens(name='prose', corpus=FakeCorpus(name='fake', train=texts(20)), vocabulary=pairs.vocabulary)
-  parent = Run(name='parent', model=small(vocab=340, layers=1), rows=Rows(prose, 32), batch=8, steps=1,
-               optimizer=Optimizer(AdamW(lr=1e-2)), watch=Watch(heldout=0), saving=Saving(every=0))
-  scored = Scored(name='reference', pairs=pairs, by=parent, batch=3)
+  before = learnt.parent(learnt.prose(pairs.vocabulary))
+  scored = Scored(name='reference', pairs=pairs, by=before, batch=3)
   store.make(scored)
-  return pairs, parent, scored, store
+  return pairs, before, scored, store
 
 
 def test_every_pair_comes_once_an_epoch_in_an_order_of_its_own(shared):
@@ -104,16 +100,7 @@ def test_a_reference_of_other_pairs_or_parents_is_another_thing(shared):
 
 def test_a_changed_reference_is_found(shared):
   _, _, scored, store = shared
-  path = store.find(scored) / 'heldout.reference.npy'
-  reference = np.load(path)
-  np.save(path, reference[::-1])
-  with pytest.raises(DataError, match=r'data\.changed'):
-    scored.open(store, 'heldout')
-  path.unlink()
-  with pytest.raises(DataError, match=r'data\.damaged'):
-    scored.open(store, 'heldout')
-  np.save(path, reference)
-  assert len(scored.open(store, 'heldout')) == len(reference)
+  check_noticed(store.find(scored) / 'heldout.reference.npy', lambda: scored.open(store, 'heldout'))
 
 
 def test_a_batch_of_more_pairs_than_there_are_is_refused(shared):

@@ -13,18 +13,15 @@ from align.conversations import to_text
 from align.fit import fit_answers
 from align.pair_tokens import PairTokens
 from align.preferences import Given, Pair, PairLines, Rated, pair_in, pair_text
-from model.chat import ChatML, Gemma, Llama3, Message, Plain, render
+from model.chat import ChatML, Message, render
 from model.errors import ConfigError, DataError
-from tests.data.fake_corpus import FakeCorpus, texts
-from tests.model.chats import TALK, own
+from tests.align.learnt import made_of
+from tests.data.fake_corpus import texts
+from tests.data.noticed import check_noticed
+from tests.model.chats import EVERY, SAID, TALK, own
 from train.artifact import Store, read_json
 from train.data.corpus import Corpus
 from train.data.document import Document
-from train.data.vocabulary import Vocabulary
-
-TEMPLATES = [ChatML(), Llama3(), Gemma(), Plain(), ChatML('Stay calm.')]
-EVERY = pytest.mark.parametrize('template', TEMPLATES, ids=lambda each: f'{type(each).__name__}{"+system" * bool(each.system)}')
-SAID = st.text('ab \n', min_size=1, max_size=9).map(lambda text: f'x{text}')
 
 
 def pairs_of(count: int) -> list[dict]:
@@ -35,13 +32,8 @@ def pairs_of(count: int) -> list[dict]:
 
 
 def tokens_of(root, records, **fields) -> tuple[PairTokens, Store]:
-  (root / 'pairs.jsonl').write_text('\n'.join(map(json.dumps, records)))
-  corpus = Corpus(name='pairs', sources=(PairLines(f'{root}/pairs.jsonl'),), stages=(), heldout_modulo=4, workers=1)
-  vocabulary = Vocabulary(name='vocabulary', corpus=FakeCorpus(name='fake', train=texts(20)), size=340)
-  tokens = PairTokens(name='pair-tokens', corpus=corpus, vocabulary=vocabulary, **({'longest': 1000} | fields))
-  store = Store(root / 'runs')
-  store.make(tokens)
-  return tokens, store
+  """The tokens of these pairs, made."""
+  return made_of(PairTokens, PairLines, 'pairs', root, records, **({'longest': 1000} | fields))
 
 
 @pytest.fixture(scope='module')
@@ -154,15 +146,7 @@ def test_the_table_says_what_was_read_cut_and_left_out(tmp_path):
 
 def test_a_changed_margin_is_found(tmp_path):
   tokens, store = tokens_of(tmp_path, pairs_of(20))
-  path = store.find(tokens) / 'train.judged.npy'
-  judged = np.load(path)
-  judged[3, 0] += 1
-  np.save(path, judged)
-  with pytest.raises(DataError, match=r'data\.changed'):
-    tokens.open(store, 'train')
-  path.unlink()
-  with pytest.raises(DataError, match=r'data\.damaged'):
-    tokens.open(store, 'train')
+  check_noticed(store.find(tokens) / 'train.judged.npy', lambda: tokens.open(store, 'train'))
 
 
 def test_nothing_left_is_an_error(tmp_path):

@@ -1,7 +1,6 @@
 """Rollouts: what was sampled is what is learnt, at any size, on any devices, before and after a cut."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import jax
@@ -18,20 +17,18 @@ from align.policy import GRPO, PPO, PerSequence
 from align.rewards import Length, Part
 from align.rollout import Charged, Ignored, Kept
 from align.sampler import Reader, laid
-from align.templates import template_of
 from model.adapt import LoRA
-from model.chat import Plain
 from model.errors import CheckpointError, ConfigError
 from model.quantize import Quantize
 from model.sharding import MeshShape
-from tests.align.rollouts import learner, opened, parent, rollouts
-from tests.data.fake_corpus import made
+from tests.align.learnt import begun
+from tests.align.rollouts import learner, opened, rollouts
+from tests.train.going_on import check_goes_on
 from train.build import compiled
 from train.data.pipeline import Placement
 from train.edits import join
 from train.objectives import NextToken
 from train.run import Watch
-from train.trained import load
 
 PRICED = GRPO(beta=0.1)
 
@@ -39,10 +36,7 @@ PRICED = GRPO(beta=0.1)
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
   """(parent, store, vocabulary), made."""
-  tokens, store = made(tmp_path_factory.mktemp('rollout'))
-  before = parent(tokens)
-  store.make(before)
-  return before, store, tokens.vocabulary
+  return begun(tmp_path_factory.mktemp('rollout'))
 
 
 @pytest.fixture(scope='module')
@@ -170,11 +164,7 @@ def test_cut_off_in_an_iteration_and_gone_on_is_as_never_stopped(world):
   run = learner(before, rollouts(vocabulary, credit=FromCritic()), objective=PPO(), edits=(Critic(),),
                 watch=Watch(heldout=3, heldout_rows=4, metrics=1))
   folder = store.make(run)
-  made_first = load(run, store).params
-  shutil.rmtree(folder / 'checkpoints' / '6')
-  (folder / 'made.json').unlink()
-  store.make(run)
-  jax.tree.map(np.testing.assert_array_equal, load(run, store).params, made_first)
+  check_goes_on(run, store)
   lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   names = set().union(*lines)
   assert {'ratio', 'clipped', 'kl', 'kl_price', 'reward', 'reward/letters', 'reward/right', 'explained/reward', 'answer_tokens',
@@ -275,27 +265,6 @@ def test_adapters_policy_critic_and_reference_share_one_base(world):
   assert list(full.rows.holds(full, full.build())) == ['the reference']
 
 
-@pytest.mark.parametrize('changes, id', [
-  ({'batch': 12}, 'config.batch'), ({'objective': NextToken()}, 'config.rows'),
-  ({'restore': None, 'edits': ()}, 'config.no-reference')], ids=str)
-def test_what_does_not_suit_a_run_is_refused(world, changes, id):
-  before, _, vocabulary = world
-  with pytest.raises(ConfigError) as caught:
-    replace(learner(before, rollouts(vocabulary), objective=PRICED), **changes)
-  assert caught.value.id == id
-
-
-def test_rollouts_that_cannot_be_are_refused(world):
-  before, _, vocabulary = world
-  for fields, id in (({'group': 1}, 'config.group'), ({'rewards': ()}, 'config.rewards'), ({'asked': 0}, 'config.out-of-range'),
-                     ({'temperature': 0.0}, 'config.out-of-range')):
-    with pytest.raises(ConfigError) as caught:
-      rollouts(vocabulary, **fields)
-    assert caught.value.id == id
-  with pytest.raises(ConfigError, match=r'config\.critic'):
-    learner(before, rollouts(vocabulary, credit=FromCritic()), objective=PPO())
-
-
 @pytest.mark.parametrize('objective, credit', [
   (GRPO(average=PerToken(), high=0.28, cap=3.0), Grouped(deviation='none')),
   pytest.param(GRPO(ratio=PerSequence(), low=3e-4, high=4e-4), Grouped(), marks=pytest.mark.campaign),
@@ -320,8 +289,3 @@ def test_sampled_ids_are_kept_as_they_are(grpo):
     assert columns['tokens'][row, begin:end].tolist() == answer.ids.tolist()
     assert columns['mask'][row].sum() == len(answer.ids) and columns['mask'][row, begin:end].all()
     assert columns['segments'][row].sum() == end and len(lot.logps[row]) == len(answer.ids)
-
-
-def test_a_model_is_asked_as_it_was_taught(world):
-  before, _, vocabulary = world
-  assert template_of(learner(before, rollouts(vocabulary))) == Plain() and template_of(before) is None

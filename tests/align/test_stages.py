@@ -10,7 +10,8 @@ from align.rewards import Part
 from align.rollout_rows import Lot
 from align.stages import STAGES, Said, Stage, Stages, compared, interval
 from align.stages_page import bars, render, summary
-from tests.align.rollouts import TASK, Letters, learner, parent, rollouts
+from tests.align.learnt import parent
+from tests.align.rollouts import TASK, Letters, learner, rollouts
 from tests.data.fake_corpus import made
 from train.artifact import read_json
 from train.run import Saving

@@ -1,7 +1,7 @@
 """A full disk: nothing that was saved is lost, the run says so and ends with 74, and goes on when there is room.
 
 A file system of a fixed size in memory stands for the disk, where mounting is allowed. (Limits on the size of files,
-which need no rights, are tried in tests/train/test_checkpoint.py.)
+which need no rights, are tried in tests/train/saving/test_storage.py.)
 """
 
 import os

@@ -17,6 +17,7 @@ from model.errors import CheckpointError, ConfigError, DataError
 from model.sharding import MeshShape, batch_sharding
 from model.tokenizer import MASK
 from tests.data.fake_corpus import FakeCorpus, made
+from tests.data.noticed import check_noticed
 from train.artifact import Store
 from train.data.masking import Masking, Span, Word
 from train.data.mixture import Mixture, Share
@@ -177,12 +178,7 @@ def test_a_name_may_change_and_the_order_goes_on(shared, tmp_path):
 
 def test_changed_tokens_are_refused_on_resume(tmp_path):
   tokens, store = made(tmp_path, count=24)
-  path = store.find(tokens) / 'train.npy'
-  data = bytearray(path.read_bytes())
-  data[-1] ^= 1
-  path.write_bytes(data)
-  with pytest.raises(DataError, match=r'data\.changed'):
-    Rows(tokens, 16).visits(store)
+  check_noticed(store.find(tokens) / 'train.npy', lambda: Rows(tokens, 16).visits(store))
 
 
 def test_fewer_rows_than_a_batch_are_refused(shared):

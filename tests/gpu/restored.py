@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from tests.train.test_checkpoint import new, values
+from tests.train.saving.saves import new, values
 from train.checkpoint import Checkpoints
 from train.types import State
 

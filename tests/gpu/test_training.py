@@ -8,7 +8,7 @@ from tests.gpu.losses import computed
 from tests.gpu.processes import told_by
 from tests.gpu.restored import digests
 from tests.model.test_generate import check_greedy
-from tests.train.test_checkpoint import at
+from tests.train.saving.saves import at
 from train.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.gpu

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 import sentencepiece
 from hypothesis import strategies as st
 
@@ -22,6 +23,18 @@ MARKERS = (*CONTROLS, *(name for names in FAMILY.values() for name in names), '<
 WORDS = ['The user asks and the model of the assistant answers. Hello! Fine, thanks.\n\nUser: Assistant: system\n'] * 9
 TALK = (Message('system', 'Be brief.'), Message('user', 'Hi'), Message('assistant', 'Hello!'), Message('user', 'Two?'),
         Message('assistant', 'Fine, thanks.'))
+
+TEMPLATES = [ChatML(), Llama3(), Gemma(), Plain(), ChatML('Stay calm.')]
+SAID = st.text('ab \n', min_size=1, max_size=9).map(lambda text: f'x{text}')
+
+
+def every(templates: list[Template]):
+  """A test of each of these, by name."""
+  return pytest.mark.parametrize('template', templates,
+                                 ids=lambda each: f'{type(each).__name__}{"+system" * bool(each.system)}')
+
+
+EVERY = every(TEMPLATES)
 
 
 @cache

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from model.chat import ChatML, Gemma, Llama3, Message, Plain, check_controls, ends, prompt, render, reply
 from model.errors import DataError
+from tests.model import chats
 from tests.model.chats import FAMILY, MARKERS, TALK, controls, conversations, own, tokenizer_of, told
 
-TEMPLATES = [ChatML(), Llama3(), Gemma(), Plain(), ChatML('Stay calm.'), Gemma('Stay calm.')]
-IDS = [f'{type(each).__name__}{"+system" * bool(each.system)}' for each in TEMPLATES]
-EVERY = pytest.mark.parametrize('template', TEMPLATES, ids=IDS)
+TEMPLATES = [*chats.TEMPLATES, Gemma('Stay calm.')]
+EVERY = chats.every(TEMPLATES)
 
 
 def parts(template, messages) -> list[tuple[str, int]]:

@@ -20,7 +20,7 @@ from model.tokenizer_gguf import tokenizer_of
 from model.tokenizer_json import TokenizerJson
 from model.weights.gguf import open_gguf
 from tests.model.published import GPT2, KNOWN, SMOLLM2, TALKS, TEXTS, forms, opened
-from tests.model.test_tokenizer_json import NAMES, PARTS, STRINGS, library, reference
+from tests.model.tokenizer_kinds import NAMES, PARTS, STRINGS, library, reference
 
 KEY = 'tokenizer.ggml.'
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)

@@ -1,7 +1,6 @@
 """Distillation: a student learns what its teacher foretells, the teacher nothing, and what cannot be taught is refused."""
 
 import json
-import shutil
 from dataclasses import replace
 from functools import cache
 
@@ -12,11 +11,13 @@ import pytest
 
 from kernels import divergence_reference as reference
 from model import decoder
-from model.errors import ConfigError, DataError
+from model.errors import ConfigError
 from model.layers import TakeLayers
 from model.sharding import MeshShape, unbox
 from tests.data.fake_corpus import made
+from tests.data.noticed import check_noticed
 from tests.model.variants import small
+from tests.train.going_on import check_goes_on
 from train.artifact import Store, decode, encode
 from train.data.pack import Whole
 from train.data.rows import Rows
@@ -174,11 +175,7 @@ def test_a_run_learns_from_its_teacher_on_a_mesh_and_goes_on_after_a_cut(world, 
   folder = there.make(run)
   losses = [json.loads(line)['loss'] for line in (folder / 'metrics.jsonl').read_text().splitlines() if '"loss"' in line]
   assert losses[-1] < losses[0]
-  after = load(run, there).params
-  shutil.rmtree(folder / 'checkpoints' / '4')
-  (folder / 'made.json').unlink()
-  there.make(run)
-  jax.tree.map(np.testing.assert_array_equal, load(run, there).params, after)
+  check_goes_on(run, there)
   assert not any('teacher' in str(path) for path in (folder / 'checkpoints').rglob('*'))
 
 
@@ -284,12 +281,4 @@ def test_stored_logits_that_changed_or_do_not_suit_are_refused(world, tmp_path):
       student(teacher, rows=rows, **change)
     assert caught.value.id == id
   path = there.make(logits) / 'train.teacher_logps.npy'
-  logits.open(there)
-  damaged = bytearray(path.read_bytes())
-  damaged[-1] ^= 1
-  path.write_bytes(damaged)
-  with pytest.raises(DataError, match=r'data\.changed'):
-    logits.open(there)
-  path.unlink()
-  with pytest.raises(DataError, match=r'data\.damaged'):
-    logits.open(there)
+  check_noticed(path, lambda: logits.open(there))

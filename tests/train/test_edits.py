@@ -1,6 +1,5 @@
 """Runs over an edited model: adapters alone learn and are saved, the base stays what it was, and a cut changes nothing."""
 
-import shutil
 from dataclasses import dataclass, replace
 
 import jax
@@ -14,6 +13,7 @@ from model.errors import ConfigError
 from model.lowrank import LowRank, adapters, bases, detach
 from model.quantize import Quantize, Quantized
 from model.sharding import MeshShape, is_box
+from tests.train.going_on import check_goes_on
 from tests.train.test_paraphrase import run
 from train.artifact import Store, decode, digest, encode
 from train.build import compiled, start
@@ -92,12 +92,7 @@ def test_optimizer_state_is_of_adapters_alone(lineage, kind):
 def test_cut_off_and_gone_on_is_as_never_stopped(lineage, kind):
   """The ledger would also refuse a step that came out otherwise the second time."""
   _, tuned, store = lineage
-  made = load(tuned[kind], store).params
-  folder = store.folder(tuned[kind])
-  shutil.rmtree(folder / 'checkpoints' / '4')
-  (folder / 'made.json').unlink()
-  store.make(tuned[kind])
-  same(load(tuned[kind], store).params, made)
+  check_goes_on(tuned[kind], store)
 
 
 @pytest.mark.parametrize('kind', KINDS)

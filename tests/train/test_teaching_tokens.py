@@ -1,6 +1,5 @@
 """A published model is taught new tokens: what learns, what a child goes on with, what others get, what is refused."""
 
-import shutil
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from model.sizes import llama
 from model.tokenizer_json import Specials, TokenizerJson
 from model.weights.exporting import export, export_gguf
 from tests.data.fake_corpus import FakeCorpus, texts
+from tests.train.going_on import cut_off
 from tests.train.test_edits import checkpoint, same
 from tests.train.test_published import child, world
 from train.artifact import Store
@@ -84,10 +84,7 @@ def test_only_adapters_and_the_new_rows_learn(lineage):
 
 def test_cut_off_and_gone_on_is_as_never_stopped_on_other_devices_too(lineage):
   _, value, store = lineage
-  made = load(value, store).params
-  folder = store.folder(value)
-  shutil.rmtree(folder / 'checkpoints' / '4')
-  (folder / 'made.json').unlink()
+  made = cut_off(value, store)
   store.make(value)
   same(load(value, store).params, made)
   same(load(value, store, jax.devices()).params, made)

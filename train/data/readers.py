@@ -82,21 +82,31 @@ def empty(path: Path, what: str) -> DataError:
 
 
 @dataclass(frozen=True)
-class TextFiles(Reader):
-  """One document for each file of UTF-8 that matches `pattern`; gzip is unpacked, a byte order mark left out."""
+class Matching(Reader):
+  """The documents of the files that match `pattern`, file after file."""
 
   pattern: str
-  _: KW_ONLY
-  source: str = 'text'
+
+  @abstractmethod
+  def within(self, path: Path) -> Iterator[Document | DataError]:
+    """Those of one file, as `records`. Raises: DataError where the file cannot be read on; the next one can."""
 
   def files(self) -> list[Path]:
     return expand(self.pattern)
 
   def records(self) -> Iterator[Document | DataError]:
     for path in self.files():
-      yield from guarded(self._document(path))
+      yield from guarded(self.within(path))
 
-  def _document(self, path: Path) -> Iterator[Document]:
+
+@dataclass(frozen=True)
+class TextFiles(Matching):
+  """One document for each file of UTF-8 that matches `pattern`; gzip is unpacked, a byte order mark left out."""
+
+  _: KW_ONLY
+  source: str = 'text'
+
+  def within(self, path: Path) -> Iterator[Document]:
     text = decode(read_bytes(path), str(path))
     if not text.strip():
       raise empty(path, 'text')
@@ -104,23 +114,14 @@ class TextFiles(Reader):
 
 
 @dataclass(frozen=True)
-class Lines(Reader):
+class Lines(Matching):
   """One document for each line of the files that match `pattern`: an object of JSON, whatever stands in it."""
-
-  pattern: str
 
   @abstractmethod
   def document(self, record: dict, name: str, where: str) -> Document:
     """What a record says; `name` is its file:line below the pattern, `where` the same for an error."""
 
-  def files(self) -> list[Path]:
-    return expand(self.pattern)
-
-  def records(self) -> Iterator[Document | DataError]:
-    for path in self.files():
-      yield from guarded(self._file(path))
-
-  def _file(self, path: Path) -> Iterator[Document | DataError]:
+  def within(self, path: Path) -> Iterator[Document | DataError]:
     bare = True
     for number, line in read_lines(path):
       if line.strip():

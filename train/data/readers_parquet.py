@@ -6,30 +6,22 @@ from pathlib import Path
 
 from model.errors import DataError
 from train.data.document import Document
-from train.data.files import expand, name_of, whole
-from train.data.readers import Reader, empty, guarded, text_in
+from train.data.files import name_of, whole
+from train.data.readers import Matching, empty, text_in
 
 ROWS = 256      # rows decoded at once
 
 
 @dataclass(frozen=True)
-class Parquet(Reader):
+class Parquet(Matching):
   """One document for each row of the files that match `pattern`: the string in `column`; columns in `meta` are kept."""
 
-  pattern: str
   column: str = 'text'
   meta: tuple[str, ...] = ()
   _: KW_ONLY
   source: str = 'parquet'
 
-  def files(self) -> list[Path]:
-    return expand(self.pattern)
-
-  def records(self) -> Iterator[Document | DataError]:
-    for path in self.files():
-      yield from guarded(self._file(path))
-
-  def _file(self, path: Path) -> Iterator[Document | DataError]:
+  def within(self, path: Path) -> Iterator[Document | DataError]:
     number = 0
     for row in self._rows(path):
       number += 1

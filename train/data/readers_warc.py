@@ -8,8 +8,8 @@ from typing import Any
 
 from model.errors import DataError
 from train.data.document import Document
-from train.data.files import DAMAGE, damaged, expand, name_of
-from train.data.readers import Reader, empty, guarded
+from train.data.files import DAMAGE, damaged, name_of
+from train.data.readers import Matching, empty
 from train.data.webtext import html_text
 
 LARGEST = 16 << 20      # bytes of a page; Common Crawl cuts at 1 MiB
@@ -17,24 +17,16 @@ CHARSET = re.compile(rb'charset\s*=\s*["\']?([A-Za-z0-9._:-]{1,40})', re.I)
 
 
 @dataclass(frozen=True)
-class Warc(Reader):
+class Warc(Matching):
   """One document for each page in the archives that match `pattern`: `response` records (HTML) and `conversion` (text).
 
   The address and the date are kept in `meta`. Answers other than 200, and records without any text, are passed over.
   """
 
-  pattern: str
   _: KW_ONLY
   source: str = 'web'
 
-  def files(self) -> list[Path]:
-    return expand(self.pattern)
-
-  def records(self) -> Iterator[Document | DataError]:
-    for path in self.files():
-      yield from guarded(self._file(path))
-
-  def _file(self, path: Path) -> Iterator[Document | DataError]:
+  def within(self, path: Path) -> Iterator[Document | DataError]:
     number = 0
     for number, record in _archive(path):
       text = _text(record, f'{path}: record {number}')

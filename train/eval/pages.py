@@ -1,4 +1,4 @@
-"""The templates of this folder's pages. What they are given is escaped; values are written as `train.eval.show` writes them."""
+"""The templates of pages, and the style they share. What they are given is escaped; `train.eval.show` writes values."""
 
 import functools
 from pathlib import Path
@@ -7,11 +7,13 @@ import jinja2
 
 from train.eval import show
 
+HERE = Path(__file__).parent
+
 
 @functools.cache
-def template(name: str) -> jinja2.Template:
-  """The template of that name."""
-  environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+def template(name: str, folder: Path = HERE) -> jinja2.Template:
+  """The template of that name in a folder; what lies beside this file it may include too."""
+  environment = jinja2.Environment(loader=jinja2.FileSystemLoader([folder, HERE]), autoescape=True,
                                    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
   environment.filters |= {name: getattr(show, name) for name in ('show', 'fixed', 'visible', 'grids', 'settings')}
   return environment.get_template(name)

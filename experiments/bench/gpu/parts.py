@@ -57,15 +57,9 @@ def ceilings(bench: Bench) -> Iterator[Record]:
 
 
 def attention(bench: Bench) -> Iterator[Record]:
-  """Ours, then that of others in JAX, then PyTorch's; each within its share of what is left, for figures are of use alone."""
-  end, shares = bench.end, (('ours.attention', sys.executable, 0.5), ('peers.jax_attention', sys.executable, 0.5),
-                            ('peers.torch_attention', bench.peers, 1.0))
-  for module, python, share in shares:
-    bench.end = time.monotonic() + share * max(1.0, end - time.monotonic())
-    try:
-      yield from bench.program(f'experiments.bench.{module}', *quickly(bench), python=python)
-    except Ended as error:
-      yield {'form': module, 'failed': str(error)[-1500:]}
+  """Ours, then that of others in JAX, then PyTorch's."""
+  yield from in_turn(bench, ('ours.attention', sys.executable, 0.5), ('peers.jax_attention', sys.executable, 0.5),
+                     ('peers.torch_attention', bench.peers, 1.0))
 
 
 def tiles(bench: Bench) -> Iterator[Record]:
@@ -94,13 +88,7 @@ def head(bench: Bench) -> Iterator[Record]:
 
 def decode(bench: Bench) -> Iterator[Record]:
   """Greedy decoding at 1 and at 64 rows, ours in several kinds of weights, then Hugging Face's compiled."""
-  end = bench.end
-  for module, python, share in (('ours.written', sys.executable, 0.5), ('peers.hf_written', bench.peers, 1.0)):
-    bench.end = time.monotonic() + share * max(1.0, end - time.monotonic())
-    try:
-      yield from bench.program(f'experiments.bench.{module}', *quickly(bench), python=python)
-    except Ended as error:
-      yield {'form': module, 'failed': str(error)[-1500:]}
+  yield from in_turn(bench, ('ours.written', sys.executable, 0.5), ('peers.hf_written', bench.peers, 1.0))
 
 
 def lowbit(bench: Bench) -> Iterator[Record]:
@@ -148,6 +136,17 @@ def checkpoint(bench: Bench) -> Iterator[Record]:
   for line in latest(out):
     yield {'what': line['benchmark'], 'seconds': {name: each['median'] for name, each in line['figures'].items()},
            'bytes': line['bytes'], 'stall_ms': line.get('stall_ms'), 'call_ms': line.get('call_ms')}
+
+
+def in_turn(bench: Bench, *programs: tuple[str, str, float]) -> Iterator[Record]:
+  """What programs tell: the module of each, its Python, its share of the time left. One that fails leaves the others."""
+  end = bench.end
+  for module, python, share in programs:
+    bench.end = time.monotonic() + share * max(1.0, end - time.monotonic())
+    try:
+      yield from bench.program(f'experiments.bench.{module}', *quickly(bench), python=python)
+    except Ended as error:
+      yield {'form': module, 'failed': str(error)[-1500:]}
 
 
 def quickly(bench: Bench) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from experiments.bench.ours.model import built
 from experiments.bench.task import TASK
-from experiments.bench.worker import Sample, serve, timed
+from experiments.bench.worker import Sample, serve, spree, timed
 from train.build import start
 from train.data.encoding import Encoded
 from train.data.mixture import Schedule
@@ -60,11 +60,7 @@ class Alone:
     return {}
 
   def step(self) -> Sample:
-    return {name: value / SPREE for name, value in timed(self._spree)[0].items()}
-
-  def _spree(self) -> None:
-    for _ in range(SPREE):
-      jax.block_until_ready(self.source())
+    return spree(lambda: jax.block_until_ready(self.source()), SPREE)
 
 
 class Waited:

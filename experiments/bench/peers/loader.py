@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.bench.task import TASK
-from experiments.bench.worker import Sample, serve, timed
+from experiments.bench.worker import Sample, serve, spree
 
 SPREE = 200
 
@@ -29,11 +29,7 @@ class Loader:
     return {}
 
   def step(self) -> Sample:
-    return {name: value / SPREE for name, value in timed(self._spree)[0].items()}
-
-  def _spree(self) -> None:
-    for _ in range(SPREE):
-      next(self.batches)
+    return spree(lambda: next(self.batches), SPREE)
 
 
 def batches_of_numpy(ids):

@@ -1,0 +1,76 @@
+"""Checkpoints are read by Orbax as it comes, in part, in an older layout, while they are deleted; and nothing is made up."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from model.errors import CheckpointError
+from tests.data.noticed import flip
+from tests.train.saving.saves import at, new, restore, same, values, weights
+from train.checkpoint import Checkpoints
+from train.saving import arrays, integrity, shelf
+from train.saving.leaves import abstract_bits, bits, named
+from train.saving.reading import load
+
+
+def test_orbax_reads_what_was_saved(saved):
+  """As it comes, with nothing of ours between."""
+  found = ocp.PyTreeCheckpointer().restore(saved / '3' / 'state')
+  assert {name: np.asarray(leaf).tobytes() for name, leaf in found.items()} == {
+      name: value for name, value in values(at(3)).items() if value}
+
+
+def test_a_folder_for_each_array_is_read_too(saved):
+  """The layout of our first checkpoints, that Orbax calls plain zarr."""
+  step = saved / '3'
+  seal = integrity.read(step)
+  shutil.rmtree(step / 'state')
+  ocp.PyTreeCheckpointer(use_ocdbt=False).save(step / 'state', bits(named(at(3))))
+  integrity.write(step, 3, seal.leaves, seal.digests)
+  assert (step / 'state' / 'params.w' / '0.0').exists()
+  assert same(restore(saved)[0], at(3))
+
+
+def test_a_part_of_the_array_that_is_not_there_is_no_zeros(saved):
+  """Plain zarr takes what is missing for zeros."""
+  folder = saved / 'zarr'
+  ocp.PyTreeCheckpointer(use_ocdbt=False).save(folder, {'w': at(1).params['w']})
+  (folder / 'w' / '0.0').unlink()
+  with pytest.raises(ValueError, match='missing'):
+    dict(arrays.read(folder, {'w': abstract_bits(at(1).params['w'])}))
+
+
+def test_a_part_is_read_alone_and_nothing_is_changed(saved):
+  flip(*weights(saved, 3))
+  before = sorted(saved.rglob('*'))
+  part, host = load(saved, {'params': {'half': jax.eval_shape(new).params['half']}})
+  assert (part['params']['half'] == at(2).params['half']).all() and host == {'source': 2}
+  assert sorted(saved.rglob('*')) == before
+
+
+def test_a_step_that_is_deleted_while_it_is_read_is_no_damage(saved, monkeypatch, caplog):
+  verify = integrity.verify
+
+  def meanwhile(path, seal):
+    monkeypatch.setattr(integrity, 'verify', verify)
+    with Checkpoints(saved, keep=1) as saves:
+      saves.save(4, at(4), {'source': 4})
+    verify(path, seal)
+
+  monkeypatch.setattr(integrity, 'verify', meanwhile)
+  assert load(saved, {'step': jax.eval_shape(new).step})[1] == {'source': 4} and not caplog.records
+
+
+def test_no_part_of_what_is_not_there(saved, tmp_path):
+  with pytest.raises(CheckpointError, match=r'1 not in the checkpoint: params\.other'):
+    load(saved, {'params': {'other': jnp.zeros(3)}})
+  with pytest.raises(CheckpointError, match='no step in it is whole'):
+    load(tmp_path / 'nowhere', {'params': {'w': jnp.zeros(3)}})
+
+
+def test_a_look_does_not_need_the_folder(tmp_path):
+  assert shelf.look(tmp_path / 'nowhere') == shelf.Shelf()
