@@ -2,7 +2,8 @@
 
 Forward after FlashAttention-3 (Shah et al. 2024): two warpgroups hold 64 query rows each and take turns, so that one weighs
 while the other multiplies; a third copies blocks of keys and values ahead of them, and walks those alone that the rows can
-see. Ranges are read row by row, and blocks that all rows see in full take no mask. Backward: kernels.attention_hopper_backward.
+see. Ranges are read row by row, and blocks that all rows see in full take no mask. Backward: kernels.attention_hopper_backward,
+two kernels, or kernels.attention_hopper_one.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, T rows of
 a warpgroup, C keys of a block, N blocks of the query rows of a program.
@@ -16,20 +17,20 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plg
 
+from kernels import attention_hopper_backward, attention_hopper_one
 from kernels import attention_hopper_blocks as parts
 from kernels.attention_bounds import key_bounds
 from kernels.attention_call import Call
 from kernels.attention_fused import LOWEST, Kernels, Plan, fused
-from kernels.attention_hopper_backward import backward
-from kernels.attention_hopper_blocks import Tile, Tiles
+from kernels.attention_hopper_blocks import Pair, Tile, Tiles
 from kernels.ranges import Ranges
 
-# By the largest head size. They begin where tokamax's tuning of such kernels ended (its shipped cache for the H100); none was
-# measured with these kernels yet.
+# By the largest head size. They begin where tokamax's tuning of such kernels ended (its shipped cache for the H100); others
+# were not measured yet. With attention_hopper_one.TILES[64] in place of a pair, one kernel does the backward pass.
 TILES: dict[int, Tiles] = {
-  64: Tiles(Tile(64, 128, 6), Tile(64, 128, 6), Tile(64, 128, 4)),
-  128: Tiles(Tile(64, 128, 5), Tile(64, 64, 6), Tile(64, 64, 8)),
-  256: Tiles(Tile(64, 64, 4), Tile(64, 64, 3), Tile(64, 64, 4)),
+  64: Tiles(Tile(64, 128, 6), Pair(Tile(64, 128, 6), Tile(64, 128, 4))),
+  128: Tiles(Tile(64, 128, 5), Pair(Tile(64, 64, 6), Tile(64, 64, 8))),
+  256: Tiles(Tile(64, 64, 4), Pair(Tile(64, 64, 3), Tile(64, 64, 4))),
 }
 LEAST, LARGEST = 64, 256              # head sizes; others between them are padded to the next in the table
 
@@ -76,10 +77,17 @@ def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array
   lse = jax.ShapeDtypeStruct((batch, groups * shares, first_BL.shape[1]), jnp.float32)
   scratch = [parts.shared((tile.span, size), dtype), plg.Barrier(), parts.Ring.of(tile, size, dtype),
              plg.Barrier(num_barriers=tile.groups)]
-  run = parts.launch(partial(_forward, plan, tile, shares), tile, (groups * shares, bounds_BN4.shape[1], batch),
-                     [jax.ShapeDtypeStruct(q_BLHK.shape, dtype), lse], scratch, 'hopper_forward')
+  grid = dict(heads=groups * shares, blocks=bounds_BN4.shape[1], rows=batch)
+  run = parts.launch(partial(_forward, plan, tile, shares), tile, grid, [jax.ShapeDtypeStruct(q_BLHK.shape, dtype), lse],
+                     scratch, 'hopper_forward')
   out_BLHK, lse_BHL = run(q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, bounds_BN4)
   return out_BLHK[:, :length].reshape(q_BLGRK.shape), lse_BHL[..., :length].reshape(batch, groups, shares, length)
+
+
+def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """dq, dk and dv, by as many kernels as there are tiles for."""
+  kernels = attention_hopper_backward if isinstance(plan.tiles.backward, Pair) else attention_hopper_one
+  return kernels.backward(plan, *operands)
 
 
 KERNELS = Kernels(forward, backward)
@@ -142,10 +150,6 @@ def _forward(plan, tile, shares, q_ref, k_ref, v_ref, first_ref, last_ref, bound
   def copy():
     g = lax.div(h, shares)
     plg.copy_gmem_to_smem(q_ref.at[b, pl.ds(i * tile.span, tile.span), h], q_tile, q_here)
-
-    @pl.loop(walk.start, walk.stop)
-    def _(j):
-      for n, ref in enumerate((k_ref, v_ref)):
-        ring.put(2 * (j - walk.start) + n, ref.at[b, pl.ds(j * c, c), g])
+    ring.fill(walk, lambda j: (b, pl.ds(j * c, c), g), k_ref, v_ref)
 
   parts.roles(tile, compute, copy)

@@ -35,7 +35,7 @@ def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 def _dq(plan, q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, lse_BHL, delta_BHL, g_BLHK):
-  tile: Tile = plan.tiles.queries
+  tile: Tile = plan.tiles.backward.queries
   batch, _, heads, size = q_BLHK.shape
   first_BL, last_BL = (parts.padded(x, 1, tile.span) for x in (first_BL, last_BL))
   lse_BHL, delta_BHL = (parts.padded(x, 2, tile.span) for x in (lse_BHL, delta_BHL))
@@ -43,13 +43,13 @@ def _dq(plan, q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, lse_BHL, delta_BHL, g_B
   scratch = [*[parts.shared((tile.span, size), q_BLHK.dtype)] * 2, plg.Barrier(num_arrivals=2),
              parts.Ring.of(tile, size, q_BLHK.dtype)]
   body = partial(_backward_queries, plan, tile, heads // k_BSGK.shape[2])
-  run = parts.launch(body, tile, (heads, bounds_BN4.shape[1], batch), [jax.ShapeDtypeStruct(q_BLHK.shape, q_BLHK.dtype)],
-                     scratch, 'hopper_backward_queries')
+  grid = dict(heads=heads, blocks=bounds_BN4.shape[1], rows=batch)
+  run = parts.launch(body, tile, grid, [jax.ShapeDtypeStruct(q_BLHK.shape, q_BLHK.dtype)], scratch, 'hopper_backward_queries')
   return run(q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, lse_BHL, delta_BHL, g_BLHK, bounds_BN4)[0]
 
 
 def _dk_dv(plan, q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, lse_BHL, delta_BHL, g_BLHK):
-  tile: Tile = plan.tiles.keys
+  tile: Tile = plan.tiles.backward.keys
   batch, keys, groups, size = k_BSGK.shape
   span = tile.t if size > WIDE else tile.span
   ranges_B2L = jnp.stack([parts.padded(x, 1, tile.c) for x in (first_BL, last_BL)], 1)
@@ -59,8 +59,8 @@ def _dk_dv(plan, q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, lse_BHL, delta_BHL, 
   scratch = [*[parts.shared((span, size), k_BSGK.dtype)] * 2, plg.Barrier(num_arrivals=2),
              plg.Barrier(num_arrivals=tile.groups), parts.Ring.of(tile, size, k_BSGK.dtype, *beside)]
   body = partial(_backward_keys, plan, tile, q_BLHK.shape[2] // groups)
-  run = parts.launch(body, tile, (groups, bounds_BN4.shape[1], batch), [jax.ShapeDtypeStruct(k_BSGK.shape, k_BSGK.dtype)] * 2,
-                     scratch, 'hopper_backward_keys')
+  grid = dict(heads=groups, blocks=bounds_BN4.shape[1], rows=batch)
+  run = parts.launch(body, tile, grid, [jax.ShapeDtypeStruct(k_BSGK.shape, k_BSGK.dtype)] * 2, scratch, 'hopper_backward_keys')
   return run(q_BLHK, k_BSGK, v_BSGK, ranges_B2L, notes_BH2L, g_BLHK, bounds_BN4)
 
 
@@ -114,11 +114,7 @@ def _backward_queries(plan, tile, shares, q_ref, k_ref, v_ref, first_ref, last_r
     g = lax.div(h, shares)
     for ref, own in (q_ref, q_tile), (g_ref, g_tile):
       plg.copy_gmem_to_smem(ref.at[b, pl.ds(i * tile.span, tile.span), h], own, here)
-
-    @pl.loop(walk.start, walk.stop)
-    def _(j):
-      for n, ref in enumerate((k_ref, v_ref)):
-        ring.put(2 * (j - walk.start) + n, ref.at[b, pl.ds(j * c, c), g])
+    ring.fill(walk, lambda j: (b, pl.ds(j * c, c), g), k_ref, v_ref)
 
   parts.roles(tile, compute, copy)
 

@@ -1,8 +1,8 @@
 """What the kernels of attention for Hopper are made of: warpgroups with roles, rings of shared memory, walks, arithmetic.
 
-A program is some warpgroups of 128 threads that compute and one that copies. The copies fill the stages of a ring in turn; a
-stage is filled again when all warpgroups that compute have given it back. A barrier counts those that arrive at it, and who
-waits at it waits for each of its rounds once, in their order: so every block of a ring is taken and given exactly once.
+A program is some warpgroups of 128 threads that compute and one or two that copy. The copies fill the stages of a ring in
+turn; a stage is filled again when all warpgroups that compute have given it back. A barrier counts those that arrive at it,
+and who waits at it waits for each of its rounds once, in their order: so every block of a ring is taken and given once.
 
 Letters: B rows, H query heads, K head size, T rows that stay with a warpgroup, C rows of a block that passes by.
 """
@@ -22,7 +22,8 @@ from kernels.attention_fused import LOG2E, Plan
 WGMMA = plg.Layout.WGMMA
 ROW, COLUMN = WGMMA.reduce(1), WGMMA.reduce(0)    # one value for each row or column of a product, where its registers are
 EIGHT = 8                                         # rows of a tile in shared memory: lengths are padded to a multiple
-REGISTERS = {1: (240, 24), 2: (240, 24), 3: (160, 32)}    # of a thread that computes and of one that copies, by warpgroups
+# Of a thread that computes and of one that copies, by warpgroups that do.
+REGISTERS = {(1, 1): (240, 24), (2, 1): (240, 24), (3, 1): (160, 32), (1, 2): (240, 24), (2, 2): (232, 24)}
 
 
 class Tile(NamedTuple):
@@ -39,12 +40,18 @@ class Tile(NamedTuple):
     return self.t * self.groups
 
 
-class Tiles(NamedTuple):
-  """Of the forward kernel, of that for dq, and of that for dk and dv."""
+class Pair(NamedTuple):
+  """Of the kernel for dq, and of that for dk and dv."""
 
-  forward: Tile
   queries: Tile
   keys: Tile
+
+
+class Tiles(NamedTuple):
+  """Of the forward kernel, and of the backward pass: of its two kernels, or of the one that does it all."""
+
+  forward: Tile
+  backward: Pair | Tile
 
 
 class Ring(NamedTuple):
@@ -89,6 +96,13 @@ class Ring(NamedTuple):
     if beside is not None:
       plg.copy_gmem_to_smem(beside, self.stages[which].at[slot], self.here.at[slot])
 
+  def fill(self, walk: 'Walk', place: Callable[[jax.Array], Any], *sources: Any) -> None:
+    """Copies of every block of the walk what each source has at its place, one after the other."""
+    @pl.loop(walk.start, walk.stop)
+    def _(j):
+      for n, ref in enumerate(sources):
+        self.put(len(sources) * (j - walk.start) + n, ref.at[place(j)])
+
 
 class Walk(NamedTuple):
   """The blocks [start, stop) that pass by; those of [whole, past) need no mask."""
@@ -109,35 +123,40 @@ class Walk(NamedTuple):
     carry = lax.fori_loop(self.whole, self.past, partial(step, False), carry)
     return lax.fori_loop(self.past, self.stop, partial(step, True), carry)
 
+  def down(self) -> 'Walk':
+    """The same blocks as they are counted from the last, 0, down."""
+    return Walk(self.stop - self.stop, self.stop - self.past, self.stop - self.whole, self.stop - self.start)
 
-def launch(body: Callable[..., None], tile: Tile, grid: tuple[int, int, int], results: Sequence[jax.ShapeDtypeStruct],
-           scratch: Sequence[Any], name: str) -> Callable[..., Sequence[jax.Array]]:
-  """The kernel over a grid of heads, blocks and rows of the batch: of its operands to its results."""
+
+def launch(body: Callable[..., None], tile: Tile, grid: dict[str, int], results: Sequence[jax.ShapeDtypeStruct],
+           scratch: Sequence[Any], name: str, copies: int = 1) -> Callable[..., Sequence[jax.Array]]:
+  """The kernel over a grid, whose last axis is launched first: of its operands to its results."""
   params = plg.CompilerParams(approx_math=True, reduction_scratch_bytes=0, lowering_semantics=plg.LoweringSemantics.Warpgroup)
-  return plg.kernel(body, out_type=list(results), scratch_types=list(scratch), grid=grid, kernel_name=name,
-                    grid_names=('heads', 'blocks', 'rows'), num_threads=tile.groups + 1, thread_name='group',
-                    compiler_params=params)
+  return plg.kernel(body, out_type=list(results), scratch_types=list(scratch), grid=tuple(grid.values()), kernel_name=name,
+                    grid_names=tuple(grid), num_threads=tile.groups + copies, thread_name='group', compiler_params=params)
 
 
-def roles(tile: Tile, compute: Callable[[jax.Array], None], copy: Callable[[], None]) -> None:
-  """`compute(group)` in the first warpgroups, and `copy` in the last, which leaves them its registers."""
+def roles(tile: Tile, compute: Callable[[jax.Array], None], *copies: Callable[[], None]) -> None:
+  """`compute(group)` in the first warpgroups, and each of `copies` in one of the last, which leaves them its registers."""
   group = lax.axis_index('group')
-  many, few = REGISTERS[tile.groups]
+  many, few = REGISTERS[tile.groups, len(copies)]
 
   @pl.when(group < tile.groups)
   def _():
     plg.set_max_registers(many, action='increase')
     compute(group)
 
-  @pl.when(group == tile.groups)
-  def _():
-    plg.set_max_registers(few, action='decrease')
-    copy()
+  for n, copy in enumerate(copies, tile.groups):
+    @pl.when(group == n)
+    def _(copy=copy):
+      plg.set_max_registers(few, action='decrease')
+      copy()
 
 
 def shared(shape: tuple[int, ...], dtype: jnp.dtype) -> Any:
   """Shared memory as copies and products want it: in tiles of 8 rows by 128 bytes, swizzled."""
-  return plg.SMEM(shape, dtype, transforms=(plg.TilingTransform((EIGHT, 64)), plg.SwizzleTransform(128)))
+  tile = EIGHT, 128 // jnp.dtype(dtype).itemsize
+  return plg.SMEM(shape, dtype, transforms=(plg.TilingTransform(tile), plg.SwizzleTransform(128)))
 
 
 def padded(x: jax.Array, axis: int, multiple: int) -> jax.Array:

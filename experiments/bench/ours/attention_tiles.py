@@ -29,7 +29,7 @@ CANDIDATES: dict[int, list[Tile]] = {
   256: [Tile(*each) for each in product((32, 64, 128), (32, 64), (4, 8), (1, 2))],
 }
 # Rows that stay, rows that pass, stages, warpgroups. Compiled ahead of time, all without a warning and few with a spill:
-# wider ones run out of registers or of shared memory.
+# wider ones run out of registers or of shared memory. `one` does what `queries` and `keys` do; it spills a few registers.
 HOPPER: dict[tuple[str, int], list[tuple[int, ...]]] = {
   ('forward', 64): [(64, 128, 6), (64, 256, 4), (64, 128, 4, 3)],
   ('forward', 128): [(64, 128, 4), (64, 128, 5), (64, 64, 8)],
@@ -40,6 +40,8 @@ HOPPER: dict[tuple[str, int], list[tuple[int, ...]]] = {
   ('keys', 64): [(64, 128, 4), (64, 64, 8), (64, 64, 6, 3)],
   ('keys', 128): [(64, 64, 4), (64, 64, 8)],
   ('keys', 256): [(64, 64, 4)],
+  ('one', 64): [(64, 128, 4), (64, 128, 3)],
+  ('one', 128): [(64, 64, 5), (64, 64, 4)],
 }
 
 
@@ -47,7 +49,7 @@ class Case(NamedTuple):
   """One kernel with one tile."""
 
   sight: Sight
-  kernel: str                          # a field of Tiles
+  kernel: str                          # a field of Triton's Tiles; of Hopper's, forward, a field of its Pair, or one
   tile: Any
   form: str = 'triton'
 
@@ -62,13 +64,18 @@ class Case(NamedTuple):
   def plan(self) -> Plan:
     ranges = packed_ranges(jnp.ones((1, 1), jnp.int32))
     interpret = self.form == 'triton' and jax.default_backend() != 'gpu'
-    return Plan(ranges.kind, scale_of(self.sight), None, self._tiles()._replace(**{self.kernel: self.tile}), interpret)
+    return Plan(ranges.kind, scale_of(self.sight), None, self._tiles(), interpret)
 
   def _tiles(self) -> Any:
+    """The form's own, with this one in its place."""
     if self.form == 'triton':
-      return tiles_for(jnp.dtype('bfloat16'), self.sight.head_size)
-    from kernels import attention_hopper
-    return attention_hopper.tiles_for(self.sight.head_size)
+      return tiles_for(jnp.dtype('bfloat16'), self.sight.head_size)._replace(**{self.kernel: self.tile})
+    from kernels import attention_hopper, attention_hopper_blocks
+    tiles = attention_hopper.tiles_for(self.sight.head_size)
+    if self.kernel == 'forward':
+      return tiles._replace(forward=self.tile)
+    pair = attention_hopper_blocks.Pair(self.tile, self.tile)      # of which only the kernel that is asked for is compiled
+    return tiles._replace(backward=self.tile if self.kernel == 'one' else pair)
 
 
 def cases(form: str, quick: bool) -> Iterator[Case]:
@@ -90,14 +97,14 @@ def hopper_cases(quick: bool) -> Iterator[Case]:
 
 
 def run(case: Case, segments: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, g: jax.Array) -> Any:
-  """That kernel alone: of the backward pair, what is not asked for is not compiled."""
+  """That kernel alone: of a backward pair, what is not asked for is not compiled."""
   ranges, grouped = packed_ranges(segments), q[:, :, :, None]
   operands = grouped, k, v, ranges.first_BL, ranges.last_BL
   if case.kernel == 'forward':
     return case.kernels.forward(case.plan, *operands)
   lse = jnp.zeros((q.shape[0], q.shape[2], 1, q.shape[1]), jnp.float32)
   dq, dk, dv = case.kernels.backward(case.plan, *operands, lse, delta(grouped, g[:, :, :, None]), g[:, :, :, None])
-  return dq if case.kernel == 'queries' else (dk, dv)
+  return {'queries': dq, 'keys': (dk, dv), 'one': (dq, dk, dv)}[case.kernel]
 
 
 def arguments(case: Case) -> list[jax.Array]:
