@@ -1,9 +1,9 @@
 """Products with a matrix in few bits for NVIDIA GPUs, in Pallas with the Triton backend: the matrix exists in registers only.
 
-A byte of codes holds P of them, so x comes as P planes, plane p with every P-th input, and a block of bytes is multiplied P
-times; nothing is shuffled. Up to VECTOR rows each number is multiplied as it stands, at the pace of memory; above that the
-tensor cores do it. Where there are few programs, several share the inputs of a product, and their sums are added up in one
-order: equal inputs give equal bits. Levels that are not even are looked up: 64 bytes that stay beside the core cost one
+A byte of codes holds P of them, so x comes as P planes [P, M, K], plane p with every P-th input, and a block of bytes is
+multiplied P times; nothing is shuffled. Up to VECTOR rows each number is multiplied as it stands, at the pace of memory; above
+that the tensor cores do it. Where there are few programs, several share the inputs of a product, and their sums are added up in
+one order: equal inputs give equal bits. Levels that are not even are looked up: 64 bytes that stay beside the core cost one
 instruction, a tree of selections 15.
 
 Letters: M rows, I inputs, O outputs, N blocks of inputs, P codes of a byte, K rows of bytes, S programs that share a sum.
@@ -51,8 +51,9 @@ def held(codes: jax.Array) -> int:
   return 1 if codes.dtype == jnp.int8 else 2
 
 
-def forward(plan: Plan, x_MI: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array, *levels: jax.Array) -> jax.Array:
-  """y[M, O] in the type of x: x times numbers of codes times their steps. N divides K; sums are float32.
+def forward(plan: Plan, dtype: Any, x_MI: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array,
+            *levels: jax.Array) -> jax.Array:
+  """y[M, O] in `dtype`: x[M, P K] times numbers of codes times their steps. N divides K; sums are float32.
 
   Codes of 4 bits are whole numbers around zero, or f32[16] gives the levels that they stand for.
   """
@@ -65,19 +66,19 @@ def forward(plan: Plan, x_MI: jax.Array, codes_KO: jax.Array, steps_NO: jax.Arra
   shares = sizes.shares
   m, k, o = sizes.grid
   planes = held(codes_KO)
-  y_SMO = jax.ShapeDtypeStruct((shares, rows, outputs), x_MI.dtype if shares == 1 else jnp.float32)
+  y_SMO = jax.ShapeDtypeStruct((shares, rows, outputs), dtype if shares == 1 else jnp.float32)
   inputs = [pl.BlockSpec((planes, tile.rows, k * tile.depth), lambda i, j, s: (0, i, 0)),
             pl.BlockSpec((k * tile.depth, tile.outputs), lambda i, j, s: (0, j)),
             pl.BlockSpec((sizes.blocks, tile.outputs), lambda i, j, s: (0, j))]
-  operands = x_planes(x_MI, depth, planes), codes_KO, steps_NO, *levels
+  operands = x_MI.reshape(rows, depth, planes).transpose(2, 0, 1), codes_KO, steps_NO, *levels
   call = _call(kernel, plan, sizes, (m, o, shares), inputs, pl.BlockSpec((None, tile.rows, tile.outputs),
                                                                         lambda i, j, s: (s, i, j)), y_SMO)
-  return call(*operands).sum(0).astype(x_MI.dtype) if shares > 1 else call(*operands)[0]
+  return call(*operands).sum(0).astype(dtype) if shares > 1 else call(*operands)[0]
 
 
-def backward(plan: Plan, inputs: int, g_MO: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array,
+def backward(plan: Plan, dtype: Any, g_MO: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array,
              *levels: jax.Array) -> jax.Array:
-  """dx[M, I] in the type of g: g times the transpose of the same matrix."""
+  """dx[M, P K] in `dtype`: g times the transpose of the same matrix."""
   (rows, outputs), depth, planes = g_MO.shape, codes_KO.shape[0], held(codes_KO)
   tile = plan.tile('gradient', g_MO.dtype, codes_KO)
   sizes = Sizes(rows, depth, outputs, steps_NO.shape[0], tile)
@@ -86,14 +87,8 @@ def backward(plan: Plan, inputs: int, g_MO: jax.Array, codes_KO: jax.Array, step
   specs = [pl.BlockSpec((tile.rows, wide), lambda i, j: (i, 0)), pl.BlockSpec((tile.depth, wide), lambda i, j: (j, 0)),
            pl.BlockSpec((sizes.blocks, wide), lambda i, j: (0, 0))]
   dx_PMK = _call(_gradient, plan, sizes, (m, k), specs, pl.BlockSpec((planes, tile.rows, tile.depth), lambda i, j: (0, i, j)),
-                 jax.ShapeDtypeStruct((planes, rows, depth), g_MO.dtype))(g_MO, codes_KO, steps_NO, *levels)
-  return dx_PMK.transpose(1, 2, 0).reshape(rows, -1)[:, :inputs]
-
-
-def x_planes(x_MI: jax.Array, depth: int, planes: int) -> jax.Array:
-  """x[P, M, K]: input P k + p at [p, :, k], zeros where the last block has no more."""
-  x = jnp.pad(x_MI, ((0, 0), (0, planes * depth - x_MI.shape[1])))
-  return x.reshape(x.shape[0], depth, planes).transpose(2, 0, 1)
+                 jax.ShapeDtypeStruct((planes, rows, depth), dtype))(g_MO, codes_KO, steps_NO, *levels)
+  return dx_PMK.transpose(1, 2, 0).reshape(rows, -1)
 
 
 def _call(kernel, plan, sizes, grid, inputs, output, shape):
@@ -112,11 +107,11 @@ def _vector(sizes, x_ref, codes_ref, steps_ref, levels_ref, y_ref):
 
   def step(k, sums):
     at = pl.ds(k * depth, depth)
-    numbers = _numbers(sizes.codes(codes_ref, at, k, j), levels_ref)
+    numbers = numbers_of(sizes.codes(codes_ref, at, k, j), levels_ref)
     steps_NO = sizes.steps(steps_ref, k, j, slice(None))
     xs = [[read(x_ref.at[jnp.int32(p), jnp.int32(m), at], inside(k, depth, sizes.depth)).astype(jnp.float32)[:, None]
            for p in range(len(numbers))] for m in range(rows)]
-    return tuple(total + _times(reduce(add, map(mul, numbers, row)), steps_NO) for total, row in zip(sums, xs))
+    return tuple(total + times_steps(reduce(add, map(mul, numbers, row)), steps_NO) for total, row in zip(sums, xs))
 
   sums = sizes.walk(step, (jnp.zeros((depth, outputs), jnp.float32),) * rows)
   for m, total in enumerate(sums):
@@ -128,11 +123,11 @@ def _matrix(sizes, x_ref, codes_ref, steps_ref, levels_ref, y_ref):
 
   def step(k, y_MO):
     at = pl.ds(k * depth, depth)
-    numbers = _numbers(sizes.codes(codes_ref, at, k, j), levels_ref)
+    numbers = numbers_of(sizes.codes(codes_ref, at, k, j), levels_ref)
     steps_NO = sizes.steps(steps_ref, k, j, slice(None))
     for p, each in enumerate(numbers):
       x_MK = read(x_ref.at[jnp.int32(p), :, at], inside(i, rows, sizes.rows), inside(k, depth, sizes.depth))
-      y_MO += plt.dot(x_MK, _times(each, steps_NO).astype(x_MK.dtype))
+      y_MO += plt.dot(x_MK, times_steps(each, steps_NO).astype(x_MK.dtype))
     return y_MO
 
   y_MO = sizes.walk(step, jnp.zeros((rows, outputs), jnp.float32))
@@ -145,9 +140,9 @@ def _gradient(sizes, g_ref, codes_ref, steps_ref, levels_ref, dx_ref):
   def step(j, sums):
     at = pl.ds(j * outputs, outputs)
     g_MO = read(g_ref.at[:, at], inside(i, rows, sizes.rows), inside(j, outputs, sizes.outputs))
-    numbers = _numbers(sizes.codes(codes_ref, (slice(None), at), k, j), levels_ref)
+    numbers = numbers_of(sizes.codes(codes_ref, (slice(None), at), k, j), levels_ref)
     steps_NO = sizes.steps(steps_ref, k, j, at)
-    return tuple(total + plt.dot(g_MO, _times(each, steps_NO).astype(g_MO.dtype), trans_b=True)
+    return tuple(total + plt.dot(g_MO, times_steps(each, steps_NO).astype(g_MO.dtype), trans_b=True)
                  for total, each in zip(sums, numbers))
 
   sums = jax.lax.fori_loop(0, sizes.grid[2], step, (jnp.zeros((rows, depth), jnp.float32),) * dx_ref.shape[0])
@@ -155,7 +150,7 @@ def _gradient(sizes, g_ref, codes_ref, steps_ref, levels_ref, dx_ref):
     write(dx_ref.at[jnp.int32(p)], dx_MK, inside(i, rows, sizes.rows), inside(k, depth, sizes.depth))
 
 
-def _numbers(codes, levels_ref):
+def numbers_of(codes, levels_ref):
   """The numbers that a tile of bytes stands for, f32: P arrays of its shape."""
   if codes.dtype == jnp.int8:
     return (_whole(codes.astype(jnp.int32), 0),)
@@ -169,7 +164,7 @@ def _whole(code, zero):
   return jax.lax.bitcast_convert_type(code + SHIFT, jnp.float32) - (1.5 * 2.0**23 + zero)
 
 
-def _times(numbers_KO, steps_NO):
+def times_steps(numbers_KO, steps_NO):
   """Each block of numbers times its step."""
   if steps_NO.shape[0] == 1:
     return numbers_KO * steps_NO

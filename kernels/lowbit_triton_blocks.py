@@ -62,15 +62,15 @@ class Sizes(NamedTuple):
     """The tile (k, j) of the codes, read at `at` of what the program was given."""
     return read(ref.at[at], inside(k, self.tile.depth, self.depth), inside(j, self.tile.outputs, self.outputs))
 
-  def steps(self, ref, k, j, columns):
+  def steps(self, ref, k, j, columns, *group):
     """The steps of that tile, [n, O]: one for each of the blocks that it covers, or the one block that it lies in."""
     of_outputs = inside(j, self.tile.outputs, self.outputs)
     if self.blocks == 1:
-      return read(ref.at[:, columns], None, of_outputs)
+      return read(ref.at[*group, :, columns], None, of_outputs)
     block = self.depth // self.blocks
     count = max(1, self.tile.depth // block)
     first = k * count if self.tile.depth >= block else jax.lax.div(k * self.tile.depth, block)
-    return read(ref.at[pl.ds(first, count), columns], inside(k, count, self.blocks) if count > 1 else None, of_outputs)
+    return read(ref.at[*group, pl.ds(first, count), columns], inside(k, count, self.blocks) if count > 1 else None, of_outputs)
 
 
 def inside(i, count, most):

@@ -1,6 +1,7 @@
 """The one door through which blocks reach their weights: what a weight is decides how it multiplies.
 
-Letters: S dimensions before a matrix (layers, experts), I the dimensions that it multiplies from, O those it gives.
+Letters: S dimensions before a matrix (layers, experts), I the dimensions that it multiplies from, O those it gives, E experts,
+R rows.
 """
 
 import math
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kernels.grouped import grouped
 from kernels.matmul import matmul
 from model.sharding import is_cut
 
@@ -89,6 +91,23 @@ def _backward(inputs, dtype, w, g):
 
 
 worked_out.defvjp(_forward, _backward)
+
+
+class Routed(NamedTuple):
+  """Matrices of experts as they are multiplied by, wherever a mesh cuts them."""
+
+  arrays: tuple[jax.Array, ...]       # each leads with E
+  names: tuple[tuple[str | None, ...], ...]     # logical, of each: how a device's part lies
+  times: Callable[..., jax.Array]     # (rows sorted by expert [R, I], rows of each expert i32[E], *arrays) to f32[R, *O]
+
+
+@singledispatch
+def routed(w: Weight, names: tuple[str | None, ...], dtype: str) -> Routed:
+  """The matrices [E, I, *O] with their logical names, operands of the products in `dtype`."""
+  def times(x_RI, sizes_E, w):
+    return grouped(x_RI, w.reshape(*w.shape[:2], -1), sizes_E, dtype).reshape(len(x_RI), *w.shape[2:])
+
+  return Routed((matrix(w, dtype),), (names,), times)
 
 
 def dense(x: jax.Array, w: Weight, *, inputs: int = 1, dtype: str = 'float32') -> jax.Array:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kernels.grouped import grouped
 from model.config import Decoder, Gated, MoE, Plain
-from model.linear import matrix, weight
+from model.linear import Routed, routed, weight
 from model.mlp import activate, up_shape
 from model.sharding import spec
 
@@ -29,8 +28,8 @@ class Experts(nn.Module):
     shape, names = up_shape(moe.expert)
     up = weight(self, 'up', (moe.experts, config.width, *shape), ('experts', 'embed', *names))
     down = weight(self, 'down', (moe.experts, moe.expert.hidden, config.width), ('experts', 'mlp', 'embed'))
-    up, down = (matrix(w, config.compute_dtype) for w in (up, down))
-    y_BLD = apply_experts(moe.expert, config.compute_dtype, x_BLD, gates_BLJ, chosen_BLJ, up, down)
+    y_BLD = apply_experts(moe.expert, x_BLD, gates_BLJ, chosen_BLJ, routed(up, (None, None, *names), config.compute_dtype),
+                          routed(down, (None, 'mlp', None), config.compute_dtype))
     return y_BLD, losses(router_BLE, chosen_BLJ, seen_BL, moe)
 
 
@@ -56,33 +55,33 @@ def losses(router_BLE: jax.Array, chosen_BLJ: jax.Array, seen_BL: jax.Array, con
           'router_z': config.router_z * jnp.sum(z_BL * weights_BL, 1)}
 
 
-def apply_experts(expert: Gated | Plain, dtype: str, x_BLD: jax.Array, gates_BLJ: jax.Array, chosen_BLJ: jax.Array,
-                  up: jax.Array, down: jax.Array) -> jax.Array:
+def apply_experts(expert: Gated | Plain, x_BLD: jax.Array, gates_BLJ: jax.Array, chosen_BLJ: jax.Array, up: Routed,
+                  down: Routed) -> jax.Array:
   """The gated sum of each position's experts, [B, L, D]. On a mesh, each device sorts its own tokens."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
-    return _experts(expert, dtype, x_BLD, gates_BLJ, chosen_BLJ, up, down)
+    return _experts(expert, x_BLD, gates_BLJ, chosen_BLJ, up, down)
   sizes = dict(mesh.shape)
   tokens = spec(('batch', 'length', None), x_BLD.shape, sizes)
-  cut_up = spec((*(None,) * (up.ndim - 1), 'mlp'), up.shape, sizes)
-  cut_down = spec((None, 'mlp', None), down.shape, sizes)
+  [hidden] = spec(('mlp',), (expert.hidden,), sizes)
 
-  def local(*operands):
-    y_BLD = _experts(expert, dtype, *operands)
-    return jax.lax.psum(y_BLD, cut_down[1]) if cut_down[1] else y_BLD
+  def local(x_BLD, gates_BLJ, chosen_BLJ, *arrays):
+    y_BLD = _experts(expert, x_BLD, gates_BLJ, chosen_BLJ, *(w._replace(arrays=own) for w, own in zip((up, down), arrays)))
+    return jax.lax.psum(y_BLD, hidden) if hidden else y_BLD
 
-  return jax.shard_map(local, in_specs=(tokens, tokens, tokens, cut_up, cut_down), out_specs=tokens)(
-    x_BLD, gates_BLJ, chosen_BLJ, up, down)
+  cut = (tuple(spec(names, array.shape, sizes) for names, array in zip(w.names, w.arrays)) for w in (up, down))
+  return jax.shard_map(local, in_specs=(tokens, tokens, tokens, *cut), out_specs=tokens)(
+    x_BLD, gates_BLJ, chosen_BLJ, up.arrays, down.arrays)
 
 
-def _experts(expert: Gated | Plain, dtype: str, x_BLD, gates_BLJ, chosen_BLJ, up, down) -> jax.Array:
+def _experts(expert: Gated | Plain, x_BLD, gates_BLJ, chosen_BLJ, up: Routed, down: Routed) -> jax.Array:
   """Tokens sorted by expert, so that each expert is one matmul of its own length."""
   x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
   chosen_TJ = chosen_BLJ.reshape(len(x_TD), -1)
   order = jnp.argsort(chosen_TJ.reshape(-1), stable=True)
-  sizes_E = jnp.bincount(chosen_TJ.reshape(-1), length=up.shape[0]).astype(jnp.int32)
-  h = grouped(x_TD[order // chosen_TJ.shape[1]], up.reshape(*up.shape[:2], -1), sizes_E, dtype).astype(x_TD.dtype)
-  y = grouped(activate(expert, h.reshape(-1, *up.shape[2:])), down, sizes_E, dtype).astype(h.dtype)
+  sizes_E = jnp.bincount(chosen_TJ.reshape(-1), length=len(up.arrays[0])).astype(jnp.int32)
+  h = up.times(x_TD[order // chosen_TJ.shape[1]], sizes_E, *up.arrays).astype(x_TD.dtype)
+  y = down.times(activate(expert, h), sizes_E, *down.arrays).astype(h.dtype)
   y_TJD = y[jnp.argsort(order)].reshape(*chosen_TJ.shape, -1)
   y_TD = jnp.einsum('TJD,TJ->TD', y_TJD.astype(jnp.float32), gates_BLJ.reshape(chosen_TJ.shape))
   return y_TD.reshape(x_BLD.shape).astype(x_BLD.dtype)

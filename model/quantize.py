@@ -13,6 +13,7 @@ Letters: S dimensions before a matrix (layers, experts), I inputs in one dimensi
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -21,11 +22,13 @@ import numpy as np
 from flax import struct
 from flax.linen import LogicallyPartitioned
 
+from kernels.grouped import grouped_made
 from kernels.lowbit import Choice, choose, describe, lowbit
+from kernels.lowbit_grouped import lowbit_grouped
 from model.edit import Edit
 from model.errors import ConfigError
-from model.linear import Place, Weight, edited, frozen, matrix, multiply, ready, worked_out
-from model.sharding import is_box, is_cut, unbox
+from model.linear import Place, Routed, Weight, edited, frozen, matrix, multiply, ready, routed, worked_out
+from model.sharding import is_box, parts, unbox
 
 Kind = Literal['nf4', 'int4', 'int8']
 Module = Literal['qkv', 'out', 'up', 'down']
@@ -174,15 +177,40 @@ def _(w: Quantized, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   leading = x.shape[:x.ndim - inputs]
   if multiplier(w, math.prod(leading), dtype).name == 'dequantised':
     return worked_out(w, x, inputs, dtype)
+  return lowbit(x.reshape(*leading, -1), w.codes, *_steps(w), dtype=dtype).astype(x.dtype)
+
+
+def _steps(w: Quantized) -> tuple[jax.Array, tuple[float, ...] | None]:
+  """What the kernels multiply numbers by, f32[*S, N, *O], and the numbers of the codes where those are not whole."""
   scales = w.scales.value if isinstance(w.scales, Doubled) else w.scales
-  y = lowbit(x.reshape(math.prod(leading), -1), w.codes.reshape(*w.codes.shape[:2], -1),
-             (scales / WHOLE[w.kind]).reshape(scales.shape[0], -1), NF4 if w.kind == 'nf4' else None, dtype=dtype)
-  return y.reshape(*leading, *w.of[inputs:]).astype(x.dtype)
+  return scales / WHOLE[w.kind], NF4 if w.kind == 'nf4' else None
 
 
 def multiplier(w: Quantized, rows: int, dtype: str) -> Choice:
   """Who multiplies so many rows by one such matrix, and why what is faster does not: for people, `str` of it."""
-  return choose(describe(rows, w.codes, dtype, cut=is_cut('fsdp') or is_cut('tensor')))
+  return choose(describe(rows, w.codes, dtype))
+
+
+@routed.register
+def _(w: Quantized, names: tuple[str | None, ...], dtype: str) -> Routed:
+  """By the codes as they lie, or by one matrix at a time; all are made where the mesh would cut a block, and there alone."""
+  _, first, *after = names
+  count = parts(first, w.of[0]) if first else 1
+  if w.kind != 'int8' and (w.of[0] % BLOCK or w.of[0] // BLOCK % count) and count > 1:
+    return routed(matrix(w, dtype), names, dtype)
+  scales = w.scales.value if isinstance(w.scales, Doubled) else w.scales
+  inside = _inside(w.kind, first)
+  return Routed((w.codes, scales), ((None, *inside, *after), (None, inside[0], *after)), partial(_by_expert, w.kind, dtype))
+
+
+def _by_expert(kind: Kind, dtype: str, x_RI: jax.Array, sizes_E: jax.Array, codes: jax.Array, scales: jax.Array) -> jax.Array:
+  """f32[R, *O] of the experts' matrices, or of the parts of them that this device has."""
+  w = Quantized(codes, scales, kind, (x_RI.shape[1], *codes.shape[3:]), 1)
+  one = jax.ShapeDtypeStruct(codes.shape[1:], codes.dtype)
+  if choose(describe(len(x_RI), one, dtype, groups=len(codes))).name == 'grouped':
+    return lowbit_grouped(x_RI, sizes_E, codes, *_steps(w), dtype=dtype)
+  y_RF = grouped_made(x_RI, w, lambda w: dequantize(w, dtype).reshape(w.of[0], -1), sizes_E, dtype)
+  return y_RF.reshape(len(x_RI), *w.of[1:])
 
 
 matrix.register(Quantized, dequantize)
@@ -217,7 +245,7 @@ class Quantize(Edit):
 def _boxed(w: Quantized, names: tuple[str | None, ...]) -> Quantized:
   """With logical names: blocks are cut as the first of their input dimensions was, or inputs where one block has all."""
   before, first, after = names[:w.stacked], names[w.stacked], names[w.stacked + w.inputs:]
-  inside = (None, first) if w.kind == 'int8' else (first, None)
+  inside = _inside(w.kind, first)
   blocks = (*before, inside[0], *after)
 
   def box(value: jax.Array, *names: str | None) -> LogicallyPartitioned:
@@ -229,6 +257,11 @@ def _boxed(w: Quantized, names: tuple[str | None, ...]) -> Quantized:
   else:
     scales = box(scales, *blocks)
   return replace(w, codes=box(w.codes, *before, *inside, *after), scales=scales)
+
+
+def _inside(kind: Kind, first: str | None) -> tuple[str | None, str | None]:
+  """The logical names of N and C, where the first dimension of I has that one."""
+  return (None, first) if kind == 'int8' else (first, None)
 
 
 def bits_per_weight(params: Any) -> float:

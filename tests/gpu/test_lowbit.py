@@ -11,6 +11,7 @@ from kernels import lowbit as door
 from kernels.lowbit import lowbit
 from model.linear import dense
 from model.quantize import dequantize, multiplier, quantize
+from tests.kernels import lowbit_grouped_table as grouped
 from tests.kernels.lowbit_table import CASES, Case, astray, check, operands, parts, run
 
 pytestmark = pytest.mark.gpu
@@ -87,3 +88,26 @@ def test_a_model_takes_them_once_they_are_tried(rows, name, monkeypatch):
   for value, true in zip(jax.jit(lambda x: walked(x))(x), told):     # another lambda, or the first program would run again
     value, true = (np.asarray(each, np.float64) for each in (value, true))
     np.testing.assert_allclose(value, true, rtol=3e-2, atol=3e-2 * np.abs(true).max())
+
+
+GROUPED = {
+  **grouped.CASES,
+  **{f'{name}, large': case._replace(tiles=None) for name, case in grouped.CASES.items()},
+  'decoding': grouped.Case('nf4', (0, 1, 0, 0, 2, 0, 0, 1), 2048, (2, 680), 'bfloat16', None),
+  'training': grouped.Case('int4', (400, 0, 131, 7, 640, 1, 0, 300), 1024, (2, 512), 'bfloat16', None),
+  'training, int8, float32': grouped.Case('int8', (400, 0, 131, 7), 1100, (680,), 'float32', None),
+}
+
+
+@pytest.mark.parametrize('name', GROUPED)
+def test_sorted_rows_meet_the_codes_of_their_groups(name):
+  """Into memory that held no numbers; and a second time to the bit."""
+  case, data = GROUPED[name], grouped.operands(GROUPED[name])
+  poison = [jnp.full((2**20,), jnp.nan, jnp.bfloat16) for _ in range(64)]
+  jax.block_until_ready(poison)
+  del poison
+  with jax.default_matmul_precision('highest'):
+    first, second = (grouped.run(case, data, case.sizes, interpret=False) for _ in range(2))
+  grouped.check(case, data, first)
+  for value, again in zip(first, second):
+    np.testing.assert_array_equal(np.asarray(value, 'float32'), np.asarray(again, 'float32'))

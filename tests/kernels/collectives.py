@@ -12,6 +12,7 @@ class Exchange(NamedTuple):
   kind: str
   shape: tuple[int, ...]
   inside: bool                         # in a loop or a branch, and not once in the program
+  dtype: str                           # in XLA's short form
 
 
 def exchanged(text: str) -> set[Exchange]:
@@ -21,6 +22,6 @@ def exchanged(text: str) -> set[Exchange]:
     if line[:1].strip():
       inside = not line.startswith('ENTRY')
     if match := COLLECTIVE.search(line):
-      shapes = re.findall(r'\w+\[([\d,]*)\]', match[1])
-      found |= {Exchange(match[2], tuple(map(int, filter(None, shape.split(',')))), inside) for shape in shapes}
+      arrays = re.findall(r'(\w+)\[([\d,]*)\]', match[1])
+      found |= {Exchange(match[2], tuple(map(int, filter(None, shape.split(',')))), inside, dtype) for dtype, shape in arrays}
   return found

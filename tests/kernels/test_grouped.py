@@ -1,12 +1,14 @@
 """Rows times the matrix of their group: every form against a product for each row, with gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from kernels.grouped import grouped
+from kernels.grouped import grouped, grouped_made
 
 SIZES = {'even': (10, 10, 10), 'empty groups': (0, 17, 0, 0, 24, 0), 'one has all': (0, 41),
          'tiles cut short': (1, 9, 8, 7, 200)}
@@ -86,3 +88,56 @@ def test_on_a_mesh_each_device_walks_its_own_rows():
   halves = [truth(x[part], w, g[part], each) for part, each in zip((slice(0, 10), slice(10, 20)), sizes)]
   close([y, *pull], [np.concatenate([a[0] for a in halves]), np.concatenate([a[1] for a in halves]),
                      halves[0][2] + halves[1][2]], 1e-5)
+
+
+def halved(w):
+  """Something smaller than the matrices that it stands for."""
+  return {'codes': jnp.round(w * 8).astype(jnp.int8), 'step': jnp.full((len(w), 1, 1), 0.25)}
+
+
+def make(part, dtype='float32'):
+  return (part['codes'].astype(jnp.float32) * part['step']).astype(dtype)
+
+
+def made_run(x, w, g, sizes, dtype='float32'):
+  y, pull = jax.vjp(lambda x: grouped_made(x, w, partial(make, dtype=dtype), sizes, dtype), x)
+  return y, *pull(g.astype(y.dtype))
+
+
+@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 1e-2)])
+@pytest.mark.parametrize('name', SIZES)
+def test_rows_meet_matrices_that_are_made_when_they_come(name, dtype, tolerance):
+  sizes = SIZES[name]
+  x, w, g = operands(sizes, dtype)
+  few = halved(w)
+  got = jax.jit(made_run, static_argnums=4)(x, few, g, jnp.asarray(sizes, jnp.int32), dtype)
+  assert got[0].dtype == jnp.float32 and got[1].dtype == dtype
+  close(got, truth(x, jax.vmap(make)(few), g, sizes)[:2], tolerance)
+
+
+def test_no_more_than_one_matrix_is_there_at_once():
+  """Compiled, in both passes; the control, given the matrices, holds all of them."""
+  width, groups = 128, 16
+  few = halved(jnp.ones((groups, width, width)))
+  x, sizes = jnp.ones((32, width)), jnp.full((groups,), 2, jnp.int32)
+
+  def temporaries(product) -> int:
+    step = jax.jit(lambda x, few: jax.vjp(lambda x: product(x, few), x)[1](x))
+    return step.lower(x, few).compile().memory_analysis().temp_size_in_bytes
+
+  whole = 4 * width * width
+  assert temporaries(lambda x, few: grouped_made(x, few, make, sizes, 'float32')) < 4 * whole
+  assert temporaries(lambda x, few: grouped(x, jax.vmap(make)(few), sizes)) > groups * whole
+
+
+def test_on_a_mesh_a_device_makes_its_own_part_of_each_matrix():
+  """Outputs cut over four devices, rows over two: the gradient of a row is the sum of what four devices have of it."""
+  mesh = jax.make_mesh((2, 4), ('rows', 'outputs'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  sizes = np.asarray([[3, 7, 0], [4, 0, 6]], np.int32)
+  x, few, g = operands((20,))[0], halved(operands((5, 5, 5))[1]), operands((20,))[2]
+  lay = {'codes': P(None, None, 'outputs'), 'step': P()}
+  spread = jax.shard_map(lambda x, w, sizes: grouped_made(x, w, make, sizes[0], 'float32'), mesh=mesh,
+                         in_specs=(P('rows'), lay, P('rows')), out_specs=P('rows', 'outputs'))
+  y, pull = jax.jit(lambda x, w, g: (lambda y, pull: (y, pull(g)))(*jax.vjp(lambda x: spread(x, w, sizes), x)))(x, few, g)
+  halves = [truth(x[part], jax.vmap(make)(few), g[part], each) for part, each in zip((slice(0, 10), slice(10, 20)), sizes)]
+  close([y, *pull], [np.concatenate([a[i] for a in halves]) for i in range(2)], 1e-5)

@@ -1,6 +1,8 @@
 """Products with few bits by the kernels, interpreted: the matrix worked out, in float64, and what the door says."""
 
+import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,10 @@ from kernels.lowbit import Call, choose, describe, lowbit
 from kernels.lowbit_triton_blocks import Sizes, Tile
 from model.quantize import dequantize, quantize
 from model.sharding import MeshShape
+from tests.kernels.collectives import exchanged
 from tests.kernels.lowbit_table import CASES, SMALL, Case, astray, check, operands, parts, run
 
-ABLE = Call(4096, 64, True, 'bfloat16', False, 'gpu', 9.0)
+ABLE = Call(4096, 64, True, 'bfloat16', 'gpu', 9.0)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -66,25 +69,84 @@ def test_maps_over_examples_and_over_matrices():
   np.testing.assert_allclose(each, jnp.einsum('emi,eio->emo', x, dequantize(stack)), rtol=1e-4, atol=1e-4)
 
 
-def test_rows_stay_on_their_devices():
-  """Rows over eight of them, the codes whole on each: nothing is gathered, and the numbers are those of one device."""
-  case = Case('nf4', 40, 128, 32)
+class Cut(NamedTuple):
+  """A product on a mesh: how rows, the gradient's rows and codes lie, and what is exchanged forward and backward."""
+
+  kind: str
+  mesh: MeshShape
+  outputs: tuple[int, ...]
+  rows: P
+  codes: P
+  forward: set[tuple[str, str]]
+  backward: set[tuple[str, str]]
+
+
+SUMMED, STEPS = {('all-reduce', 'f32')}, ('all-gather', 'f32')
+GATHERED, GATHERED8 = {('all-gather', 'u8'), STEPS}, {('all-gather', 's8'), STEPS}
+CUTS = {
+  'rows alone': Cut('nf4', MeshShape(data=8), (32,), P('data'), P(), set(), set()),
+  'outputs': Cut('int4', MeshShape(tensor=8), (64,), P(), P(None, None, 'tensor'), set(), SUMMED),
+  'gate and up': Cut('nf4', MeshShape(tensor=8), (2, 32), P(), P(None, None, None, 'tensor'), set(), SUMMED),
+  'inputs': Cut('nf4', MeshShape(tensor=8), (32,), P(None, None, 'tensor'), P('tensor'), SUMMED, set()),
+  'inputs, int8': Cut('int8', MeshShape(tensor=8), (32,), P(None, None, 'tensor'), P(None, 'tensor'), SUMMED, set()),
+  'as rows are': Cut('nf4', MeshShape(fsdp=8), (32,), P('fsdp'), P('fsdp'), GATHERED, GATHERED),
+  'as rows are, outputs, int8': Cut('int8', MeshShape(fsdp=8), (32,), P('fsdp'), P(None, None, 'fsdp'), GATHERED8, GATHERED8),
+  'up, as a model has it': Cut('nf4', MeshShape(fsdp=2, tensor=4), (2, 16), P('fsdp'), P('fsdp', None, None, 'tensor'),
+                               GATHERED, GATHERED | SUMMED),
+  'down, as a model has it': Cut('nf4', MeshShape(fsdp=2, tensor=4), (32,), P('fsdp', None, 'tensor'),
+                                 P('tensor', None, 'fsdp'), GATHERED | SUMMED, GATHERED),
+  'rows that are whole': Cut('nf4', MeshShape(fsdp=8), (32,), P(), P('fsdp'), SUMMED, {('all-gather', 'f32')}),  # the gradient
+}
+
+
+@pytest.mark.parametrize('name', CUTS)
+def test_each_device_multiplies_by_its_own_codes(name):
+  """The numbers of one device; what is gathered is codes and steps, and what is summed is summed in float32."""
+  cut = CUTS[name]
+  case = Case(cut.kind, 16, 512, math.prod(cut.outputs), 'bfloat16')
   data = operands(case)
-  codes, steps, levels = parts(data.w)
-  mesh = MeshShape(data=8).build()
-  x, g = (jax.device_put(each, NamedSharding(mesh, P('data'))) for each in data[:2])
-  whole = [jax.device_put(each, NamedSharding(mesh, P())) for each in (codes, steps)]
+  mesh = cut.mesh.build()
+  codes, steps, levels = (each if isinstance(each, tuple | None) else each.reshape(*each.shape[:-1], *cut.outputs)
+                          for each in parts(data.w))
+  rows = cut.rows[0] if len(cut.rows) else None
+  lay = {'x': cut.rows, 'codes': cut.codes, 'steps': P(*cut.codes[:1], *cut.codes[2:]),
+         'g': P(rows, None, *(None if axis == rows else axis for axis in cut.codes[2:]))}
+  lay = {each: NamedSharding(mesh, where) for each, where in lay.items()}
+  arrays = {'x': data.x_MI.reshape(8, 2, -1), 'g': data.g_MO.reshape(8, 2, *cut.outputs), 'codes': codes, 'steps': steps}
+  arrays = {each: jax.device_put(array, lay[each]) for each, array in arrays.items()}
 
-  def both(x, g, codes, steps):
-    y, pull = jax.vjp(lambda x: lowbit(x, codes, steps, levels, tiles=SMALL, interpret=True), x)
-    return y, pull(g)[0]
+  def product(x, codes, steps):
+    return lowbit(x, codes, steps, levels, tiles=SMALL, interpret=True)
 
+  def pull(g, codes, steps):
+    return jax.vjp(lambda x: product(x, codes, steps), jnp.zeros((8, 2, 512), g.dtype))[1](g)[0]
+
+  found = []
   with jax.set_mesh(mesh):
-    made = jax.jit(both).lower(x, g, *whole).compile()
-    got = made(x, g, *whole)
-  assert not any(word in made.as_text() for word in ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute'))
-  assert all(each.sharding.shard_shape(each.shape)[0] == 5 for each in got)
-  check(case, data, got)
+    for run, given, result, told in ((product, 'x', 'g', cut.forward), (pull, 'g', 'x', cut.backward)):
+      each = arrays[given], arrays['codes'], arrays['steps']
+      made = jax.jit(run, out_shardings=lay[result]).lower(*each).compile()
+      assert {(each.kind, each.dtype) for each in exchanged(made.as_text())} == told
+      found.append(made(*each).reshape(16, -1))
+  check(case, data, tuple(found))
+
+
+def both(x, g, codes, steps, levels):
+  y, pull = jax.vjp(lambda x: lowbit(x, codes, steps, levels, tiles=SMALL, interpret=True), x)
+  return y, pull(g)[0]
+
+
+def test_blocks_that_a_mesh_cannot_share_out_stay_whole():
+  """Of five blocks on four devices, and of a last block cut short: the numbers are right, wherever inputs lie."""
+  mesh = MeshShape(data=2, tensor=4).build()
+  for inputs, where in ((320, P()), (500, P('tensor'))):
+    case = Case('int4', 16, inputs, 32)
+    data = operands(case)
+    codes, steps, levels = parts(data.w)
+    x = jax.device_put(data.x_MI, NamedSharding(mesh, P('data', 'tensor')))
+    codes, steps = (jax.device_put(each, NamedSharding(mesh, where)) for each in (codes, steps))
+    with jax.set_mesh(mesh):
+      check(case, data, jax.jit(both, static_argnums=4)(x, data.g_MO, codes, steps, levels))
 
 
 def test_the_door_and_its_reasons(monkeypatch):
@@ -92,13 +154,13 @@ def test_the_door_and_its_reasons(monkeypatch):
   monkeypatch.setattr(door, 'UNTRIED', frozenset())
   assert str(choose(ABLE)) == 'many' and choose(ABLE._replace(rows=16)).name == 'few'
   refused = {'on cpu': {'platform': 'cpu'}, '8.0': {'capability': 7.5}, 'float16': {'dtype': 'float16'},
-             'not of 20': {'block': 20}, 'not 24': {'block': 24, 'packed': False}, 'gather': {'cut': True},
+             'not of 20': {'block': 20}, 'not 24': {'block': 24, 'packed': False},
              'no rows': {'rows': 0}}
   for why, change in refused.items():
     choice = choose(ABLE._replace(**change))
     assert choice.name == 'dequantised' and why in str(choice), (why, str(choice))
-  call = describe(5, jax.ShapeDtypeStruct((4, 32, 7), jnp.uint8), 'bfloat16', cut=False)
-  assert call[:5] == (5, 64, True, 'bfloat16', False) and call.platform == jax.default_backend()
+  call = describe(5, jax.ShapeDtypeStruct((4, 32, 7), jnp.uint8), 'bfloat16')
+  assert call[:4] == (5, 64, True, 'bfloat16') and call.platform == jax.default_backend()
 
 
 def test_programs_share_sums_where_there_are_few():
@@ -108,7 +170,8 @@ def test_programs_share_sums_where_there_are_few():
 
 
 @pytest.mark.parametrize('x, codes, steps', [((4, 100), (3, 32, 8), (3, 8)), ((4, 64), (1, 16, 8), (1, 8)),
-                                             ((4, 64), (1, 32, 8), (2, 8)), ((4, 2, 64), (1, 32, 8), (1, 8))])
+                                             ((4, 64), (1, 32, 8), (2, 8)), ((4, 64), (1, 32, 2, 8), (1, 8)),
+                                             ((4, 64), (1, 32), (1,))])
 def test_shapes_that_do_not_fit_are_named(x, codes, steps):
   with pytest.raises(ValueError, match='lowbit of x'):
     lowbit(jnp.zeros(x), jnp.zeros(codes, jnp.uint8), jnp.zeros(steps))

@@ -1,13 +1,23 @@
 """The sorted, grouped computation against a loop over tokens, and the router's penalties by hand."""
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen import LogicallyPartitioned
 
+from model import quantize as module
 from model.config import Gated, MoE, Plain
+from model.linear import matrix
 from model.mlp import activate
 from model.moe import Experts, losses, route
+from model.quantize import Quantize, quantize
+from model.sharding import MeshShape, batch_sharding, shardings, unbox
+from tests.kernels.collectives import exchanged
+from tests.kernels.lowbit_table import SMALL
 from tests.model.variants import small
 
 EXPERTS = {'gated': MoE(4, 2, Gated(24)), 'plain': MoE(5, 3, Plain(12, 'relu2'), renormalise=False), 'one': MoE(3, 1, Gated(8))}
@@ -88,3 +98,79 @@ def test_penalties_of_a_row_ignore_padding_and_other_rows():
     np.testing.assert_allclose(both[name][0], alone[name][0], rtol=1e-5)
   nothing = losses(router, route(router, moe)[1], jnp.zeros((2, 8), bool), moe)
   assert all(np.isfinite(x).all() for x in nothing.values())
+
+
+def in_few_bits(moe, kind):
+  """The layer with experts in few bits, and with the matrices that those stand for."""
+  config, params, x_BLD = drawn(moe)
+  few = params | {name: quantize(params[name], kind, 1, stacked=1) for name in ('up', 'down')}
+  return config, few, params | {name: matrix(few[name], 'float32') for name in ('up', 'down')}, x_BLD
+
+
+def both(config, params, x_BLD):
+  """What the layer makes of positions, and the gradient that they get."""
+  seen = jnp.ones(x_BLD.shape[:2], bool)
+  y, pull = jax.vjp(lambda x: Experts(config, config.mlp).apply({'params': params}, x, seen)[0], x_BLD)
+  return y, pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape))[0]
+
+
+def close(got, expected):
+  for value, true in zip(got, expected, strict=True):
+    np.testing.assert_allclose(value, true, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name, kind', [('gated', 'nf4'), ('plain', 'int8')])
+def test_experts_in_few_bits_are_the_experts_they_stand_for(name, kind, monkeypatch):
+  """By one matrix at a time, and by the kernel, interpreted."""
+  from kernels.lowbit import Choice
+  from kernels.lowbit_grouped import lowbit_grouped
+  config, few, many, x_BLD = in_few_bits(MoE(4, 2, Gated(128)) if name == 'gated' else EXPERTS[name], kind)
+  expected = jax.jit(partial(both, config))(many, x_BLD)
+  close(jax.jit(partial(both, config))(few, x_BLD), expected)
+  if kind == 'int8':
+    asked = []
+    monkeypatch.setattr(module, 'choose', lambda call: asked.append(call) or Choice('grouped', {}))
+    monkeypatch.setattr(module, 'lowbit_grouped', partial(lowbit_grouped, interpret=True, tiles=SMALL))
+    close(jax.jit(partial(both, config))(few, x_BLD), expected)
+    assert {(call.rows, call.groups, call.block) for call in asked} == {(36, 5, 16), (36, 5, 12)}
+
+
+NAMES = {'router': ('layers', 'embed', 'routes'), 'up': ('layers', 'experts', 'embed', 'gates', 'mlp'),
+         'down': ('layers', 'experts', 'mlp', 'embed')}
+
+
+@pytest.mark.parametrize('hidden, kind, gathered', [(256, 'nf4', {('u8', (3, 32, 16))}),
+                                                    (24, 'int8', {('s8', (3, 16, 2, 6)), ('s8', (3, 6, 16))}),
+                                                    (64, 'nf4', None)])
+def test_on_a_mesh_codes_of_experts_are_gathered_where_no_block_is_cut(hidden, kind, gathered):
+  """Along fsdp, as they lie, a quarter of them still. Of one block for four devices matrices are made: the numbers alone."""
+  config, params, x_BLD = drawn(MoE(3, 2, Gated(hidden)))
+  boxed = Quantize(kind)({'layers': {'mlp': {name: LogicallyPartitioned(w[None], NAMES[name]) for name, w in params.items()}}},
+                         jax.random.key(0))
+
+  def run(boxed, x_BLD):
+    return both(config, jax.tree.map(lambda w: w[0], unbox(boxed)['layers']['mlp']), x_BLD)
+
+  x_BLD, mesh = jnp.concatenate([x_BLD, x_BLD + 1]), MeshShape(fsdp=2, tensor=4).build()
+  expected = jax.jit(run)(boxed, x_BLD)
+  with jax.set_mesh(mesh):
+    given = shardings(boxed, mesh), batch_sharding(mesh)
+    made = jax.jit(run, in_shardings=given, out_shardings=given[1]).lower(unbox(boxed), x_BLD).compile()
+    close(made(*jax.device_put((unbox(boxed), x_BLD), given)), expected)
+  if gathered is not None:
+    found = {each for each in exchanged(made.as_text()) if each.kind == 'all-gather'}
+    assert {(each.dtype, tuple(n for n in each.shape if n > 1)) for each in found if each.dtype != 'f32'} == gathered
+    assert max(math.prod(each.shape) for each in found if each.dtype == 'f32') <= 4 * 6 * 3, found   # the router's, and steps
+
+
+def test_no_more_than_one_expert_is_in_many_bits_at_once():
+  """Compiled, in both passes, of 16 experts; the control makes them all."""
+  config, few, _, x_BLD = in_few_bits(MoE(16, 2, Gated(256)), 'nf4')
+
+  def temporaries(made) -> int:
+    run = jax.jit(lambda few, x: both(config, few | {name: made(few[name]) for name in ('up', 'down')}, x))
+    return run.lower(few, x_BLD[:1]).compile().memory_analysis().temp_size_in_bytes
+
+  largest = 4 * 16 * 2 * 256
+  alone, control = temporaries(lambda w: w), temporaries(lambda w: matrix(w, 'float32'))
+  assert alone < 8 * largest < 16 * largest < control, (alone / largest, control / largest)

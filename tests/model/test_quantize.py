@@ -1,5 +1,6 @@
 """Weights in few bits: what a level is, what is stored, how far the numbers move, and what a pass over them keeps."""
 
+import math
 from functools import partial
 from statistics import NormalDist
 
@@ -7,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.linen import LogicallyPartitioned
 
 from model.adapt import LoRA
+from model.config import Gated
 from model.errors import ConfigError
 from model.linear import dense, matrix
+from model.mlp import MLP
 from model.quantize import (
   LEVELS,
   NF4,
@@ -25,7 +29,8 @@ from model.quantize import (
   quantize,
   unpack,
 )
-from model.sharding import MeshShape, shardings, unbox
+from model.sharding import MeshShape, batch_sharding, shardings, unbox
+from tests.kernels.collectives import exchanged
 from tests.kernels.lowbit_table import SMALL
 from tests.model.variants import VARIANTS, made, small, tokens
 
@@ -176,10 +181,44 @@ def test_where_a_kernel_can_it_multiplies_by_the_codes(kind, monkeypatch):
   y, pull = jax.vjp(jax.jit(lambda x: dense(x, q, inputs=2)), x)
   np.testing.assert_allclose(y, jnp.tensordot(x, restored(q), 2), rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(pull(g)[0], jnp.tensordot(g, restored(q), ((2, 3), (2, 3))), rtol=1e-5, atol=1e-5)
-  assert {call.rows for call in asked} == {12} and not any(call.cut for call in asked)
-  with jax.set_mesh(MeshShape(fsdp=8).build()):
-    module.multiplier(q, 12, 'float32')
-  assert asked[-1].cut                                # matrices are cut there
+  assert {call.rows for call in asked} == {12}
+
+
+@pytest.mark.parametrize('kind', ['nf4', 'int8'])
+def test_on_a_mesh_codes_are_gathered_over_fsdp_and_no_matrix_is(kind, monkeypatch):
+  """An MLP as models lay it out, by the kernels: its numbers, its gradient, and what the devices tell one another."""
+  from kernels.lowbit import Choice, lowbit
+  from model import quantize as module
+  config, mesh = small(width=128, mlp=Gated(256)), MeshShape(fsdp=2, tensor=4).build()
+  names = {'up': ('layers', 'embed', 'gates', 'mlp'), 'down': ('layers', 'mlp', 'embed')}
+  plain = {'up': normal(1, 128, 2, 256) / 11, 'down': normal(1, 256, 128, seed=1) / 16}
+  boxed = Quantize(kind)({'layers': {'mlp': {name: {'weight': LogicallyPartitioned(plain[name], names[name])}
+                                             for name in names}}}, KEY)
+  params, x, g = unbox(boxed), normal(8, 2, 128, seed=2), normal(8, 2, 128, seed=3)
+
+  def both(params, x, g):
+    layer = jax.tree.map(lambda w: w[0], params['layers']['mlp'])
+    y, pull = jax.vjp(lambda x: MLP(config, config.mlp).apply({'params': layer}, x), x)
+    return y, pull(g)[0]
+
+  alone = jax.jit(both)(params, x, g)
+  monkeypatch.setattr(module, 'choose', lambda call: Choice('few', {}))
+  monkeypatch.setattr(module, 'lowbit', partial(lowbit, interpret=True, tiles=SMALL))
+  with jax.set_mesh(mesh):
+    places, rows = shardings(boxed, mesh), batch_sharding(mesh)
+    run = jax.jit(lambda *each: both(*each), in_shardings=(places, rows, rows), out_shardings=rows)
+    made = run.lower(params, x, g).compile()
+    got = made(jax.device_put(params, places), *(jax.device_put(each, rows) for each in (x, g)))
+  for value, true in zip(got, alone):
+    np.testing.assert_allclose(value, true, rtol=1e-4, atol=1e-4 * float(np.abs(true).max()))
+  told = exchanged(made.as_text())
+  codes = {'nf4': {(2, 32, 2, 64), (1, 32, 128)}, 'int8': {(1, 128, 2, 64), (1, 64, 128)}}[kind]
+  gathered = {each.shape for each in told if each.kind == 'all-gather' and each.dtype in ('u8', 's8')}
+  assert gathered == codes                    # along fsdp alone: a quarter of each matrix still
+  beside = {each.shape for each in told if each.kind == 'all-gather' and each.dtype == 'f32'}
+  assert max(map(math.prod, beside)) <= 2 * 2 * 64, beside        # steps
+  summed = {each for each in told if each.kind == 'all-reduce'}                  # parts of y and of the gradient
+  assert {(each.dtype, math.prod(each.shape)) for each in summed} == {('f32', 4 * 2 * 128)}
 
 
 def test_nothing_but_the_bits_is_kept_for_the_backward_pass():
