@@ -2,12 +2,9 @@
 
 After Liu et al. 2023 (Ring Attention). A device attends to the keys that lie with it, its ranges counted in these, merges
 what it got by the log-sum-exps, and passes the keys on while it does; going backward their gradients travel with them, and
-home after the last step. Causal rows that look back over all devices are folded first (kernels.zigzag), so that each has
-the same work in each step; in a window, keys go no further than rows can see.
-
-What the folding costs, each way: half of q, k, v and out at two devices, nearly all of them at many; the ring itself passes
-k and v n-1 times forward, and with their gradients 2n-1 times backward. It is done here, in each layer, so that nobody else
-has to know: a model that lays its tokens so once would pass the stream twice instead.
+home after the last step. Rows lie in an order (kernels.zigzag), folded or in line, and are left in it: whoever cuts them
+folds them once for all layers. Folded, each device has the same work in each step; in line and in a window, keys go no
+further than rows can see.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size.
 """
@@ -24,36 +21,39 @@ from kernels.attention import FORMS, UNTRIED, describe
 from kernels.attention_call import Call
 from kernels.attention_fused import Plan, delta
 from kernels.ranges import Kind, Ranges
-from kernels.zigzag import order_of, places_of, rows_of, shards
+from kernels.zigzag import Order, places_of, rows_of
 
 KERNELS = {'gpu': ('hopper', 'triton'), 'tpu': ('tpu',), 'cpu': ()}
 """Forms by platform whose kernels give the log-sum-exps that a ring merges by, the fastest first."""
 
 
-def ring(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, spec: P, scale: float,
-         softcap: float | None = None, implementation: str | None = None) -> jax.Array:
+def ring(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, spec: P, order: Order,
+         scale: float, softcap: float | None = None, implementation: str | None = None) -> jax.Array:
   """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, laid out as q is.
 
   `spec` names the axes of the mesh that is set: those of rows, the one of positions, and those of heads. Queries and keys
-  are cut alike. `implementation` names the form that does a device's part, as it does at the door; 'reference' and
-  'blocked' are the same here. Under rematerialisation the name 'attention' saves what the backward pass needs.
+  are cut alike and lie in `order`; ranges are in line, and whole. `implementation` names the form that does a device's part,
+  as it does at the door; 'reference' and 'blocked' are the same here. Under rematerialisation the name 'attention' saves
+  what the backward pass needs.
 
-  Raises: ValueError where positions do not divide, and for an implementation that cannot do the call.
+  Raises: ValueError for an order of another number of devices, where positions do not divide, and for an implementation that
+  cannot do the call.
   """
   rows, axis, heads = (*spec, None, None, None)[:3]
-  n = jax.sharding.get_abstract_mesh().shape[axis]
+  n, chunks = order.n, order.n * len(order.begins(0, 0))
+  if n != (devices := jax.sharding.get_abstract_mesh().shape[axis]):
+    raise ValueError(f'an order of {n} devices on {devices} along {axis}')
   for what, x in ('query', q_BLHK), ('key', k_BSGK):
-    if x.shape[1] % n:
-      raise ValueError(f'a ring of {n} devices and {x.shape[1]} {what} positions: take a multiple of {n}')
-  order = order_of(ranges.kind, n, q_BLHK.shape[1], k_BSGK.shape[1])
-  steps = shards(ranges.kind, n, k_BSGK.shape[1] // n) if q_BLHK.shape[1] == k_BSGK.shape[1] else n
+    if x.shape[1] % chunks:
+      raise ValueError(f'a ring of {n} devices and {x.shape[1]} {what} positions: take a multiple of {chunks}')
+  steps = order.sees(ranges.kind, k_BSGK.shape[1] // n) if q_BLHK.shape[1] == k_BSGK.shape[1] else n
   form = _form(implementation, describe(q_BLHK, k_BSGK, ranges, softcap))
 
   def local(q, k, v, first, last):
-    kernels, tiles = _kernels(form, q, k, len(order.begins(0, k.shape[1])))
+    kernels, tiles = _kernels(form, q, k, chunks // n)
     plan = Plan(Kind(), scale, softcap, tiles, interpret=False)
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
-    return _attend(kernels, plan, axis, n, order, steps)(grouped, k, v, first, last).reshape(q.shape)
+    return _attend(kernels, plan, axis, order, steps)(grouped, k, v, first, last).reshape(q.shape)
 
   whole, row = P(rows, axis, heads), P(rows)
   call = jax.shard_map(local, in_specs=(whole, whole, whole, row, row), out_specs=whole, check_vma=False)
@@ -97,8 +97,9 @@ def _kernels(form, q_BLHK, k_BSGK, chunks):
 
 
 @lru_cache
-def _attend(kernels, plan, axis, n, order, steps):
+def _attend(kernels, plan, axis, order, steps):
   """The call on one device, with its gradient."""
+  n = order.n
 
   def seen(i, q, k, first, last):
     """The ranges of the rows that this device holds, in the keys that lie with it in step i."""
@@ -109,16 +110,11 @@ def _attend(kernels, plan, axis, n, order, steps):
   def moved(by, arrays):
     return tuple(jax.lax.ppermute(x, axis, [(i, (i + by) % n) for i in range(n)]) for x in arrays)
 
-  def there(*arrays):
-    return tuple(order.there(x, axis) for x in arrays)
-
   @jax.custom_vjp
   def attend(q, k, v, first, last):
     return forward(q, k, v, first, last)[0]
 
   def forward(q, k, v, first, last):
-    q, k, v = there(q, k, v)
-
     def meet(i, keys, sums):
       ranges = seen(i, q, k, first, last)
       return _if_any(*ranges, lambda: _merged(*sums, *kernels.forward(plan, q, *keys, *ranges)), sums)
@@ -130,12 +126,12 @@ def _attend(kernels, plan, axis, n, order, steps):
     lse = jnp.full((q.shape[0], *q.shape[2:4], q.shape[1]), -jnp.inf, jnp.float32)
     start = (k, v), (jnp.zeros(q.shape, jnp.float32), lse)
     out, lse = meet(steps - 1, *jax.lax.scan(step, start, jnp.arange(steps - 1))[0])
-    out, lse = (checkpoint_name(x, 'attention') for x in (order.back(out.astype(q.dtype), axis), lse))
+    out, lse = (checkpoint_name(x, 'attention') for x in (out.astype(q.dtype), lse))
     return out, (q, k, v, first, last, out, lse)
 
   def backward(saved, g):
     q, k, v, first, last, out, lse = saved
-    mean, g = order.there(delta(out, g), axis, at=3), order.there(g, axis)
+    mean = delta(out, g)
 
     def meet(i, keys, sums):
       ranges = seen(i, q, k, first, last)
@@ -149,7 +145,7 @@ def _attend(kernels, plan, axis, n, order, steps):
     start = (k, v), tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
     dq, *dkeys = meet(steps - 1, *jax.lax.scan(step, start, jnp.arange(steps - 1))[0])
     dkeys = moved(1 - steps, dkeys) if steps > 1 else dkeys
-    return *(order.back(x.astype(q.dtype), axis) for x in (dq, *dkeys)), None, None
+    return *(x.astype(q.dtype) for x in (dq, *dkeys)), None, None
 
   attend.defvjp(forward, backward)
   return attend

@@ -2,8 +2,8 @@
 
 A tile is some positions of every row, as in `kernels.head`. What is asked for is linear in its weights, so the gradient by the
 student's hidden states and head is known as soon as a tile's logits are: it is taken then and there, and the backward pass
-multiplies by one factor. The teacher gets none. Generalised divergences after Agarwal et al. 2023 (GKD), p the teacher and q
-the student, m = beta p + (1 - beta) q:
+multiplies by one factor. The teacher gets none. A tile in which nothing counts is not computed at all. Generalised divergences
+after Agarwal et al. 2023 (GKD), p the teacher and q the student, m = beta p + (1 - beta) q:
 
     beta = 0    KL(p || q), forward         beta = 1    KL(q || p), reverse
     else        beta KL(p || m) + (1 - beta) KL(q || m): at 1/2 the Jensen-Shannon divergence
@@ -21,19 +21,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels.tiles import operand_dtype, pull, scan
+from kernels.tiles import operand_dtype, pull, scan, sums, total
 
 MODELS = 2         # whose logits a tile holds
 NONE = -1e30       # the logit of an id that is left out: its probability is 0, and 0 times the log of it is 0
 
 
 class Side(NamedTuple):
-  """The last matmul of a model: logits are cap(x w), operands cast to `dtype` (None: as they are)."""
+  """The last matmul of a model: logits are cap(x w), operands cast to `dtype` (None: as they are).
+
+  Where the rows of a student are spread over devices, `groups` says over how many, as in `kernels.head.weighted_nll`.
+  """
 
   x_BLD: jax.Array
   w_DV: jax.Array
   softcap: float | None = None
   dtype: jnp.dtype | type | None = None
+  groups: int = 1
 
 
 class TaughtSums(NamedTuple):
@@ -55,6 +59,7 @@ class Lesson:
   hard: float
   softcap: float | None
   dtype: jnp.dtype
+  groups: int
   teacher_softcap: float | None = None
   teacher_dtype: jnp.dtype | None = None
 
@@ -66,12 +71,12 @@ def taught(student: Side, teacher: Side, targets_BL: jax.Array, weights_BL: jax.
   Differentiate `loss` and nothing else: that gradient is computed on the way forward, and any other comes out as NaN. Where
   the weight is 0, all that a position holds is ignored. Sums and the gradient of w are added up in float32.
   """
-  x_BLD, w_DV, softcap, dtype = student
-  x_BLE, w_EV, teacher_softcap, teacher_dtype = teacher
+  x_BLD, w_DV, softcap, dtype, groups = student
+  x_BLE, w_EV, teacher_softcap, teacher_dtype, _ = teacher
   _check(x_BLD, w_DV, targets_BL, weights_BL, x_BLE)
   if x_BLE.shape[2] != w_EV.shape[0] or w_EV.shape[1] != w_DV.shape[1]:
     raise ValueError(f'a teacher of x{x_BLE.shape}, w{w_EV.shape} does not teach a head of w{w_DV.shape}')
-  lesson = Lesson(beta, temperature, hard, softcap, operand_dtype(x_BLD, w_DV, dtype), teacher_softcap,
+  lesson = Lesson(beta, temperature, hard, softcap, operand_dtype(x_BLD, w_DV, dtype), groups, teacher_softcap,
                   operand_dtype(x_BLE, w_EV, teacher_dtype))
   return _sums(x_BLD, w_DV, (x_BLE,), w_EV, targets_BL, weights_BL.astype(jnp.float32), lesson)
 
@@ -84,11 +89,11 @@ def taught_by_stored(student: Side, ids_BLK: jax.Array, logps_BLJ: jax.Array, ta
   puts on them is compared with that mass, however it is spread. With J = K both are renormalised over the K ids, and the
   student is not told how much lies outside. The rest is as in `taught`.
   """
-  x_BLD, w_DV, softcap, dtype = student
+  x_BLD, w_DV, softcap, dtype, groups = student
   _check(x_BLD, w_DV, targets_BL, weights_BL, ids_BLK)
   if logps_BLJ.shape[2] - ids_BLK.shape[2] not in (0, 1) or ids_BLK.shape[2] > w_DV.shape[1]:
     raise ValueError(f'ids{ids_BLK.shape} with logps{logps_BLJ.shape} of a head w{w_DV.shape}')
-  lesson = Lesson(beta, temperature, hard, softcap, operand_dtype(x_BLD, w_DV, dtype))
+  lesson = Lesson(beta, temperature, hard, softcap, operand_dtype(x_BLD, w_DV, dtype), groups)
   return _sums(x_BLD, w_DV, (ids_BLK, logps_BLJ), None, targets_BL, weights_BL.astype(jnp.float32), lesson)
 
 
@@ -110,22 +115,22 @@ def _sums(x_BLD, w_DV, known, teacher_w, targets_BL, weights_BL, lesson):
     return carry, each
 
   part = _weighed(weights_BL, (x_BLD, known, targets_BL, weights_BL))
-  return _added(scan(tile, None, part, w_DV.shape[1], MODELS)[1], weights_BL)
+  return _added(scan(tile, None, part, w_DV.shape[1], MODELS, weights_BL != 0)[1], weights_BL)
 
 
 def _forward(x_BLD, w_DV, known, teacher_w, targets_BL, weights_BL, lesson):
   w = w_DV.astype(lesson.dtype)
 
-  def tile(dw_DV, part):
+  def tile(so_far, part):
     x, known, targets, weights = part
     judged = jax.grad(_judged, has_aux=True)
     draw, each = judged(_raw(x, w, lesson.dtype), known, teacher_w, targets, weights, lesson)
-    dx, dw = pull(x, w, draw, lesson.dtype)
-    return dw_DV + dw, (each, dx.astype(x_BLD.dtype))
+    dx, dw = pull(x, w, draw, lesson.dtype, lesson.groups)
+    return so_far + dw, (each, dx.astype(x_BLD.dtype))
 
-  start, part = jnp.zeros(w.shape, jnp.float32), _weighed(weights_BL, (x_BLD, known, targets_BL, weights_BL))
-  dw_DV, (each, dx_BLD) = scan(tile, start, part, w.shape[1], MODELS)
-  return _added(each, weights_BL), (dx_BLD, dw_DV.astype(w_DV.dtype), each)
+  part = _weighed(weights_BL, (x_BLD, known, targets_BL, weights_BL))
+  dw, (each, dx_BLD) = scan(tile, sums(w, lesson.groups), part, w.shape[1], MODELS, weights_BL != 0)
+  return _added(each, weights_BL), (dx_BLD, total(dw, lesson.groups).astype(w_DV.dtype), each)
 
 
 def _backward(lesson, saved, g):
@@ -139,7 +144,8 @@ _sums.defvjp(_forward, _backward)
 
 
 def _judged(raw, known, teacher_w, targets, weights, lesson):
-  """The weighted loss of a tile's student products, and what `TaughtSums` adds up, of each token."""
+  """The weighted loss of a tile's student products, and what `TaughtSums` adds up: 0 where nothing counts, as in a tile that is
+  not computed."""
   logits = _capped(raw, lesson.softcap)
   logp, logq, likeliest = _outcomes(logits / lesson.temperature, known, teacher_w, lesson)
   divergence = lesson.temperature ** 2 * between(logp, logq, lesson.beta)
@@ -148,7 +154,7 @@ def _judged(raw, known, teacher_w, targets, weights, lesson):
   loss = divergence if lesson.hard == 0.0 else (1 - lesson.hard) * divergence + lesson.hard * nll
   other = jnp.max(jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], NONE, logits), -1)
   each = TaughtSums(loss, divergence, nll, picked > other, logits.argmax(-1) == likeliest)
-  return (weights * loss).sum(), TaughtSums(*(value.astype(jnp.float32) for value in each))
+  return (weights * loss).sum(), TaughtSums(*(jnp.where(weights != 0, value, 0.0) for value in each))
 
 
 def _outcomes(logits, known, teacher_w, lesson):

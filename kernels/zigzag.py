@@ -22,28 +22,38 @@ from kernels.ranges import Kind
 
 
 class Order(Protocol):
-  """How the positions of a row lie with the devices along an axis; arrays come and leave in line."""
+  """How the positions of a row lie with the devices along an axis of the mesh."""
+
+  @property
+  def n(self) -> int:
+    """How many devices."""
 
   def begins(self, device: jax.Array | int, held: int) -> Sequence[jax.Array | int]:
     """Where the chunks begin that the device holds, `held` positions in all."""
 
-  def there(self, x: jax.Array, axis: str, at: int = 1) -> jax.Array:
-    """A device's part of what lies in line to its part in this order; `at` is the dimension of positions."""
+  def sees(self, kind: Kind, held: int) -> int:
+    """How many devices next before it, itself among them, hold keys that rows of one can see."""
+
+  def there(self, x: jax.Array, axis: str) -> jax.Array:
+    """A device's part of [B, L, ...] that lies in line to its part in this order."""
 
   def back(self, x: jax.Array, axis: str) -> jax.Array:
-    """The way back, of [B, L, ...]."""
+    """The way back."""
 
 
 @dataclass(frozen=True)
 class InLine:
-  """One chunk each, as arrays lie that are cut along a dimension: nothing moves."""
+  """One chunk each, as arrays lie that are cut along a dimension: nothing moves, and a window bounds who is seen."""
 
   n: int
 
   def begins(self, device, held):
     return (device * held,)
 
-  def there(self, x, axis, at=1):
+  def sees(self, kind, held):
+    return self.n if not kind.causal or kind.before is None else min(self.n, 1 - -kind.before // held)
+
+  def there(self, x, axis):
     return x
 
   def back(self, x, axis):
@@ -63,13 +73,16 @@ class ZigZag:
   def begins(self, device, held):
     return device * (held // 2), (2 * self.n - 1 - device) * (held // 2)
 
-  def there(self, x, axis, at=1):
-    halves = jnp.split(x, 2, at)
+  def sees(self, kind, held):
+    return self.n
+
+  def there(self, x, axis):
+    halves = jnp.split(x, 2, 1)
     moved = (jax.lax.ppermute(half, axis, self._moves(odd)) for odd, half in enumerate(halves))
-    return _turned(jnp.concatenate(list(moved), at), axis, at)
+    return _turned(jnp.concatenate(list(moved), 1), axis)
 
   def back(self, x, axis):
-    halves = jnp.split(_turned(x, axis, 1), 2, 1)
+    halves = jnp.split(_turned(x, axis), 2, 1)
     moves = ([(to, come) for come, to in self._moves(odd)] for odd in (0, 1))
     return jnp.concatenate([jax.lax.ppermute(half, axis, each) for half, each in zip(halves, moves)], 1)
 
@@ -78,20 +91,15 @@ class ZigZag:
     return [(i, min(2 * i + odd, 2 * self.n - 1 - 2 * i - odd)) for i in range(self.n)]
 
 
-def _turned(x, axis, at):
+def _turned(x, axis):
   """On odd devices the halves change places: there the odd chunk is the earlier one."""
-  return jnp.where(jax.lax.axis_index(axis) % 2 == 1, jnp.roll(x, x.shape[at] // 2, at), x)
+  return jnp.where(jax.lax.axis_index(axis) % 2 == 1, jnp.roll(x, x.shape[1] // 2, 1), x)
 
 
-def order_of(kind: Kind, n: int, queries: int, keys: int) -> Order:
-  """Zig-zag where rows are causal and look back over all devices, and where positions divide into 2n chunks."""
-  folds = queries == keys and queries % (2 * n) == 0 and kind.causal and shards(kind, n, keys // n) == n
+def order_of(kind: Kind, n: int, length: int) -> Order:
+  """Zig-zag where rows are causal and look back over all of several devices, and where positions divide into 2n chunks."""
+  folds = n > 1 and length % (2 * n) == 0 and kind.causal and InLine(n).sees(kind, length // n) == n
   return ZigZag(n) if folds else InLine(n)
-
-
-def shards(kind: Kind, n: int, held: int) -> int:
-  """How many devices hold keys, `held` each and in line, that rows of one can see: its own, and those next before it."""
-  return n if not kind.causal or kind.before is None else min(n, 1 - -kind.before // held)
 
 
 def rows_of(order: Order, device: jax.Array | int, held: int, x_BL: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from kernels.attention import attention
 from kernels.attention_held import Held
 from kernels.attention_ring import ring
 from kernels.ranges import Ranges
+from kernels.zigzag import Order
 from model.cache import Layer, write
 from model.config import AllHeads, Decoder
 from model.linear import Dense
@@ -24,7 +25,9 @@ from model.sharding import laid, pin
 class Sight:
   """What the rows see and where they stand: the same for all layers of a role (model.stack)."""
 
-  ranges: Ranges
+  ranges: Ranges                                      # in line
+  seen_BL: jax.Array                                  # bool: which positions are no padding; these, and turns, in order
+  order: Order = struct.field(pytree_node=False)      # how positions lie with the devices that they are cut over
   turns: tuple[jax.Array, jax.Array] | None = None    # cosine and sine of the rotary angles; None: nothing turns
   starts_B: jax.Array | None = None                   # with a cache: the slot of each row's first new position
 
@@ -37,10 +40,10 @@ def score_scale(config: Decoder) -> float:
   return head ** -0.5 if config.mup is None else config.mup.base_head_size ** 0.5 / head
 
 
-def door(k_BSGK: jax.Array) -> Callable[..., jax.Array]:
+def door(k_BSGK: jax.Array, order: Order) -> Callable[..., jax.Array]:
   """What attends to such keys: a ring where the mesh cuts their positions, else the door in kernels/ as it is."""
   where = laid(k_BSGK.shape, 'batch', 'length', 'heads', None)
-  return attention if where[1] is None else partial(ring, spec=where)
+  return attention if where[1] is None else partial(ring, spec=where, order=order)
 
 
 class Attention(nn.Module):
@@ -65,7 +68,7 @@ class Attention(nn.Module):
     if layer is not None and sight.starts_B is not None:
       layer = write(layer, k_BSGK, v_BSGK, sight.starts_B)
       held = layer.k_BGSK.swapaxes(1, 2), layer.v_BGSK.swapaxes(1, 2)
-    attend = door(k_BSGK) if layer is None else attention
+    attend = door(k_BSGK, sight.order) if layer is None else attention
     out_BLHK = attend(q_BLHK, *held, sight.ranges, scale=score_scale(config), softcap=heads.softcap,
                       implementation=self.implementation)
     out_BLHK = checkpoint_name(out_BLHK, 'attention').astype(x_BLD.dtype)

@@ -21,13 +21,12 @@ class Block(nn.Module):
   bare: bool = False                  # its attention reads what flows past as it is, without a norm
 
   @nn.compact
-  def __call__(self, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None = None
-               ) -> tuple[jax.Array, Layer | None, Aux]:
+  def __call__(self, x_BLD: jax.Array, sight: Sight, layer: Layer | None = None) -> tuple[jax.Array, Layer | None, Aux]:
     attention = Attention(self.config, self.implementation, name='attention')
     y_BLD, layer = attention(self._before(x_BLD, 'attention'), sight, layer)
     after_BLD = self._after(x_BLD, y_BLD, 'attention')
     read_BLD = x_BLD if self.config.placement == 'parallel' else after_BLD
-    y_BLD, aux = self._mlp(self._before(read_BLD, 'mlp'), seen_BL)
+    y_BLD, aux = self._mlp(self._before(read_BLD, 'mlp'), sight.seen_BL)
     return self._after(after_BLD, y_BLD, 'mlp'), layer, aux
 
   def _mlp(self, x_BLD: jax.Array, seen_BL: jax.Array) -> tuple[jax.Array, Aux]:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kernels.head import HeadSums, token_logp, weighted_nll
-from kernels.ranges import cached_ranges, causal_ranges, packed_ranges
+from kernels.ranges import Ranges, cached_ranges, causal_ranges, packed_ranges
+from kernels.zigzag import InLine, order_of
 from model import cache as caches
 from model.attention import Sight
 from model.block import Aux, Block
@@ -24,7 +25,7 @@ from model.linear import dense, is_weight, ready
 from model.mlp import ACTIVATIONS
 from model.norm import Norm
 from model.rotary import turns
-from model.sharding import is_box, parts, pin
+from model.sharding import dealt, is_box, parts, pin, reordered
 from model.stack import Role, Stack, role_of, split
 from model.start import start
 
@@ -74,10 +75,13 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
     """
     seen_BL = jnp.ones(tokens_BL.shape, bool) if segments_BL is None else segments_BL != 0
     positions_BL = places(tokens_BL, segments_BL, cache)
-    x_BLD = embed(config, params, tokens_BL, positions_BL, types_BL)
     sights = {each: see(config, positions_BL, segments_BL, cache, each)
               for each in {role_of(config, i) for i in range(config.layers)}}
-    x_BLD, layers, aux = stack(params['layers'], x_BLD, sights, seen_BL, None if cache is None else cache.layers)
+    order = sights[role_of(config, 0)].order          # rows cut along positions: laid once, where they are but numbers
+    x_BLD = embed(config, params, dealt(tokens_BL, order), dealt(positions_BL, order),
+                  None if types_BL is None else dealt(types_BL, order))
+    x_BLD, layers, aux = stack(params['layers'], x_BLD, sights, None if cache is None else cache.layers)
+    x_BLD = reordered(x_BLD, order, InLine(order.n))
     if config.placement != 'post':
       x_BLD = last.apply({'params': params['norm']}, x_BLD)
     if cache is not None and layers is not None:
@@ -122,7 +126,7 @@ def shapes(config: Decoder) -> Params:
   tokens_BL = jnp.zeros((1, 1), jnp.int32)
   x_BLD = jnp.zeros((1, 1, config.width))
   sight = see(config, tokens_BL, None, None, role_of(config, 0))
-  layer = Block(config).init(jax.random.key(0), x_BLD, sight, tokens_BL == 0)['params']
+  layer = Block(config).init(jax.random.key(0), x_BLD, sight)['params']
   lacks = {'attention_norm'} if role_of(config, 0).bare else set()
   layers = {part: stacked(inner, config.layers - (part in lacks)) for part, inner in layer.items()}
   params = {'embedding': {'table': box((config.vocab, config.width), 'rows', 'width')}, 'layers': layers}
@@ -168,18 +172,25 @@ def places(tokens_BL: jax.Array, segments_BL: jax.Array | None, cache: Cache | N
 
 def see(config: Decoder, positions_BL, segments_BL, cache: Cache | None, role: Role) -> Sight:
   """What the rows see in layers of this role, and how their queries and keys turn."""
-  window = config.attention.window.size if role.local and config.attention.window else None
-  rotary, bound, angles = config.positions, positions_BL.shape[1] if cache is None else None, None
+  batch, length = positions_BL.shape
+  seen_BL = jnp.ones((batch, length), bool) if segments_BL is None else segments_BL != 0
+  ranges = look(config, seen_BL, segments_BL, cache, role)
+  order = order_of(ranges.kind, parts('length', length), length)
+  rotary, bound, angles = config.positions, length if cache is None else None, None
   if role.turned and isinstance(rotary, Rotary):
-    angles = turns(rotary, config.attention.head_size, positions_BL, role.local, bound)
+    angles = turns(rotary, config.attention.head_size, dealt(positions_BL, order), role.local, bound)
+  return Sight(ranges, dealt(seen_BL, order), order, angles, None if cache is None else cache.lengths_B)
+
+
+def look(config: Decoder, seen_BL: jax.Array, segments_BL: jax.Array | None, cache: Cache | None, role: Role) -> Ranges:
+  """The keys that each row sees in layers of this role."""
+  window = config.attention.window.size if role.local and config.attention.window else None
   if cache is not None:
-    seen_BL = jnp.ones(positions_BL.shape, bool) if segments_BL is None else segments_BL != 0
-    return Sight(cached_ranges(cache.lengths_B, seen_BL, window=window), angles, cache.lengths_B)
+    return cached_ranges(cache.lengths_B, seen_BL, window=window)
   if segments_BL is None and config.causal:
-    batch, length = positions_BL.shape
-    return Sight(causal_ranges(batch, length, window), angles)
-  segments_BL = jnp.ones_like(positions_BL) if segments_BL is None else segments_BL
-  return Sight(packed_ranges(segments_BL, causal=config.causal, window=window), angles)
+    return causal_ranges(len(seen_BL), seen_BL.shape[1], window)
+  segments_BL = seen_BL.astype(jnp.int32) if segments_BL is None else segments_BL
+  return packed_ranges(segments_BL, causal=config.causal, window=window)
 
 
 def check_length(config: Decoder, length: int) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from flax.linen import LogicallyPartitioned
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from kernels.zigzag import Order, rows_of
 from model.errors import ConfigError
 
 AXES = ('data', 'fsdp', 'seq', 'tensor')
@@ -113,6 +114,23 @@ def pin(x: jax.Array, *names: str | None) -> jax.Array:
 def laid(shape: tuple[int, ...], *names: str | None) -> PartitionSpec:
   """Where `pin` would lay an array of this shape: all of it whole without a mesh, and along axes that are manual."""
   return spec(names, shape, _free())
+
+
+def dealt(x_BL: jax.Array, order: Order) -> jax.Array:
+  """Numbers for each position, whole with every device, cut over positions in this order: each device takes its own."""
+  where = laid(x_BL.shape, 'batch', 'length')
+  if where[1] is None:
+    return x_BL
+  return jax.shard_map(lambda x: rows_of(order, jax.lax.axis_index(where[1]), x.shape[1] // order.n, x),
+                       in_specs=PartitionSpec(where[0]), out_specs=where)(x_BL)
+
+
+def reordered(x_BLD: jax.Array, before: Order, after: Order) -> jax.Array:
+  """x with its positions, cut over devices, in another order than before; where it is the same, x as it is."""
+  if before == after:
+    return x_BLD
+  where = laid(x_BLD.shape, 'batch', 'length', None)
+  return jax.shard_map(lambda x: after.there(before.back(x, where[1]), where[1]), in_specs=where, out_specs=where)(x_BLD)
 
 
 def _free() -> dict[str, int]:

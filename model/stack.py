@@ -15,6 +15,7 @@ from model.attention import Sight
 from model.block import Aux, Block
 from model.cache import Layer
 from model.config import Compute, Decoder, Rotary
+from model.sharding import reordered
 
 POLICIES = {
   'dots': jax.checkpoint_policies.save_from_both_policies(
@@ -71,8 +72,8 @@ class Stack:
     def applied(bare: bool) -> Callable[..., Any]:
       block = Block(config, implementation, bare)
 
-      def apply(params, x_BLD: jax.Array, sight: Sight, seen_BL: jax.Array, layer: Layer | None):
-        return block.apply({'params': params}, x_BLD, sight, seen_BL, layer)
+      def apply(params, x_BLD: jax.Array, sight: Sight, layer: Layer | None):
+        return block.apply({'params': params}, x_BLD, sight, layer)
 
       if compute.remat == 'none':
         return apply
@@ -80,26 +81,30 @@ class Stack:
 
     self.apply = {bare: applied(bare) for bare in (False, True)}
 
-  def __call__(self, params: Any, x_BLD: jax.Array, sights: dict[Role, Sight], seen_BL: jax.Array,
+  def __call__(self, params: Any, x_BLD: jax.Array, sights: dict[Role, Sight],
                cache: tuple[Layer, ...] | None = None) -> tuple[jax.Array, tuple[Layer, ...] | None, Aux]:
+    """x comes and goes in the order of the first layer."""
     if cache is None and self.scans and not isinstance(params, tuple):
-      x_BLD, aux = self._scan(params, x_BLD, sights, seen_BL)
+      x_BLD, aux = self._scan(params, x_BLD, sights)
     else:
       parts = params if isinstance(params, tuple) else split(params, self.config.layers)
-      x_BLD, cache, aux = self._unroll(parts, x_BLD, sights, seen_BL, cache)
+      x_BLD, cache, aux = self._unroll(parts, x_BLD, sights, cache)
     return x_BLD, cache, jax.tree.map(lambda total_B: total_B / self.config.layers, aux)
 
-  def _unroll(self, parts, x_BLD, sights, seen_BL, cache, first: int = 0):
+  def _unroll(self, parts, x_BLD, sights, cache, first: int = 0):
     written: list[Layer | None] = []
     total: Aux = {}
+    order = start = sights[role_of(self.config, 0)].order
     for i, params in enumerate(parts):
       role = role_of(self.config, first + i)
-      x_BLD, layer, aux = self.apply[role.bare](params, x_BLD, sights[role], seen_BL, None if cache is None else cache[i])
+      sight = sights[role]
+      x_BLD, order = reordered(x_BLD, order, sight.order), sight.order
+      x_BLD, layer, aux = self.apply[role.bare](params, x_BLD, sight, None if cache is None else cache[i])
       written.append(layer)
       total = _added(total, aux)
-    return x_BLD, None if cache is None else tuple(written), total
+    return reordered(x_BLD, order, start), None if cache is None else tuple(written), total
 
-  def _scan(self, params, x_BLD, sights, seen_BL):
+  def _scan(self, params, x_BLD, sights):
     """A loop over groups of layers as long as the period of their roles; a bare first layer and what is left over apart."""
     layers, size, begin = self.config.layers, period(self.config), int(role_of(self.config, 0).bare)
     groups = (layers - begin) // size
@@ -107,11 +112,11 @@ class Stack:
 
     def apart(x_BLD, total, start, stop):
       parts = split(_between(params, layers, start, stop), stop - start)
-      x_BLD, _, aux = self._unroll(parts, x_BLD, sights, seen_BL, None, start)
+      x_BLD, _, aux = self._unroll(parts, x_BLD, sights, None, start)
       return x_BLD, _added(total, aux)
 
     def body(x_BLD, group):
-      x_BLD, _, aux = self._unroll(split(group, size), x_BLD, sights, seen_BL, None, begin)
+      x_BLD, _, aux = self._unroll(split(group, size), x_BLD, sights, None, begin)
       return x_BLD, aux
 
     x_BLD, total = apart(x_BLD, {}, 0, begin)

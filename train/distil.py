@@ -20,6 +20,7 @@ from kernels.divergence import Side, TaughtSums, taught, taught_by_stored
 from model.config import Decoder
 from model.decoder import Hidden, Model, build, check_length, head
 from model.errors import ConfigError
+from model.sharding import parts, pin
 from train.artifact import digest
 from train.data.vocabulary import AnyVocabulary
 from train.hints import HiddenMap, Hints, far
@@ -185,7 +186,8 @@ class Distil(Objective):
 
 def side(config: Decoder, params: Params, x_BLD: jax.Array) -> Side:
   """A model's last matmul on these hidden states."""
-  return Side(*head(config, params, x_BLD), config.softcap, jnp.dtype(config.compute_dtype))
+  x_BLD, w_DV = head(config, params, x_BLD)
+  return Side(x_BLD, pin(w_DV, None, 'vocab'), config.softcap, jnp.dtype(config.compute_dtype), parts('batch', len(x_BLD)))
 
 
 def check_teacher(teacher: Parent, vocabulary: AnyVocabulary, length: int) -> None:

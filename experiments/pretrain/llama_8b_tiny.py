@@ -18,5 +18,5 @@ def get_config() -> Run:
   return replace(
       full(), name='llama-8b-tiny',
       model=llama(tokens.vocabulary.size, width=64, layers=4, count=4, kv=2),
-      rows=Rows(tokens, length=64), batch=16, steps=60, mesh=MeshShape(),
+      rows=Rows(tokens, length=64), batch=16, parts=2, steps=60, mesh=MeshShape(),
       watch=Watch(heldout=30, heldout_rows=16), saving=Saving(every=30))

@@ -15,7 +15,7 @@ from kernels.attention_fused import Plan, delta
 from kernels.attention_ring import ring
 from kernels.attention_triton import Tile, Tiles
 from kernels.ranges import Kind, Ranges, causal_ranges, packed_ranges, prefix_ranges
-from kernels.zigzag import InLine, ZigZag, order_of, places_of, rows_of, shards
+from kernels.zigzag import InLine, ZigZag, order_of, places_of, rows_of
 from tests.kernels.attention_table import CASES as TABLE
 from tests.kernels.attention_table import Case, close, gradients, mask, operands, truth
 
@@ -34,23 +34,34 @@ ALL = {'data': 2, 'seq': 2, 'tensor': 2}, P('data', 'seq', 'tensor')
 SPECS = {'eight along the row': ({'seq': 8}, P(None, 'seq')), 'all three axes': ALL}
 
 
+def ordered(order, x):
+  """[B, L, ...] with its positions in this order, not cut."""
+  return jnp.concatenate([rows_of(order, i, x.shape[1] // order.n, x) for i in range(order.n)], 1)
+
+
 def laid(axes, spec, case):
-  """A mesh, and the case's operands on it."""
+  """A mesh, the order in which a model would lay such rows, and the case's operands on the one in the other."""
   mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
-  return mesh, [jax.device_put(x, NamedSharding(mesh, spec)) for x in operands(case)]
+  order = order_of(case.ranges.kind, axes['seq'], case.keys)
+  return mesh, order, [jax.device_put(ordered(order, x), NamedSharding(mesh, spec)) for x in operands(case)]
+
+
+def in_line(order, x):
+  """What lies in an order, gathered, with its positions in line."""
+  return np.asarray(x)[:, np.argsort(ordered(order, jnp.arange(x.shape[1])[None])[0])]
 
 
 @pytest.mark.parametrize('name, where', [
   *((name, 'eight along the row') for name in CASES), ('causal', 'all three axes'), ('packed, cap', 'all three axes')])
 def test_values_and_gradients(name, where):
   case, (axes, spec) = CASES[name], SPECS[where]
-  mesh, data = laid(axes, spec, case)
+  mesh, order, data = laid(axes, spec, case)
   with jax.set_mesh(mesh):
-    compiled = jax.jit(partial(gradients, case, partial(ring, spec=spec))).lower(*data).compile()
+    compiled = jax.jit(partial(gradients, case, partial(ring, spec=spec, order=order))).lower(*data).compile()
     got = compiled(*data)
   for value, expected in zip(got, truth(case, *operands(case))):
     assert value.sharding.is_equivalent_to(NamedSharding(mesh, spec), 4)
-    close(value, expected, 2e-5)
+    close(in_line(order, value), expected, 2e-5)
   text = compiled.as_text()
   assert 'collective-permute' in text and not any(word in text for word in ('all-gather', 'all-to-all', 'all-reduce'))
 
@@ -67,23 +78,26 @@ def test_with_kernels(form, monkeypatch):
   case, (axes, spec) = CASES['packed, cap'], ALL
   monkeypatch.setattr(attention_ring, '_kernels', lambda *_: KERNELS[form])
   monkeypatch.setattr(attention_ring, 'Plan', lambda *fields, interpret: Plan(*fields, interpret=True))
-  mesh, data = laid(axes, spec, case)
+  mesh, order, data = laid(axes, spec, case)
   with jax.set_mesh(mesh):
-    got = jax.jit(partial(gradients, case, partial(ring, spec=spec)))(*data)
+    got = jax.jit(partial(gradients, case, partial(ring, spec=spec, order=order)))(*data)
   for value, expected in zip(got, truth(case, *operands(case))):
-    close(value, expected, 2e-5)
+    close(in_line(order, value), expected, 2e-5)
 
 
-def test_ranges_counted_from_elsewhere_are_noticed(monkeypatch):
-  """The control: the last key of each shard is lost."""
-  monkeypatch.setattr(attention_ring, 'places_of', lambda *given: jnp.minimum(places_of(*given), given[2] - 1))
+@pytest.mark.parametrize('wrong', ['a lost key', 'an order that it is not told'])
+def test_ranges_counted_from_elsewhere_are_noticed(wrong, monkeypatch):
+  """The control: the last key of each shard is lost, or rows are folded and said to be in line."""
   case, (axes, spec) = CASES['causal'], ALL
-  mesh, data = laid(axes, spec, case)
+  mesh, order, data = laid(axes, spec, case)
+  told = order if wrong == 'a lost key' else InLine(order.n)
+  if told == order:
+    monkeypatch.setattr(attention_ring, 'places_of', lambda *given: jnp.minimum(places_of(*given), given[2] - 1))
   with jax.set_mesh(mesh):
-    got = jax.jit(partial(gradients, case, partial(ring, spec=spec)))(*data)
+    got = jax.jit(partial(gradients, case, partial(ring, spec=spec, order=told)))(*data)
   for value, expected in zip(got, truth(case, *operands(case))):
     with pytest.raises(AssertionError):
-      close(value, expected, 2e-5)
+      close(in_line(order, value), expected, 2e-5)
 
 
 @pytest.mark.parametrize('order', [InLine(4), ZigZag(4)])
@@ -112,22 +126,22 @@ def test_folding_and_back(n):
 
   with jax.set_mesh(mesh):
     there, back = jax.shard_map(local, in_specs=P(None, 'seq'), out_specs=P(None, 'seq'))(x)
-  np.testing.assert_array_equal(there, jnp.concatenate([rows_of(order, i, 4, x) for i in range(n)], 1))
+  np.testing.assert_array_equal(there, ordered(order, x))
   np.testing.assert_array_equal(back, x)
 
 
 def test_windows_bound_how_far_keys_go():
-  """As many devices hold keys that rows of one can see as a window says; and rows that are not causal see all of them."""
+  """As many devices hold keys that rows of one can see as a window says; rows that are not causal or fold see all of them."""
   for held, window in ((1, 4), (4, 1), (4, 2), (4, 5), (4, 6), (4, 9), (4, 10), (4, 99)):
     seen = mask(causal_ranges(1, 8 * held, window), 8 * held)[0].reshape(8, held, 8, held).any((1, 3))
-    assert shards(causal_ranges(1, 1, window).kind, 8, held) == seen[7].sum(), (held, window)
-  assert shards(Kind(3, 3), 8, 4) == shards(Kind(), 8, 4) == 8
+    assert InLine(8).sees(causal_ranges(1, 1, window).kind, held) == seen[7].sum(), (held, window)
+  assert InLine(8).sees(Kind(3, 3), 4) == InLine(8).sees(Kind(), 4) == ZigZag(8).sees(Kind(5, 0), 4) == 8
 
 
 def test_who_folds():
-  orders = [order_of(kind, 4, queries, 32) for kind, queries in (
-    (Kind(None, 0), 32), (Kind(30, 0), 32), (Kind(5, 0), 32), (Kind(), 32), (Kind(None, 0), 16))]
-  assert orders == [ZigZag(4), ZigZag(4), *[InLine(4)] * 3] and order_of(Kind(None, 0), 4, 28, 28) == InLine(4)
+  orders = [order_of(kind, 4, length) for kind, length in (
+    (Kind(None, 0), 32), (Kind(30, 0), 32), (Kind(5, 0), 32), (Kind(), 32), (Kind(None, 0), 28))]
+  assert orders == [ZigZag(4), ZigZag(4), *[InLine(4)] * 3] and order_of(Kind(None, 0), 1, 32) == InLine(1)
 
 
 def walked(monkeypatch, order):
@@ -140,11 +154,11 @@ def walked(monkeypatch, order):
     return attention_walk.forward(plan, q, k, v, first, last)
 
   monkeypatch.setattr(attention_ring, '_kernels', lambda *_: (attention_walk.KERNELS._replace(forward=forward), 2))
-  monkeypatch.setattr(attention_ring, 'order_of', lambda kind, n, *_: order(n))
   case, spec = CASES['causal'], P(None, 'seq')
   mesh = jax.make_mesh((4,), ('seq',), devices=jax.devices()[:4], axis_types=(AxisType.Auto,))
+  attend = jax.jit(partial(ring, ranges=case.ranges, spec=spec, order=order, scale=1.0))
   with jax.set_mesh(mesh):
-    jax.block_until_ready(jax.jit(partial(ring, ranges=case.ranges, spec=spec, scale=1.0))(*operands(case)[:3]))
+    jax.block_until_ready(attend(*(ordered(order, x) for x in operands(case)[:3])))
     jax.effects_barrier()
   return [sorted(int(count) for device, count in visits if device == here) for here in range(4)]
 
@@ -152,9 +166,9 @@ def walked(monkeypatch, order):
 def test_causal_work_is_equal(monkeypatch):
   """Folded, every device has the same number of pairs of blocks to multiply, step by step, and together they have no more
   than in line, where the last does six times what the first does: the control."""
-  folded = walked(monkeypatch, ZigZag)
+  folded = walked(monkeypatch, ZigZag(4))
   assert all(device == folded[0] for device in folded) and len(folded[0]) == 4
-  line = walked(monkeypatch, InLine)
+  line = walked(monkeypatch, InLine(4))
   assert [sum(device) for device in line] == [10, 26, 42, 58] and [len(device) for device in line] == [1, 2, 3, 4]
   assert sum(map(sum, folded)) == sum(map(sum, line)) == 16 * 17 / 2
 
@@ -180,13 +194,15 @@ def test_the_walk_gives_the_table(name):
   ('cudnn', 'gives no log-sum-exps: use hopper, tpu, triton or blocked'), ('triton', 'it runs on NVIDIA GPUs')])
 def test_a_form_that_cannot_is_refused(name, why):
   case, (axes, spec) = CASES['causal'], ALL
-  mesh, (q, k, v, _) = laid(axes, spec, case)
+  mesh, order, (q, k, v, _) = laid(axes, spec, case)
   with jax.set_mesh(mesh), pytest.raises(ValueError, match=why):
-    ring(q, k, v, case.ranges, spec=spec, scale=1.0, implementation=name)
+    ring(q, k, v, case.ranges, spec=spec, order=order, scale=1.0, implementation=name)
 
 
-def test_positions_must_divide():
+def test_positions_must_divide_over_the_devices_that_there_are():
   case, (axes, spec) = CASES['causal'], SPECS['eight along the row']
-  mesh, (q, k, v, _) = laid(axes, spec, case)
-  with jax.set_mesh(mesh), pytest.raises(ValueError, match='ring of 8 devices and 30 key positions: take a multiple of 8'):
-    ring(q, k[:, :30], v[:, :30], case.ranges, spec=spec, scale=1.0)
+  mesh, order, (q, k, v, _) = laid(axes, spec, case)
+  with jax.set_mesh(mesh), pytest.raises(ValueError, match='ring of 8 devices and 24 key positions: take a multiple of 16'):
+    ring(q, k[:, :24], v[:, :24], case.ranges, spec=spec, order=order, scale=1.0)
+  with jax.set_mesh(mesh), pytest.raises(ValueError, match='an order of 4 devices on 8 along seq'):
+    ring(q, k, v, case.ranges, spec=spec, order=ZigZag(4), scale=1.0)

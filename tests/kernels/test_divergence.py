@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from kernels import divergence, tiles
 from kernels import divergence_reference as reference
-from kernels import tiles
 from kernels.divergence import Side, taught, taught_by_stored
+from tests.kernels.collectives import exchanged
 from tests.kernels.test_head import close, largest
 
 B, L, D, E, V, K = 3, 7, 8, 5, 19, 4
@@ -173,6 +174,31 @@ def test_weightless_positions_contribute_exactly_nothing():
   np.testing.assert_array_equal(got[1][0][idle], 0)
 
 
+@pytest.mark.parametrize('last', [L, 3, 0])
+def test_a_tile_in_which_nothing_counts_is_not_computed(last, monkeypatch):
+  """Tiles of one position, of which the first `last` have weight in some row: so many are computed, of a model and of what was
+  stored of it, and the rest leaves no mark."""
+  monkeypatch.setattr(tiles, 'TILE_ON_CPU', 2 * B * V)
+  weights = np.zeros((B, L), np.float32)
+  weights[1, :last] = 1.5
+  data, case = (*inputs()[:5], weights), CASES['skew JSD']
+  runs: list[int] = []
+  judged = divergence._judged
+
+  def told(*arguments):
+    jax.debug.callback(lambda: runs.append(1))
+    return judged(*arguments)
+
+  monkeypatch.setattr(divergence, '_judged', told)
+  for tail in (None, True):
+    runs.clear()
+    got = ours(data, case, tail)
+    jax.block_until_ready(got)
+    jax.effects_barrier()
+    assert len(runs) == last
+    agrees(got, truth(data, case, tail), 2e-5)
+
+
 def test_linear_in_the_weights_and_forward_alone_gives_the_same_sums():
   x, w, tx, tw, targets, weights = data = inputs()
   for value, alone in zip(ours(data, CASES['JSD'])[0][1], taught(Side(x, w), Side(tx, tw), targets, weights, beta=0.5)):
@@ -214,11 +240,15 @@ def test_no_array_of_all_logits(monkeypatch):
     assert (held < everything) is small          # a quarter of what one model's logits take in float32
 
 
-def test_rows_and_vocabulary_over_eight_devices(monkeypatch):
-  """The same numbers; of a model and of what was stored of it nothing of the size of a tile's logits is gathered."""
+@pytest.mark.parametrize('groups', [4, 1])
+def test_rows_and_vocabulary_over_eight_devices(groups, monkeypatch):
+  """The same numbers; of a model and of what was stored of it nothing of the size of a tile's logits is gathered.
+
+  The head's gradient is exchanged after the last of three tiles; the control, told nothing of the rows, does it in every one.
+  """
   monkeypatch.setattr(tiles, 'TILE_ON_CPU', 2 * 8 * 2 * 32 // 8)
   rng = np.random.default_rng(1)
-  x, w, tx, tw, weights = (rng.normal(size=s).astype(np.float32) for s in [(8, 6, 16), (16, 32), (8, 6, 4), (4, 32), (8, 6)])
+  x, w, tx, tw, weights = (rng.normal(size=s).astype(np.float32) for s in [(8, 6, 20), (20, 32), (8, 6, 4), (4, 32), (8, 6)])
   targets = rng.integers(0, 32, (8, 6))
   mesh = jax.make_mesh((4, 2), ('data', 'tensor'), axis_types=(AxisType.Auto,) * 2)
   rows, columns = P('data'), P(None, 'tensor')
@@ -226,12 +256,14 @@ def test_rows_and_vocabulary_over_eight_devices(monkeypatch):
           zip((x, w, tx, tw, targets, weights), (rows, columns, rows, columns, rows, rows))]
 
   def loss(x, w, tx, tw, targets, weights):
-    return taught(Side(x, w), Side(tx, tw), targets, weights, beta=0.3).loss
+    return taught(Side(x, w, groups=groups), Side(tx, tw), targets, weights, beta=0.3).loss
 
   with jax.set_mesh(mesh):
     compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*laid).compile()
     got = compiled(*laid)
-  assert 'all-gather' not in compiled.as_text() and 'all-to-all' not in compiled.as_text()
+  told = exchanged(compiled.as_text())
+  assert {each.kind for each in told} == {'all-reduce'}
+  assert {each.inside for each in told if each.shape[-2:] == (20, 16)} == {groups == 1}, told
   expected = truth((x, w, tx, tw, targets, weights), (0.3, 1.0, 0.0, None, None, None))
   for value, true in zip((got[0], *got[1]), (expected[0][0], *expected[1])):
     close(value, true, 2e-5)

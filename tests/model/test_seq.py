@@ -10,7 +10,7 @@ import pytest
 
 from kernels import matmul
 from model import attention
-from model.config import Attention, Compute, Window
+from model.config import Attention, Compute, Gated, MoE, Window
 from model.sharding import MeshShape, batch_sharding, global_batch, shardings
 from tests.model.variants import ENCODERS, made, small
 
@@ -20,7 +20,9 @@ MODELS = {
   'llama': small(tied=False, layers=1),
   'cap and windows': small(attention=Attention(4, 2, 8, softcap=5.0, window=Window(3, ('local', 'global')))),
   'encoder': replace(ENCODERS['bert'], layers=1),
+  'experts': small(mlp=MoE(4, 2, Gated(24)), layers=1),
 }
+MIXED = replace(MODELS['cap and windows'], layers=4)      # on four devices rows fold in the global layers alone
 
 
 def rows(length=L):
@@ -34,7 +36,8 @@ def graded(config, compute=Compute()):
 
   def loss(params, batch):
     hidden = model.hidden(params, batch['tokens'], batch.get('segments'))
-    return model.nll(params, hidden.x_BLD, batch['tokens'], jnp.ones(batch['tokens'].shape)).nll / batch['tokens'].size
+    nll = model.nll(params, hidden.x_BLD, batch['tokens'], jnp.ones(batch['tokens'].shape)).nll / batch['tokens'].size
+    return nll + sum(penalty_B.mean() for penalty_B in hidden.aux.values())
 
   return jax.value_and_grad(loss), model, params
 
@@ -51,14 +54,38 @@ def cut(config, where, batch, compute=Compute()):
     return run.lower(*given).compile(), given
 
 
-@pytest.mark.parametrize('name, where', [
-  ('llama', 'two'), ('llama', 'four'), ('llama', 'all axes'), ('cap and windows', 'all axes'), ('encoder', 'four')])
-def test_loss_and_gradients_are_those_of_one_device(name, where):
+def same(config, where, compute=Compute()):
+  """Loss and gradients, cut and on one device."""
   batch = rows()
-  run, given = cut(MODELS[name], where, batch)
-  function, _, params = graded(MODELS[name])
+  run, given = cut(config, where, batch, compute)
+  function, _, params = graded(config, compute)
   for a, b in zip(jax.tree.leaves(run(*given)), jax.tree.leaves(jax.jit(function)(params, batch)), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(np.abs(b).max())))
+
+
+@pytest.mark.parametrize('name, where', [
+  ('llama', 'two'), ('llama', 'four'), ('llama', 'all axes'), ('cap and windows', 'all axes'), ('encoder', 'four'),
+  ('experts', 'two')])
+def test_loss_and_gradients_are_those_of_one_device(name, where):
+  same(MODELS[name], where)
+
+
+def test_layers_whose_rows_lie_otherwise():
+  """In a loop of local and global ones, which are computed again for the backward pass."""
+  same(MIXED, 'four', Compute(layers='scan', remat='full'))
+
+
+def test_the_stream_is_folded_once():
+  """It comes home in two halves, and so does its gradient, however many layers there are. The control: global layers between
+  layers with windows have to fold it each."""
+  def moves(config):
+    function, _, params = graded(config)
+    with jax.set_mesh(MESHES['four'][0].build(jax.devices()[:4])):
+      trace = jax.make_jaxpr(function)(params, rows()).jaxpr
+    return counted(trace, lambda each: each.primitive.name == 'ppermute' and each.outvars[0].aval.ndim == 3)
+
+  assert [moves(replace(MODELS['llama'], layers=layers)) for layers in (1, 3)] == [4, 4]
+  assert moves(MIXED) == 2 * 8 and moves(MODELS['encoder']) == 0
 
 
 def test_no_row_is_gathered(monkeypatch):
@@ -67,7 +94,7 @@ def test_no_row_is_gathered(monkeypatch):
   batch = rows(40)
   found = gathered(cut(MODELS['llama'], 'all axes', batch)[0].as_text())
   assert found == []
-  monkeypatch.setattr(attention, 'door', lambda keys: attention.attention)
+  monkeypatch.setattr(attention, 'door', lambda *_: attention.attention)
   found = gathered(cut(MODELS['llama'], 'all axes', batch)[0].as_text())
   assert len(found) >= 4
 
@@ -80,20 +107,24 @@ def gathered(text):
 
 def test_rematerialised_blocks_keep_what_the_ring_found():
   """With 'dots' the ring does not go round again for the backward pass; with 'full' it does."""
+  def adds(each):
+    """Whether it takes the logs of rows' sums, f32[B, G, R, L]."""
+    return each.primitive.name == 'log' and each.outvars[0].aval.ndim == 4
+
   def rounds(remat):
     function, _, params = graded(MODELS['llama'], Compute(remat=remat))
     with jax.set_mesh(MESHES['two'][0].build(jax.devices()[:2])):
-      return sums(jax.make_jaxpr(function)(params, rows()).jaxpr)
+      return counted(jax.make_jaxpr(function)(params, rows()).jaxpr, adds)
 
   assert 0 < rounds('none') == rounds('dots') < rounds('full')
 
 
-def sums(jaxpr):
-  """How often the logs of rows' sums are taken in all that a trace computes: f32[B, G, R, L]."""
+def counted(jaxpr, what):
+  """How many of the steps in a trace, and in what they hold, are such."""
   values = [value for each in jaxpr.eqns for value in each.params.values()]
   inner = [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
-  own = sum(each.primitive.name == 'log' and each.outvars[0].aval.ndim == 4 for each in jaxpr.eqns)
-  return own + sum(sums(part) for part in (getattr(x, 'jaxpr', x) for x in inner) if hasattr(part, 'eqns'))
+  return sum(map(what, jaxpr.eqns)) + sum(
+    counted(part, what) for part in (getattr(x, 'jaxpr', x) for x in inner) if hasattr(part, 'eqns'))
 
 
 def test_positions_that_do_not_divide_stay_whole():
