@@ -14,15 +14,16 @@ import jax.numpy as jnp
 
 from kernels.attention_blocked import blocked
 from kernels.attention_call import Call
+from kernels.attention_few import few
 from kernels.attention_held import Held, whole
 from kernels.attention_reference import reference
 from kernels.attention_stock import cudnn, cudnn_refusal, xla, xla_refusal
 from kernels.choice import Choice
 from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
 
-Name = Literal['reference', 'blocked', 'xla', 'cudnn', 'hopper', 'triton', 'decode', 'tpu']
+Name = Literal['reference', 'few', 'blocked', 'xla', 'cudnn', 'hopper', 'triton', 'decode', 'tpu']
 
-FEW_QUERIES = 16    # below which blocks of queries are mostly empty: the CPU gains nothing over the reference, kernels idle
+FEW_QUERIES = 16    # below which blocks of queries are mostly empty: kernels idle, and the CPU has a form for it
 
 UNTRIED = frozenset({'decode', 'tpu'})
 """Forms that were proved by interpretation and compiled, and that nobody has seen on a chip: who wants one names it."""
@@ -81,6 +82,7 @@ def _tpu_refusal(call: Call) -> str | None:
 
 FORMS: dict[str, Form] = {
   'reference': Form(reference, lambda call: None),
+  'few': Form(few, lambda call: None),
   'blocked': Form(blocked, lambda call: None),
   'xla': Form(xla, xla_refusal),
   'cudnn': Form(cudnn, cudnn_refusal),
@@ -134,13 +136,13 @@ def choose(call: Call) -> Choice:
 
 def _order(call: Call) -> tuple[str, ...]:
   """By platform: kernels where blocks of queries are full, cuDNN's before ours where it sees a plain square or triangle."""
-  few, plain = call.queries < FEW_QUERIES, call.kind.exact and call.kind.before is None
+  short, plain = call.queries < FEW_QUERIES, call.kind.exact and call.kind.before is None
   if call.platform == 'gpu':
     many = ('cudnn', 'hopper', 'triton', 'blocked') if plain else ('hopper', 'triton', 'cudnn', 'blocked')
-    return ('decode', 'cudnn', 'blocked') if few else many
+    return ('decode', 'cudnn', 'blocked') if short else many
   if call.platform == 'tpu':
-    return ('blocked',) if few else ('tpu', 'blocked')
-  return ('reference',) if few else ('blocked',)
+    return ('blocked',) if short else ('tpu', 'blocked')
+  return ('few',) if short else ('blocked',)
 
 
 def describe(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: Held | jax.ShapeDtypeStruct, ranges: Ranges,

@@ -289,7 +289,7 @@ class Compute:
 
   layers: Literal['auto', 'scan', 'unroll'] = 'auto'    # auto: scan from 16 layers on, where it compiles faster
   remat: Literal['none', 'dots', 'full'] = 'none'       # kept for the backward: all; matmuls; the input of each block
-  attention: Literal['auto', 'reference', 'blocked', 'cudnn', 'xla', 'hopper', 'triton', 'tpu'] = 'auto'
+  attention: Literal['auto', 'reference', 'few', 'blocked', 'cudnn', 'xla', 'hopper', 'triton', 'tpu'] = 'auto'
   # What a cache keeps of keys and values: None, all that the matmuls read. int8 is a half or a quarter of that, and changes
   # what is generated a little. At its default configs are written as they were before this field.
   cache: Holding | None = dataclasses.field(default=None, metadata={'added': True})

@@ -29,7 +29,7 @@ def run(case, implementation, q, k, v, g):
   return gradients(case, partial(attention, implementation=implementation), q, k, v, g)
 
 
-OWN = [('reference', 'float32'), ('blocked', 'float32')]
+OWN = [('reference', 'float32'), ('few', 'float32'), ('blocked', 'float32')]
 FULLY = ('one key head', 'packed', 'bidirectional window', 'cache')      # in both types, and by `xla` too
 
 
@@ -37,7 +37,7 @@ FULLY = ('one key head', 'packed', 'bidirectional window', 'cache')      # in bo
 def test_values_and_gradients(name):
   """By the forms that can run here; rows that see nothing give and get exact zeros."""
   case = CASES[name]
-  runs = OWN + [('xla', 'float32'), ('reference', 'bfloat16'), ('blocked', 'bfloat16')] * (name in FULLY)
+  runs = OWN + [('xla', 'float32'), ('reference', 'bfloat16'), ('few', 'bfloat16'), ('blocked', 'bfloat16')] * (name in FULLY)
   data = {dtype: operands(case, dtype) for _, dtype in runs}
   results = jax.jit(lambda data: {(form, dtype): run(case, form, *data[dtype]) for form, dtype in runs})(data)
   empty = ~mask(case.ranges, case.keys).any(-1)
@@ -115,7 +115,7 @@ def test_a_wrong_mask_is_noticed(wrong):
   case = CASES['packed']
   data = operands(case)
   other = case._replace(ranges=WRONG[wrong](case.ranges))
-  forms = ['blocked'] if wrong == 'believes in a wrong band' else ['reference', 'blocked', 'xla']
+  forms = ['blocked'] if wrong == 'believes in a wrong band' else ['reference', 'few', 'blocked', 'xla']
   results = jax.jit(lambda data: [run(other, form, *data) for form in forms])(data)
   for got in results:
     for value, expected in zip(got, truth(case, *data)):
@@ -123,7 +123,7 @@ def test_a_wrong_mask_is_noticed(wrong):
         close(value, expected, 2e-5)
 
 
-@pytest.mark.parametrize('form', ['reference', 'blocked'])
+@pytest.mark.parametrize('form', ['reference', 'few', 'blocked'])
 def test_documents_do_not_touch_each_other(form):
   """Another text in document 1 leaves documents 2 and 3, and the gradients that they give, equal to the bit."""
   case = CASES['packed']
@@ -175,7 +175,7 @@ def test_maps_over_examples():
     close(got, expected, 2e-5)
 
 
-@pytest.mark.parametrize('form', ['reference', 'blocked'])
+@pytest.mark.parametrize('form', ['reference', 'few', 'blocked'])
 def test_rows_and_heads_over_eight_devices(form):
   """Nothing is gathered where rows and heads lie on different devices, forward and backward."""
   mesh = jax.make_mesh((4, 2), ('data', 'tensor'), axis_types=(AxisType.Auto,) * 2)
@@ -226,7 +226,7 @@ CHOICES = [
   (NVIDIA._replace(platform='tpu', dtype='float16'), 'blocked', 'float16'),
   (NVIDIA._replace(platform='tpu', queries=1), 'blocked', ''),
   (NVIDIA._replace(platform='cpu'), 'blocked', ''),
-  (NVIDIA._replace(platform='cpu', queries=1), 'reference', ''),
+  (NVIDIA._replace(platform='cpu', queries=1), 'few', ''),
 ]
 
 
@@ -249,14 +249,14 @@ def test_explain_says_what_attention_does():
   q, k, _, _ = operands(case)
   assert explain(q, k, case.ranges).name in FORMS
   if jax.default_backend() == 'cpu':
-    assert explain(q, k, case.ranges).name == 'reference'
+    assert explain(q, k, case.ranges).name == 'few'
     assert str(explain(jax.ShapeDtypeStruct((2, 64, 2, 8), 'float32'), k, case.ranges)) == 'blocked'
 
 
 def test_refusals_are_explained():
   q, k, v, _ = operands(CASES['causal'])
   ranges = causal_ranges(2, 11)
-  with pytest.raises(ValueError, match="'flash' is unknown; choose from reference, blocked, xla, cudnn"):
+  with pytest.raises(ValueError, match="'flash' is unknown; choose from reference, few, blocked, xla, cudnn"):
     attention(q, k, v, ranges, scale=1.0, implementation='flash')
   with pytest.raises(ValueError, match='xla cannot do this call: it has no soft cap'):
     attention(q, k, v, ranges, scale=1.0, softcap=1.0, implementation='xla')

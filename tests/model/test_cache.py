@@ -1,6 +1,8 @@
 """Reading a text a piece at a time gives what reading it at once gives, under every switch."""
 
 import dataclasses
+import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,12 @@ import numpy as np
 import pytest
 
 from kernels.attention_held import whole
+from model import attention
+from model import cache as caches
 from model.cache import Cache, empty, grow, rows, write
 from model.config import Compute
+from model.decoder import build
+from model.sharding import unbox
 from tests.model.variants import EXACT, made, small, tokens
 
 
@@ -62,6 +68,24 @@ def test_writing_touches_only_its_slots():
   expected[0, 0:2] = expected[1, 3:5] = 1
   np.testing.assert_array_equal(written.k_BGSK[:, 0, :, 0], expected)
   np.testing.assert_array_equal(written.v_BGSK[:, 1, :, 7], 2 * expected)
+
+
+@pytest.mark.parametrize('write', ['write', '_written'])
+def test_a_step_copies_no_cache(write, monkeypatch):
+  """On a CPU the loop of decoding changes the buffers of one row where they lie; a plain write would copy them."""
+  monkeypatch.setattr(attention, 'write', getattr(caches, write))
+  config = small()
+  model = build(config)
+
+  @partial(jax.jit, donate_argnames='cache')
+  def loop(params, cache, token_B):
+    return jax.lax.fori_loop(0, 9, lambda _, now: model.hidden(params, token_B[:, None], None, now).cache, cache)
+
+  params, cache = jax.eval_shape(model.init, jax.random.key(0)), jax.eval_shape(lambda: model.cache(1, 48))
+  text = loop.lower(unbox(params), cache, jax.ShapeDtypeStruct((1,), jnp.int32)).compile().as_text()
+  size = ','.join(map(str, cache.layers[0].k_BGSK.shape))
+  copies = [line for line in text.splitlines() if re.search(rf'= f32\[{size}\]\S* copy\(', line)]
+  assert bool(copies) == (write == '_written')
 
 
 def test_a_cache_is_as_narrow_as_the_matmuls():

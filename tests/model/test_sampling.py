@@ -47,6 +47,13 @@ def test_temperature_zero_takes_the_best():
   assert choose(GREEDY, LOGITS, None, jax.random.split(jax.random.key(0), 1)).tolist() == [1]
 
 
+def test_draws_and_ties_are_those_of_jax():
+  logits = jnp.round(3 * jax.random.normal(jax.random.key(3), (50, 40)))
+  keys = jax.random.split(jax.random.key(4), 50)
+  np.testing.assert_array_equal(choose(GREEDY, logits, None, keys), logits.argmax(-1))
+  np.testing.assert_array_equal(choose(Sampling(), logits, None, keys), jax.vmap(jax.random.categorical)(keys, logits))
+
+
 def test_a_penalty_lowers_what_was_read_on_both_sides_of_zero():
   logits = jnp.array([[2.0, 1.5, -1.0], [-0.1, -0.3, -0.2]])
   read = jnp.array([[True, False, True], [True, False, False]])
