@@ -4,12 +4,13 @@
 
 Meant for one GPU: a decoder of 12 million parameters on presidents' messages and posts to news groups, eight trials. AdamW
 has STEPS steps and five rates, from too low to too high; Muon has three quarters of the steps, its own schedule over them,
-and three rates. Both clip, warm up and decay alike. Not run yet.
+and three rates. Both clip, warm up and decay alike. Not run at this size yet; `muon_tiny.py` was.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -50,9 +51,14 @@ def get_config() -> Run:
 
 
 def sweep() -> Trials:
-  adams = vary('optimizer.rule', *(AdamW(lr=rate) for rate in RATES))
+  return trials(STEPS, RATES)
+
+
+def trials(steps: int, rates: Sequence[float]) -> Trials:
+  """AdamW at these rates with so many steps, and Muon at its own with its share of them."""
+  adams = vary('optimizer.rule', *(AdamW(lr=rate) for rate in rates))
   muons = vary('optimizer.rule', *(Muon(lr=rate, others=AdamW(lr=rate)) for rate in MUON_RATES))
-  return chain(adams, grid(muons, vary('steps', round(SHARE * STEPS))))
+  return chain(adams, grid(muons, vary('steps', round(SHARE * steps))))
 
 
 def draw(trials: Sequence[Trial], folder: Path) -> None:
@@ -67,15 +73,18 @@ def draw(trials: Sequence[Trial], folder: Path) -> None:
     left.set_xlabel('learning rate')
     left.set_ylabel('held-out loss, nats a token')
     rates(right, [Line(f'{rule.__name__} {rule_of(trial).lr:g}', *curve(trial)) for rule, trial in best.items()])
+    right.set_xscale('linear')
     right.set_xlabel('steps of 32,768 tokens')
     beside(right)
   told = {rule.__name__: {'lr': rule_of(trial).lr, 'steps': run_of(trial).steps, 'heldout_loss': metric(trial, 'heldout_loss'),
                           'seconds_a_step': pace(trial), 'best_rate': best_rate(line.x, line.y)}
           for (rule, trial), line in zip(best.items(), lines)}
-  write_json(folder / 'muon.json', told)
+  steps = crossing(*curve(best[Muon]), metric(best[AdamW], 'heldout_loss'))
+  write_json(folder / 'muon.json', {**told, 'muon_steps_to_the_loss_of_adamw': steps})
   for name, each in told.items():
     print(f'{name}: {each["heldout_loss"]:.4f} nats at rate {each["lr"]:g} after {each["steps"]} steps of '
           f'{1e3 * each["seconds_a_step"]:.1f} ms')
+  print(f'Muon has the last loss of AdamW after {steps:.0f} steps')
 
 
 def run_of(trial: Trial) -> Run:
@@ -93,6 +102,15 @@ def curve(trial: Trial) -> tuple[list[float], list[float]]:
   """Steps, and the held-out loss at each."""
   noted = [(line['step'], line['heldout_loss']) for line in lines_of(trial) if 'heldout_loss' in line]
   return [step for step, _ in noted], [loss for _, loss in noted]
+
+
+def crossing(steps: Sequence[float], losses: Sequence[float], loss: float) -> float:
+  """The step at which a curve first comes down to a loss, on the line between two points; nan where it does not."""
+  points = list(zip(steps, losses))
+  for (before, high), (after, low) in pairwise(points):
+    if high > loss >= low:
+      return before + (after - before) * (high - loss) / (high - low)
+  return float('nan')
 
 
 def pace(trial: Trial) -> float:
