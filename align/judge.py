@@ -107,10 +107,9 @@ class Loaded:
   def _written(self, talks: list[Messages], seeds: list[int]) -> list[Said]:
     if not talks:
       return []
-    missing = -len(talks) % self.rows           # whole lots, so that one program serves all
-    keys = jax.vmap(jax.random.key)(jnp.array([*seeds, *[0] * missing], jnp.uint32))
-    answers, _ = self.writer(self.params, [Question('', talk) for talk in (*talks, *[talks[-1]] * missing)], keys)
-    return [Said(answer.text, answer.reason == 'length') for answer in answers[:len(talks)]]
+    keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
+    answers, _ = self.writer(self.params, [Question('', talk) for talk in talks], keys)
+    return [Said(answer.text, answer.reason == 'length') for answer in answers]
 
   def weigh(self, talks: Sequence[Messages], options: Sequence[str]) -> np.ndarray:
     """Raises: DataError if an option is, id for id, how another begins, for then their log-probs cannot be compared."""

@@ -33,7 +33,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Writer:
-  """How answers are written. `rows` of them at a time, which changes nothing but memory; equal prompts are read once."""
+  """How answers are written. `rows` of them at a time, which changes nothing but memory; equal neighbours are read once."""
 
   model: Model
   tokenizer: Tokenizer
@@ -48,17 +48,14 @@ class Writer:
 
   def __call__(self, params: Params, questions: Sequence[Question], keys: jax.Array) -> tuple[list[Answer], list[np.ndarray]]:
     """An answer to each, drawn with a key of its own, and the log-probs of its ids as they were when they were drawn."""
-    ending, answers, logps = ends(self.template, self.tokenizer), [], []
-    ready = lay_out(self.model, own(params))
-    for begin in range(0, len(questions), self.rows):
-      lot = questions[begin:begin + self.rows]
-      prompts = [self.prompt(question) for question in lot]
-      made = generate(self.model, ready, prompts, max_new=self.answer_tokens, sampling=Sampling(self.temperature),
-                      key=keys[begin:begin + self.rows], eos=ending.eos, stop=ending.stop, limit=self.tokenizer.size)
-      answers += [Answer(question, np.array(before, np.int32), ids, reply(self.template, self.tokenizer, ids.tolist()).content,
-                         reason) for question, before, ids, reason in zip(lot, prompts, made.tokens, made.reasons)]
-      logps += made.logps
-    return answers, logps
+    ending, prompts = ends(self.template, self.tokenizer), [self.prompt(question) for question in questions]
+    made = generate(self.model, lay_out(self.model, own(params)), prompts, max_new=self.answer_tokens,
+                    sampling=Sampling(self.temperature), key=keys, eos=ending.eos, stop=ending.stop, limit=self.tokenizer.size,
+                    at_once=self.rows)
+    said = [reply(self.template, self.tokenizer, ids.tolist()).content for ids in made.tokens]
+    answers = [Answer(question, np.array(before, np.int32), ids, text, reason) for question, before, ids, text, reason
+               in zip(questions, prompts, made.tokens, said, made.reasons)]
+    return answers, made.logps
 
 
 def keys(seed: int, numbers: Sequence[int], group: int) -> jax.Array:

@@ -29,8 +29,9 @@ from model import chat
 from model.errors import ConfigError, DataError, StorageError
 from model.generate import stream
 from model.lookup import Lookup
+from model.rounds import Draft, Drafter
 from model.sampling import Sampling
-from model.speculate import Draft, Drafter, speculate
+from model.speculate import speculate
 from model.tokenizer import Tokenizer, stream_text
 from train.artifact import Store
 from train.trained import Trained

@@ -1,16 +1,18 @@
-"""Text from a model: prompts are read at once, then one token a row at a time in a compiled loop.
+"""Text from a model: prompts are read together, then one token a row at a time in a compiled loop.
 
-Prompts that are alike are read once. The loop is left only for another size: for more room in the cache, or for fewer rows
-where half of them have ended (model.membership). Lengths are rounded up to powers of two, so that a few programs serve all
-prompts. A row's tokens depend on its prompt, its number and the key alone: not on the other rows, nor on the rounding. With
-a key for each row, it does not depend on its number either.
+Prompts that are alike are read once. The loop is left only where rows that have ended make room for prompts that wait, or
+for another size: more room in the cache, or fewer rows (model.membership). Lengths are rounded up to powers of two, so that
+a few programs serve all prompts. A row's tokens depend on its prompt, its number and the key alone: not on the other rows,
+nor on the rounding. With a key for each row, it does not depend on its number either.
 
-Letters: B rows, U prompts that differ, L positions of the prompts, T positions of the answers, V vocabulary.
+Letters: B rows of the batch, R rows read into it, U prompts that differ, L positions of the prompts, T of the answers,
+V vocabulary.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Literal, NamedTuple
 
 import jax
@@ -18,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from model.cache import Cache, grow, rows
-from model.config import Learned
-from model.decoder import Model, Params, check_length, laid_out
-from model.errors import DataError, demand
-from model.membership import GOING, Answers, Told, alike, enough, staying
+from model.cache import Cache, grow, resize, rows
+from model.decoder import Model, Params, laid_out
+from model.errors import demand
+from model.membership import GOING, Answers, Told, staying
+from model.prompts import SHORTEST, Asked, Lot, prepared, round_up, rounded
 from model.sampling import Sampling, choose
 from model.sharding import pin
 from model.turned import turned
@@ -30,10 +32,12 @@ from model.turned import turned
 Reason = Literal['eos', 'stop', 'length']
 Stops = tuple[tuple[int, ...], ...]
 
-SHORTEST = 16     # rounding ends here
 MANY_STEPS = 64   # which win more by matrices that lie turned (model.turned) than it takes to turn them
 WHOLE = 256       # caches up to here are not worth a program for each size
-EOS, STOP = 1, 2                      # why a row ended; model.membership.GOING: it did not
+EOS, STOP, LENGTH = 1, 2, 3           # why a row ended; model.membership.GOING: it did not
+
+
+REASONS: dict[int, Reason] = {EOS: 'eos', STOP: 'stop', LENGTH: 'length'}
 
 
 class Generated(NamedTuple):
@@ -74,98 +78,78 @@ class Progress:
   token_B: jax.Array                  # i32: the last id of each row, written but not yet read
   tokens_BT: jax.Array                # i32
   logps_BT: jax.Array                 # f32
-  reason_B: jax.Array                 # i32: GOING, EOS or STOP
+  reason_B: jax.Array                 # i32: GOING, EOS, STOP or LENGTH
   counts_B: jax.Array                 # i32: how many ids each row has written
   read_BV: jax.Array | None           # bool: which ids each row has, where a penalty asks for it
   keys_B: jax.Array
-  step: jax.Array                     # i32[]
+  max_new: jax.Array                  # i32[]
+
+  @property
+  def going_B(self) -> jax.Array:
+    return self.reason_B == GOING
 
 
-def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new: int, sampling: Sampling,
-             key: jax.Array, eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Generated:
+def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new: int, sampling: Sampling, key: jax.Array,
+             eos: int | None = None, stop: Stops = (), limit: int | None = None, at_once: int | None = None) -> Generated:
   """What the model writes after each prompt: at most `max_new` ids, fewer where `eos` or a stop sequence ends it.
 
   Ids from `limit` on are never written: a vocabulary may be padded beyond its tokenizer. `key` is one for all, or an
-  array of one for each prompt, which then gets what it would get alone with that key.
+  array of one for each prompt, which then gets what it would get alone with that key. Of many prompts `at_once` are written
+  at a time, and the others wait in their order: that changes memory and time alone.
 
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
   """
-  tokens_BL, lengths_B = prepared(model, prompts, max_new)
-  sizes = stages(tokens_BL.shape[1], rounded(model, tokens_BL.shape[1] + max_new))
-  way, end = Way(model, sampling), Ends.of(model, eos, stop, limit)
-  ready = _laid(model, params, max_new)
-  first_U, which_B = alike(prompts)
-  now = _begin(way, ready, end, tokens_BL[first_U], lengths_B[first_U], which_B, key, room=round_up(max_new), slots=sizes[0])
-  answers = Answers.begin(len(prompts))
+  demand(at_once is None or at_once > 0, 'at_once', at_once, 'it is how many answers are written at a time', 'give at least 1')
+  asked, answers = Asked(prompts, *prepared(model, prompts, max_new), key), Answers.begin(len(prompts), at_once)
+  sizes = stages(SHORTEST, rounded(model, asked.tokens_NL.shape[1] + max_new))
+  way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
+  ready = _laid(model, params, max_new * -(-answers.count // len(answers.place_C)), len(answers.place_C))
+  read = partial(_begin, way, ready, ends, max_new=max_new, room=round_up(max_new))
+  lot = asked.lot(answers.place_C)
+  now = read(lot, slots=above(sizes, lot.length - 1))
   while True:
-    now = _run(way, ready, end, now, max_new)
-    told, step, longest = _told(now)
+    now = _run(way, ready, ends, now, answers.few)
+    told, longest = _told(now)
     answers.note(told)
-    if step == max_new or not np.any(told.reason_C == GOING):
+    if not answers.waiting and not told.going_C.any():
       return _made(answers)
-    kept = staying(told.reason_C == GOING)
-    answers.keep(kept)
-    now = _moved(now, kept, slots=max(now.cache.slots, next(size for size in sizes if size > longest)))
+    if len(free_R := answers.free(told.going_C)):
+      lot = asked.lot(answers.give(free_R))
+      now = _sized(now, above(sizes, max(longest, lot.length - 1)))
+      now = _placed(now, read(lot, slots=lot.length), free_R)
+    else:
+      answers.keep(kept_C := staying(told.going_C))
+      now = _moved(now, kept_C, slots=above(sizes, longest))
 
 
 def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sampling: Sampling, key: jax.Array,
            eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Iterator[int]:
   """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
-  tokens_BL, lengths_B = prepared(model, [prompt], max_new)
+  lot = Asked([prompt], *prepared(model, [prompt], max_new), key).lot(np.zeros(1, np.int32))
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
-  ready, only = _laid(model, params, max_new), np.zeros(1, np.int32)
-  now = _begin(way, ready, ends, tokens_BL, lengths_B, only, key, room=round_up(max_new), slots=tokens_BL.shape[1])
-  for count in range(1, max_new + 1):
+  ready = _laid(model, params, max_new, 1)
+  now = _begin(way, ready, ends, lot, max_new, room=round_up(max_new), slots=lot.length)
+  for length in count(len(prompt) + 1):
     token_B, reason_B = jax.device_get((now.token_B, now.reason_B))
     yield int(token_B[0])
-    if count == max_new or reason_B[0] != GOING:
+    if reason_B[0] != GOING:
       return
-    if len(prompt) + count > now.cache.slots:
+    if length > now.cache.slots:
       now = replace(now, cache=grow(now.cache, 2 * now.cache.slots))
     now = _advance(way, ready, ends, now)
 
 
-def lay_out(model: Model, params: Params) -> Params:
-  """The parameters as `generate` and `stream` read them fastest.
+def lay_out(model: Model, params: Params, alone: bool = False) -> Params:
+  """The parameters as `generate` and `stream` read them fastest: for several rows at a time, or for one alone.
 
   Unless they are given its result they do it each time, or the quicker half of it where few steps follow: who asks often of
   the same parameters does it once, and holds a second copy of them.
   """
-  return _turned(model.config, params)
+  return _turned(model.config, params, alone)
 
 
-def _laid(model: Model, params: Params, steps: int) -> Params:
-  return lay_out(model, params) if steps >= MANY_STEPS else _plain(model.config, params)
-
-
-def round_up(length: int) -> int:
-  """The next power of two, at least 16."""
-  return max(SHORTEST, 1 << (length - 1).bit_length())
-
-
-def rounded(model: Model, length: int) -> int:
-  """The length rounded up, as far as the model has positions."""
-  positions = model.config.positions
-  return min(round_up(length), positions.length) if isinstance(positions, Learned) else round_up(length)
-
-
-def prepared(model: Model, prompts: list[list[int]], max_new: int) -> tuple[np.ndarray, np.ndarray]:
-  """Prompts in one array, padded to a rounded length, and their own lengths."""
-  for i, prompt in enumerate(prompts):
-    if not prompt:
-      raise DataError('generate.empty-prompt', f'prompt {i} has no tokens', 'the first token follows from at least one',
-                      "begin it with the tokenizer's bos id")
-    if not 0 <= min(prompt) <= max(prompt) < model.config.vocab:
-      raise DataError('generate.unknown-id', f'prompt {i} has ids from {min(prompt)} to {max(prompt)}',
-                      f'the model knows ids from 0 to {model.config.vocab - 1}',
-                      'use the tokenizer that it was trained with')
-  demand(max_new > 0, 'max_new', max_new, 'it is how many ids to write', 'give at least 1')
-  lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
-  check_length(model.config, int(lengths_B.max()) + max_new)
-  tokens_BL = np.zeros((len(prompts), rounded(model, int(lengths_B.max()))), np.int32)
-  for row, prompt in zip(tokens_BL, prompts):
-    row[:len(prompt)] = prompt
-  return tokens_BL, lengths_B
+def _laid(model: Model, params: Params, steps: int, rows: int) -> Params:
+  return lay_out(model, params, rows == 1) if steps >= MANY_STEPS else _plain(model.config, params)
 
 
 def _made(answers: Answers) -> Generated:
@@ -173,21 +157,22 @@ def _made(answers: Answers) -> Generated:
   assert answers.told is not None
   tokens, logps, counts, reasons = answers.told
   return Generated([row[:n] for row, n in zip(tokens, counts)], [row[:n] for row, n in zip(logps, counts)],
-                   [('length', 'eos', 'stop')[reason] for reason in reasons])
+                   [REASONS[int(reason)] for reason in reasons])
 
 
-def _told(now: Progress) -> tuple[Told, int, int]:
-  """What the rows have written, how many steps, and how many slots of the cache the longest has filled."""
-  told = jax.device_get((now.tokens_BT, now.logps_BT, now.counts_B, now.reason_B, now.step, now.cache.lengths_B))
-  return Told(*told[:4]), int(told[4]), int(told[5].max())
+def _told(now: Progress) -> tuple[Told, int]:
+  """What the rows have written, and how many slots of the cache the longest that goes on has filled."""
+  *parts, lengths_B = jax.device_get((now.tokens_BT, now.logps_BT, now.counts_B, now.reason_B, now.cache.lengths_B))
+  told = Told(*parts)
+  return told, int(lengths_B[told.going_C].max(initial=0))
 
 
-def _steps(way: Way, params: Params, ends: Ends, now: Progress, max_new) -> Progress:
-  """Goes on until all is written, or the cache is full, or enough rows have ended for a smaller batch."""
-  few, size = enough(len(now.token_B)), now.cache.slots
+def _steps(way: Way, params: Params, ends: Ends, now: Progress, few) -> Progress:
+  """Goes on until no more than a few rows do, or one that does has filled its part of the cache."""
+  size = now.cache.slots
 
   def going(now: Progress):
-    return (now.step < max_new) & ((now.reason_B == GOING).sum() > few) & (now.cache.lengths_B.max() < size)
+    return (now.going_B.sum() > few) & (jnp.where(now.going_B, now.cache.lengths_B, 0).max() < size)
 
   return _seen(jax.lax.while_loop(going, lambda now: _write(way, params, ends, now), now))
 
@@ -202,7 +187,18 @@ def _seen(now: Progress) -> Progress:
 def _resized(now: Progress, kept_C: jax.Array, slots: int) -> Progress:
   """These rows, with so much room in their cache."""
   kept = jax.tree.map(lambda x: x[kept_C] if x.ndim else x, now)
-  return replace(kept, cache=grow(kept.cache, slots))
+  return replace(kept, cache=resize(kept.cache, slots))
+
+
+def _sized(now: Progress, slots: int) -> Progress:
+  """All rows, with so much room."""
+  return now if slots == now.cache.slots else _moved(now, np.arange(len(now.token_B)), slots=slots)
+
+
+def _put(now: Progress, more: Progress, rows_R: jax.Array) -> Progress:
+  """The batch with other rows in these places."""
+  more = replace(more, cache=grow(more.cache, now.cache.slots))
+  return jax.tree.map(lambda x, new: x.at[rows_R].set(new) if x.ndim else x, now, more)
 
 
 def stages(first: int, last: int) -> list[int]:
@@ -213,8 +209,15 @@ def stages(first: int, last: int) -> list[int]:
   return sizes
 
 
-def _read(way: Way, params: Params, ends: Ends, tokens_UL, lengths_U, which_B, key, room: int, slots: int) -> Progress:
+def above(sizes: list[int], length: int) -> int:
+  """The least of the sizes that has room for more than this."""
+  return next(size for size in sizes if size > length)
+
+
+def _read(way: Way, params: Params, ends: Ends, lot: Lot, max_new, room: int, slots: int) -> Progress:
   """The prompts read, each row's own taken of them, and the first ids chosen. `slots` positions can be kept."""
+  *arrays, key = lot
+  tokens_UL, lengths_U, which_B, number_B = map(jnp.asarray, arrays)
   unique, length = tokens_UL.shape
   index_UL = jnp.broadcast_to(jnp.arange(length), (unique, length))
   segments_UL = (index_UL < lengths_U[:, None]).astype(jnp.int32)
@@ -227,26 +230,27 @@ def _read(way: Way, params: Params, ends: Ends, tokens_UL, lengths_U, which_B, k
     read_BV = jnp.zeros((unique, way.model.config.vocab), bool).at[each, tokens_UL].max(segments_UL == 1)[which_B]
   batch, cache = len(which_B), hidden.cache
   cache = grow(cache if unique == batch else rows(cache, which_B), slots)
-  none_B = jnp.zeros(batch, jnp.int32)
-  now = Progress(cache, none_B, jnp.zeros((batch, room), jnp.int32), jnp.zeros((batch, room)), none_B, none_B, read_BV,
-                 keys_of(key, batch), jnp.zeros((), jnp.int32))
+  none_B, ids_BT = jnp.zeros(batch, jnp.int32), jnp.zeros((batch, room), jnp.int32)
+  now = Progress(cache, none_B, ids_BT, ids_BT.astype(jnp.float32), jnp.where(which_B < 0, LENGTH, GOING), none_B, read_BV,
+                 numbered(key, number_B), jnp.asarray(max_new, jnp.int32))
   return _choose(way, params, ends, now, x_U1D[which_B])
 
 
 def _write(way: Way, params: Params, ends: Ends, now: Progress) -> Progress:
   """Reads the last ids and chooses the next ones."""
-  segments_B1 = (now.reason_B == GOING)[:, None].astype(jnp.int32)
+  segments_B1 = now.going_B[:, None].astype(jnp.int32)
   hidden = way.model.hidden(params, now.token_B[:, None], segments_B1, now.cache)
   assert hidden.cache is not None
   return _choose(way, params, ends, replace(now, cache=hidden.cache), hidden.x_BLD)
 
 
 _plain = partial(jax.jit, static_argnames='config')(laid_out)
-_turned = partial(jax.jit, static_argnames='config')(lambda config, params: turned(config, laid_out(config, params)))
+_turned = partial(jax.jit, static_argnums=(0, 2))(lambda config, params, alone: turned(config, laid_out(config, params), alone))
 _begin = partial(jax.jit, static_argnames=('way', 'room', 'slots'))(_read)
 _advance = partial(jax.jit, static_argnames='way', donate_argnames='now')(_write)
 _run = partial(jax.jit, static_argnames='way', donate_argnames='now')(_steps)
 _moved = partial(jax.jit, static_argnames='slots')(_resized)
+_placed = partial(jax.jit, donate_argnames='now')(_put)
 
 
 def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Array) -> Progress:
@@ -254,29 +258,39 @@ def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Arra
   logits_BV = way.model.logits(params, x_B1D)[:, 0]
   logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < ends.limit, logits_BV, -jnp.inf)
   each = jnp.arange(len(logits_BV))
-  keys_B = jax.vmap(lambda key: jax.random.fold_in(key, now.step))(now.keys_B)
+  keys_B = jax.vmap(jax.random.fold_in)(now.keys_B, now.counts_B)
   token_B = choose(way.sampling, logits_BV, now.read_BV, keys_B)
   warm_BV = logits_BV / (way.sampling.temperature or 1.0)         # greedy choices are told as they are at 1
   logp_B = warm_BV[each, token_B] - jax.nn.logsumexp(warm_BV, -1)
-  going_B = now.reason_B == GOING
-  tokens_BT = jax.lax.dynamic_update_slice(now.tokens_BT, jnp.where(going_B, token_B, 0)[:, None], (0, now.step))
-  logps_BT = jax.lax.dynamic_update_slice(now.logps_BT, jnp.where(going_B, logp_B, 0.0)[:, None], (0, now.step))
-  reason_B = jnp.where(going_B, reason_of(ends, tokens_BT, now.step), now.reason_B)
+  going_B = now.going_B
+  tokens_BT = _noted(now.tokens_BT, jnp.where(going_B, token_B, 0), now.counts_B)
+  logps_BT = _noted(now.logps_BT, jnp.where(going_B, logp_B, 0.0), now.counts_B)
+  reason_B, counts_B = reason_of(ends, tokens_BT, now.counts_B), now.counts_B + going_B
+  reason_B = jnp.where((reason_B == GOING) & (counts_B == now.max_new), LENGTH, reason_B)
   read_BV = None if now.read_BV is None else now.read_BV.at[each, token_B].max(going_B)
-  return replace(now, token_B=token_B, tokens_BT=tokens_BT, logps_BT=logps_BT, reason_B=reason_B,
-                 counts_B=now.counts_B + going_B, read_BV=read_BV, step=now.step + 1)
+  return replace(now, token_B=token_B, tokens_BT=tokens_BT, logps_BT=logps_BT, counts_B=counts_B, read_BV=read_BV,
+                 reason_B=jnp.where(going_B, reason_B, now.reason_B))
+
+
+def _noted(row_BT: jax.Array, new_B: jax.Array, place_B: jax.Array) -> jax.Array:
+  """Each row with something new in its place, if it has that place."""
+  return jax.vmap(lambda row, new, place: row.at[place].set(new, mode='drop'))(row_BT, new_B, place_B)
 
 
 def keys_of(key: jax.Array, batch: int) -> jax.Array:
   """A key for each row: by its number from one that all share, or its own as if the row were alone."""
-  rows = jnp.zeros(batch, jnp.int32) if key.ndim else jnp.arange(batch)
-  return jax.vmap(jax.random.fold_in)(jnp.broadcast_to(key, (batch,)), rows)
+  return numbered(key, jnp.arange(batch))
+
+
+def numbered(key: jax.Array, number_B: jax.Array) -> jax.Array:
+  """The same of rows with these numbers."""
+  rows_B = jnp.zeros_like(number_B) if key.ndim else number_B
+  return jax.vmap(jax.random.fold_in)(jnp.broadcast_to(key, rows_B.shape), rows_B)
 
 
 def reason_of(ends: Ends, tokens_BT: jax.Array, step: jax.Array) -> jax.Array:
-  """Why a row ends with the id that it wrote in this step, i32[B]."""
-  width = ends.stop_NW.shape[1]
-  places_W = step - width + 1 + jnp.arange(width)
-  last_BW = jnp.where(places_W >= 0, tokens_BT[:, jnp.maximum(places_W, 0)], -2)
+  """Why a row ends with the id that it wrote in this step, i32[B]; one step for all, or one for each."""
+  places_BW = jnp.broadcast_to(step, len(tokens_BT))[:, None] + 1 + jnp.arange(-ends.stop_NW.shape[1], 0)
+  last_BW = jnp.where(places_BW >= 0, jnp.take_along_axis(tokens_BT, jnp.maximum(places_BW, 0), 1), -2)
   same_BN = jnp.all((last_BW[:, None] == ends.stop_NW) | (ends.stop_NW == -1), -1)
   return jnp.where(last_BW[:, -1] == ends.eos, EOS, jnp.where(jnp.any(same_BN, -1), STOP, GOING))

@@ -1,9 +1,13 @@
-"""Which rows a batch has: prompts that are alike are read as one, and rows that have ended leave.
+"""Which rows a batch has: prompts that are alike are read as one, rows that have ended make room for prompts that wait, and
+leave when none does.
 
-A batch shrinks to the next power of two when half of its rows or more have ended, so that a finished row costs little. There
-are few sizes, and a program for each; what a row writes is its own whatever batch it stands in.
+What a row writes is its own whatever batch it stands in, so all this is a matter of cost. There are few sizes, and a program
+for each. While prompts wait, a batch is filled up when a quarter of its rows have ended, a quarter at a time: to stop and to
+read costs about two steps, and a free row costs its share of every step. With C rows that write A ids on the average, and R
+read at a time, a step loses 2 C^2 / A R rows to stops and R / 2 to waiting: least at R = 2 C / sqrt(A), a quarter at 64 ids.
+When no prompt waits, a batch shrinks to the next power of two when half of its rows or more have ended.
 
-Letters: B prompts, U of them that differ, C rows of a batch, T positions of the answers.
+Letters: B prompts, U of them that differ, C rows of a batch, R rows that are read at a time, T positions of the answers.
 """
 
 from dataclasses import dataclass
@@ -23,20 +27,31 @@ class Told(NamedTuple):
   counts_C: np.ndarray                # i32
   reason_C: np.ndarray                # i32
 
+  @property
+  def going_C(self) -> np.ndarray:
+    return self.reason_C == GOING
 
-def alike(prompts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-  """Where each prompt stands first, and which of these each row has: i32[U] and i32[B].
+
+def alike(prompts: list[list[int]], rows: int) -> tuple[np.ndarray, np.ndarray]:
+  """Where each prompt stands first, and which of these each of the rows has: i32[U] and i32[rows], -1 beyond the last prompt.
 
   U is a power of two, the last prompt standing for the missing ones, so that a few programs serve any number; where that
   saves nothing each row reads its own.
   """
   first: dict[tuple[int, ...], int] = {}
-  which = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
-  places = {unique: place for place, unique in reversed(list(enumerate(which)))}
-  count = 1 << (len(first) - 1).bit_length()
+  for place, prompt in enumerate(prompts):
+    first.setdefault(tuple(prompt), place)
+  unique, places = {prompt: u for u, prompt in enumerate(first)}, list(first.values())
+  which, count = [unique[tuple(prompt)] for prompt in prompts], 1 << (len(first) - 1).bit_length()
   if count >= len(prompts):
-    return np.arange(len(prompts), dtype=np.int32), np.arange(len(prompts), dtype=np.int32)
-  return np.array([places[min(u, len(first) - 1)] for u in range(count)], np.int32), np.array(which, np.int32)
+    places, which, count = list(range(len(prompts))), list(range(len(prompts))), rows
+  return (np.array(places + places[-1:] * (count - len(places)), np.int32),
+          np.array(which + [-1] * (rows - len(prompts)), np.int32))
+
+
+def lot(rows: int) -> int:
+  """How many prompts are read at a time into a batch of so many rows."""
+  return max(1, rows // 4)
 
 
 def enough(rows: int) -> int:
@@ -55,21 +70,48 @@ def staying(going_C: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Answers:
-  """Where the rows of the batch come from, and what was last told of each answer."""
+  """Who writes which answer, and what was last told of each."""
 
-  place_C: np.ndarray                 # the answer that each row writes
+  count: int                          # of all answers
+  place_C: np.ndarray                 # i32: the answer that each row of the batch writes, -1 for none
+  begun: int                          # so many answers have a row, or had one
   told: Told | None = None            # of all answers
 
   @classmethod
-  def begin(cls, count: int) -> 'Answers':
-    return cls(np.arange(count))
+  def begin(cls, count: int, at_once: int | None) -> 'Answers':
+    """A batch of all answers; or of so many at once, and where there are fewer of as many lots as hold them: few sizes."""
+    rows = count if at_once is None else min(at_once, -(-count // lot(at_once)) * lot(at_once))
+    numbers = np.arange(rows, dtype=np.int32)
+    return cls(count, np.where(numbers < count, numbers, -1), min(rows, count))
+
+  @property
+  def waiting(self) -> bool:
+    return self.begun < self.count
+
+  @property
+  def few(self) -> int:
+    """The batch stops when no more rows than these go on."""
+    rows = len(self.place_C)
+    return rows - lot(rows) if self.waiting else enough(rows)
 
   def note(self, told: Told) -> None:
-    """Takes over what the batch wrote: of all answers at first, then of those that are in it."""
+    """Takes over what the batch wrote."""
     if self.told is None:
-      self.told = Told(*(np.array(x) for x in told))
+      self.told = Told(*(np.zeros((self.count, *part.shape[1:]), part.dtype) for part in told))
     for whole, part in zip(self.told, told):
-      whole[self.place_C] = part
+      whole[self.place_C[self.place_C >= 0]] = part[self.place_C >= 0]
+
+  def free(self, going_C: np.ndarray) -> np.ndarray:
+    """The rows that the next prompts can take, i32[R]; none while too few have ended, or where no prompt waits."""
+    free, size = np.flatnonzero(~going_C), lot(len(going_C))
+    return free[:size if self.waiting and len(free) >= size else 0].astype(np.int32)
+
+  def give(self, rows_R: np.ndarray) -> np.ndarray:
+    """The answers that these rows write from now on, i32[R], -1 for none."""
+    numbers = np.arange(self.begun, self.begun + len(rows_R), dtype=np.int32)
+    self.place_C[rows_R] = numbers = np.where(numbers < self.count, numbers, -1)
+    self.begun = min(self.begun + len(rows_R), self.count)
+    return numbers
 
   def keep(self, staying_C: np.ndarray) -> None:
     """The batch has become these of its rows."""

@@ -42,22 +42,15 @@ class Paraphrase:
 
     def write(spans: list[str], seeds: list[int]) -> list[str]:
       prompts = [[trained.tokenizer.bos, *trained.tokenizer.encode(before + span.strip() + after)] for span in spans]
-      said = [''] * len(spans)
       order = sorted(range(len(spans)), key=lambda i: len(prompts[i]))      # neighbours of a length need little padding
-      for begin in range(0, len(order), self.batch):
-        lot = order[begin:begin + self.batch]
-        for i, text in zip(lot, self._say(trained, [prompts[i] for i in lot], [seeds[i] for i in lot])):
-          said[i] = text
-      return [span.replace(span.strip(), text) if text else span for span, text in zip(spans, said)]
+      said = dict(zip(order, self._say(trained, [prompts[i] for i in order], [seeds[i] for i in order])))
+      return [span.replace(span.strip(), said[i]) if said[i] else span for i, span in enumerate(spans)]
 
     return write
 
   def _say(self, trained: Trained, prompts: list[list[int]], seeds: list[int]) -> list[str]:
-    """What the model says after each of at most `batch` prompts; a whole batch is written, so one program serves all."""
-    tokenizer, missing = trained.tokenizer, self.batch - len(prompts)
-    keys_B = jax.vmap(jax.random.key)(jnp.array([*seeds, *seeds[-1:] * missing], jnp.uint32))
-    made = generate(trained.model, trained.params, [*prompts, *prompts[-1:] * missing], max_new=self.max_new,
-                    sampling=self.sampling, stop=(tuple(tokenizer.encode('\n')),), key=keys_B, eos=tokenizer.eos,
-                    limit=tokenizer.size)
-    return [tokenizer.decode([int(id) for id in ids if id != tokenizer.eos]).strip()
-            for _, ids in zip(prompts, made.tokens)]
+    """What the model says after each prompt."""
+    tokenizer, keys_B = trained.tokenizer, jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
+    made = generate(trained.model, trained.params, prompts, max_new=self.max_new, sampling=self.sampling, key=keys_B,
+                    eos=tokenizer.eos, stop=(tuple(tokenizer.encode('\n')),), limit=tokenizer.size, at_once=self.batch)
+    return [tokenizer.decode([int(id) for id in ids if id != tokenizer.eos]).strip() for ids in made.tokens]

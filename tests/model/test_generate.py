@@ -205,21 +205,6 @@ def test_a_long_row_that_leaves_takes_no_room_with_it(monkeypatch):
     assert row.tolist() == whole[:len(row)].tolist()
 
 
-def test_who_stays():
-  """Those that go on, in order, then ended ones up to a power of two: never more than half of the batch stays idle."""
-  rng = np.random.default_rng(0)
-  assert staying(np.array([True] * 5 + [False] * 4)).tolist() == list(range(9))
-  assert staying(np.array([False, True] * 6)).tolist() == [1, 3, 5, 7, 9, 11, 0, 2]
-  for size in range(1, 40):
-    for _ in range(10):
-      going_C = rng.random(size) < rng.random()
-      if not going_C.any():
-        continue
-      kept = staying(going_C)
-      assert len(set(kept)) == len(kept) <= size and set(np.flatnonzero(going_C)) <= set(kept)
-      assert len(kept) <= FEWEST or len(kept) < 2 * going_C.sum() or going_C.sum() > size // 2
-
-
 @pytest.mark.parametrize('penalty', [1.0, 1.3])
 def test_prompts_that_are_alike_are_read_once(penalty):
   """Rows of three prompts, in any order: each writes what it would alone with its key, and no two the same."""
@@ -231,9 +216,9 @@ def test_prompts_that_are_alike_are_read_once(penalty):
     alone = generate(model, params, [prompts[row]], key=keys[row:row + 1], **settings)
     assert same(row_of(together, row), alone)
   assert len({tuple(row) for row in together.tokens}) == 9
-  first_U, which_B = alike(prompts)
+  first_U, which_B = alike(prompts, 9)
   assert first_U.tolist() == [0, 1, 5, 5] and which_B.tolist() == [0, 1, 0, 0, 1, 2, 0, 1, 1]
-  assert alike(PROMPTS)[0].tolist() == [0, 1, 2] and alike([[1]] * 8)[0].tolist() == [0]
+  assert alike(PROMPTS, 3)[0].tolist() == [0, 1, 2] and alike([[1]] * 8, 8)[0].tolist() == [0]
 
 
 def test_what_is_read_of_a_group_is_one_prompt():

@@ -11,12 +11,16 @@ import pytest
 from scipy.stats import chi2
 
 from model.accept import probabilities
+from model.ahead import Record, best, price, sizes
 from model.decoder import build
 from model.errors import ConfigError, DataError
 from model.generate import generate
 from model.lookup import Lookup
+from model.membership import FEWEST, staying
+from model.rounds import Draft
 from model.sampling import GREEDY, Sampling
-from model.speculate import Draft, speculate
+from model.sharding import MeshShape, shardings
+from model.speculate import _run, speculate
 from tests.model.variants import EXACT, logits, made, small
 
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20], [9], [3, 4, 5, 3, 4, 5, 3, 4]]
@@ -99,6 +103,90 @@ def test_caches_that_grow_on_the_way_change_nothing(monkeypatch):
   whole = generate(build(EXACT['llama']), params, PROMPTS[:1], max_new=40, sampling=GREEDY, key=KEY)
   written, _ = speculate(build(EXACT['llama']), params, PROMPTS[:1], drafter=poor(1), max_new=40, sampling=GREEDY, key=KEY)
   assert written.tokens[0].tolist() == whole.tokens[0].tolist()
+
+
+@pytest.mark.parametrize('drafter, sampling', [(Lookup(), GREEDY), (poor(ahead=2), ODD)])
+def test_a_mesh_writes_what_one_device_writes(drafter, sampling, monkeypatch):
+  """Rows over four devices, heads over two, and so the caches after many rounds."""
+  model, params = made(EXACT['llama'])
+  settings = {'max_new': 24, 'sampling': sampling, 'key': KEY, 'eos': 7}
+  one = speculate(model, params, PROMPTS, drafter=drafter, **settings)
+  lain = []
+
+  def run(*args):
+    now = _run(*args)
+    lain.extend(cache.layers[0].k_BGSK for cache in (now.cache, now.drafted) if cache)
+    return now
+
+  monkeypatch.setattr('model.speculate._run', run)
+  with jax.set_mesh(mesh := MeshShape(data=4, tensor=2).build()):
+    placed = jax.device_put(params, shardings(jax.eval_shape(model.init, KEY), mesh))
+    found = speculate(model, placed, PROMPTS, drafter=drafter, **settings)
+  assert [row.tolist() for row in found.written.tokens] == [row.tolist() for row in one.written.tokens]
+  assert found.written.reasons == one.written.reasons
+  if isinstance(drafter, Draft):            # `Lookup` is given more to judge where a device has fewer rows
+    assert found.passes == one.passes
+  for a, b in zip(found.written.logps, one.written.logps):
+    np.testing.assert_allclose(a, b, atol=1e-4)
+  assert {x.sharding.shard_shape(x.shape)[:2] for x in lain} == {(1, 1)} and lain[0].shape[:2] == (4, 2)
+
+
+@pytest.mark.parametrize('drafter', [Lookup(least=1), poor(ahead=1)])
+def test_rows_that_end_leave_and_change_nothing(drafter, monkeypatch):
+  """Twelve rows of many lengths, on the way through smaller batches: each writes what it writes alone."""
+  model, params = made(EXACT['llama'])
+  prompts, keys = [[row + 1, 5, 9][:1 + row % 3] for row in range(12)], jax.random.split(KEY, 12)
+  settings = {'drafter': drafter, 'max_new': 24, 'sampling': Sampling(), 'eos': 7,
+              'stop': ((3, 9), *((i,) for i in range(20, 28)))}
+  batches = []
+  monkeypatch.setattr('model.speculate.staying', lambda going_C: batches.append(len(kept := staying(going_C))) or kept)
+  found, passes = speculate(model, params, prompts, key=keys, **settings)
+  assert batches[0] < 12 and batches[-1] == FEWEST and len({len(row) for row in found.tokens}) > 5
+  for row in range(12):
+    alone, passed = speculate(model, params, prompts[row:row + 1], key=keys[row:row + 1], **settings)
+    assert found.tokens[row].tolist() == alone.tokens[0].tolist() and found.reasons[row] == alone.reasons[0]
+    np.testing.assert_allclose(found.logps[row], alone.logps[0], atol=1e-5)
+    assert isinstance(drafter, Lookup) or passes[row] == passed[0]
+
+
+@pytest.mark.parametrize('cost, ahead, least, most', [(0.0, 5, 1, 12), (100.0, 6, 24, 24)])
+def test_how_far_a_pass_looks_ahead_changes_passes_alone(cost, ahead, least, most, monkeypatch):
+  """Where positions cost nothing all proposals are judged, and where they cost much none is."""
+  monkeypatch.setattr('model.ahead.price', lambda rows: cost)
+  _, passes = both('llama', Lookup(ahead=ahead), PROMPTS, max_new=24, sampling=GREEDY)
+  assert least <= passes[3] <= most
+
+
+def test_as_many_are_judged_as_pay():
+  """By the record and the price: of one row, and of a batch whose rows are of several minds."""
+  def chosen(chances, proposes=None):
+    chance_B = jnp.array(chances)
+    going_B, proposes_B = jnp.ones(len(chances), bool), jnp.array(proposes or [True] * len(chances))
+    return sizes(7)[int(best(Record(chance_B, jnp.ones(len(chances))), proposes_B, going_B, sizes(7)))]
+
+  assert sizes(7) == (0, 3, 7) and sizes(1) == (0, 1)
+  assert 0 < price(1) < price(8) < 1
+  assert [chosen([chance]) for chance in (0.02, 0.5, 0.95)] == [0, 3, 7]
+  assert chosen([0.95], [False]) == 0
+  assert chosen([0.95] + [0.1] * 7) == 0 and chosen([0.95] * 7 + [0.1]) == 7      # for one row the others would pay
+  assert chosen([0.95] + [0.5] * 7, [True] + [False] * 7) == 0
+
+
+def test_a_record_follows_what_becomes_of_proposals_and_forgets_it():
+  def after(record: Record, kept: int, proposed: int, rounds: int) -> Record:
+    for _ in range(rounds):
+      record = record.noted(jnp.array([proposed]), jnp.array([kept]))
+    return record
+
+  def chance(record: Record) -> float:
+    return float(record.kept_B[0] / record.judged_B[0])
+
+  first = Record.begin(1)
+  refused, kept = after(first, 0, 3, 10), after(first, 7, 7, 10)
+  assert chance(first) == 0.5 and chance(refused) < 0.15 and chance(kept) > 0.97
+  assert chance(after(first, 2, 3, 99)) == pytest.approx(21 / 32)          # two of three judged, and one of the first two
+  assert chance(after(refused, 0, 0, 30)) == pytest.approx(0.5, abs=0.1)
+  assert chance(after(kept, 0, 3, 9)) < 0.8
 
 
 FIVE, PROMPT, NEW, ROWS = small(vocab=5), [1, 3], 4, 6_000

@@ -1,4 +1,4 @@
-"""What a model answers to many questions: greedily, a lot at a time, in the template that it was taught to answer in."""
+"""What a model answers to many questions: greedily, so many at a time, in the template that it was taught to answer in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,21 +44,15 @@ class Replying:
     if not able:
       raise DataError('task.too-long', f'{len(talks)} questions', f'none has a prompt of {self.prompt_tokens} tokens or fewer',
                       'raise prompt_tokens')
-    found: list[Replied | None] = [None] * len(talks)
     able.sort(key=lambda place: -len(prompts[place]))        # those of about one length are read together
-    for begin in range(0, len(able), self.rows):
-      lot = able[begin:begin + self.rows]
-      for place, said in zip(lot, self._lot(trained, template, [prompts[i] for i in lot])):
-        found[place] = said
+    ending = ends(template, trained.tokenizer)
+    made = generate(trained.model, own(trained.params), [prompts[place] for place in able], max_new=self.tokens,
+                    sampling=Sampling(0.0), key=jax.random.key(0), eos=ending.eos, stop=ending.stop,
+                    limit=trained.tokenizer.size, at_once=self.rows)
+    found: list[Replied | None] = [None] * len(talks)
+    for place, ids, reason in zip(able, made.tokens, made.reasons):
+      found[place] = Replied(reply(template, trained.tokenizer, ids.tolist()).content, reason != 'length')
     return found
-
-  def _lot(self, trained: Trained, template: Template, prompts: list[list[int]]) -> list[Replied]:
-    """Filled up with copies of the last, so that one program serves every lot of prompts of about one length."""
-    ending, rows = ends(template, trained.tokenizer), [*prompts, *[prompts[-1]] * (self.rows - len(prompts))]
-    made = generate(trained.model, own(trained.params), rows, max_new=self.tokens, sampling=Sampling(0.0),
-                    key=jax.random.key(0), eos=ending.eos, stop=ending.stop, limit=trained.tokenizer.size)
-    return [Replied(reply(template, trained.tokenizer, ids.tolist()).content, reason != 'length')
-            for _, ids, reason in zip(prompts, made.tokens, made.reasons)]
 
 
 def template_for(given: Template | None, run: Parent, task: str) -> Template:

@@ -26,7 +26,7 @@ class Decode:
   def prepare(self) -> dict[str, Any]:
     begin = time.perf_counter()
     self.found = load(get_config(), Store(self.folder / 'runs'))
-    self.ready = jax.block_until_ready(lay_out(self.found.model, self.found.params))
+    self.ready = jax.block_until_ready(lay_out(self.found.model, self.found.params, alone=len(self.prompts) == 1))
     seconds, peak = time.perf_counter() - begin, peak_mb()
     return {'ids': self.write(), 'load_s': seconds, 'peak_mb': peak}
 
