@@ -25,7 +25,7 @@ from model.linear import dense, is_weight, ready
 from model.mlp import ACTIVATIONS
 from model.norm import Norm
 from model.rotary import turns
-from model.sharding import dealt, is_box, parts, pin, reordered
+from model.sharding import apart, dealt, is_box, joined, parts, pin, reordered
 from model.stack import Role, Stack, role_of, split
 from model.start import start
 
@@ -94,13 +94,15 @@ def build(config: Decoder, compute: Compute = Compute()) -> Model:
     return x_BLD, pin(w_DV, None, 'vocab')
 
   def logp(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, temperature: float = 1.0) -> jax.Array:
-    return token_logp(*laid(params, x_BLD), targets_BL, softcap=config.softcap, temperature=temperature, dtype=dtype,
-                      groups=parts('batch', len(x_BLD)))
+    (x, targets), groups = apart(x_BLD, targets_BL)
+    logp = token_logp(*laid(params, x), targets, softcap=config.softcap, temperature=temperature, dtype=dtype, groups=groups)
+    return joined(logp, len(x_BLD))
 
   def nll(params: Params, x_BLD: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array,
           z_coefficient: float = 0.0, smoothing: float = 0.0) -> HeadSums:
-    return weighted_nll(*laid(params, x_BLD), targets_BL, weights_BL, softcap=config.softcap, z_coefficient=z_coefficient,
-                        smoothing=smoothing, dtype=dtype, groups=parts('batch', len(x_BLD)))
+    (x, targets, weights), groups = apart(x_BLD, targets_BL, weights_BL)
+    return weighted_nll(*laid(params, x), targets, weights, softcap=config.softcap, z_coefficient=z_coefficient,
+                        smoothing=smoothing, dtype=dtype, groups=groups)
 
   def logits(params: Params, x_BLD: jax.Array) -> jax.Array:
     x_BLD, w_DV = head(config, params, x_BLD)

@@ -133,6 +133,30 @@ def reordered(x_BLD: jax.Array, before: Order, after: Order) -> jax.Array:
   return jax.shard_map(lambda x: after.there(before.back(x, where[1]), where[1]), in_specs=where, out_specs=where)(x_BLD)
 
 
+def apart(*arrays_BL: jax.Array) -> tuple[tuple[jax.Array, ...], int]:
+  """Arrays [B, L, ...] as [N B, L / N, ...], and over how many devices their rows are cut.
+
+  A row whose positions are cut over N devices becomes N rows, each whole where it lies: what is done to every position by
+  itself, tile by tile, is then done where the position is. Nothing moves.
+  """
+  batch, length = arrays_BL[0].shape[:2]
+  where, n = laid((batch, length), 'batch', 'length'), parts('length', length)
+  if n == 1:
+    return arrays_BL, parts('batch', batch)
+  axes = [axis for axes in (where[1], where[0]) for axis in ((axes,) if isinstance(axes, str) else axes or ())]
+
+  def cut(x: jax.Array) -> jax.Array:
+    x = x.reshape(batch, n, length // n, *x.shape[2:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(x.reshape(n * batch, length // n, *x.shape[3:]), PartitionSpec(tuple(axes)))
+
+  return tuple(map(cut, arrays_BL)), n * parts('batch', batch)
+
+
+def joined(x: jax.Array, batch: int) -> jax.Array:
+  """Rows [N B, L / N] that `apart` made, as [B, L] again."""
+  return pin(x.reshape(-1, batch, x.shape[1]).swapaxes(0, 1).reshape(batch, -1), 'batch', 'length')
+
+
 def _free() -> dict[str, int]:
   """The axes of the current mesh that the compiler lays arrays along, and their sizes."""
   mesh = jax.sharding.get_abstract_mesh()

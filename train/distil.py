@@ -20,7 +20,7 @@ from kernels.divergence import Side, TaughtSums, taught, taught_by_stored
 from model.config import Decoder
 from model.decoder import Hidden, Model, build, check_length, head
 from model.errors import ConfigError
-from model.sharding import parts, pin
+from model.sharding import apart, pin
 from train.artifact import digest
 from train.data.vocabulary import AnyVocabulary
 from train.hints import HiddenMap, Hints, far
@@ -151,14 +151,15 @@ class Distil(Objective):
     def loss(params: Params, frozen: Frozen, batch: Batch, key: Key) -> Loss:
       row = shift(batch)
       hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
-      student = side(model.config, params, hidden.x_BLD)
       if teacher is None and IDS in batch:
-        return self._judged(self._of_columns(student, batch, row), row, hidden, None)
+        return self._judged(self._of_columns(model.config, params, hidden, batch, row), row, hidden, None)
       if teacher is None or TEACHER not in frozen:         # held-out rows: nobody teaches
         return judged(model, params, hidden, row.targets_BL, row.weights_BL, 0.0)
       others = jax.lax.stop_gradient(frozen[TEACHER])
       theirs_BLE = teacher.hidden(others, row.inputs_BL, row.segments_BL).x_BLD
-      sums = taught(student, side(teacher.config, others, theirs_BLE), row.targets_BL, row.weights_BL, **self._how())
+      (ours, theirs, targets, weights), groups = apart(hidden.x_BLD, theirs_BLE, row.targets_BL, row.weights_BL)
+      sums = taught(side(model.config, params, ours, groups), side(teacher.config, others, theirs, groups), targets, weights,
+                    **self._how())
       hint = None if self.hidden is None else far(self.hidden, params, hidden.x_BLD, theirs_BLE, row.weights_BL)
       return self._judged(sums, row, hidden, hint)
 
@@ -167,9 +168,10 @@ class Distil(Objective):
   def _how(self) -> dict[str, float]:
     return {'beta': self.divergence.beta, 'temperature': self.temperature, 'hard': self.hard}
 
-  def _of_columns(self, student: Side, batch: Batch, row: Shifted) -> TaughtSums:
-    return taught_by_stored(student, batch[IDS][:, :-1].astype(jnp.int32), batch[LOGPS][:, :-1], row.targets_BL, row.weights_BL,
-                            **self._how())
+  def _of_columns(self, config: Decoder, params: Params, hidden: Hidden, batch: Batch, row: Shifted) -> TaughtSums:
+    (x, ids, logps, targets, weights), groups = apart(
+      hidden.x_BLD, batch[IDS][:, :-1].astype(jnp.int32), batch[LOGPS][:, :-1], row.targets_BL, row.weights_BL)
+    return taught_by_stored(side(config, params, x, groups), ids, logps, targets, weights, **self._how())
 
   def _judged(self, sums: TaughtSums, row: Shifted, hidden: Hidden, hint: jax.Array | None) -> Loss:
     """The loss of the sums, with hints and the router's penalties, all weighed by scored tokens."""
@@ -184,10 +186,10 @@ class Distil(Objective):
     return Loss(Mean(total, tokens), metrics | extra)
 
 
-def side(config: Decoder, params: Params, x_BLD: jax.Array) -> Side:
-  """A model's last matmul on these hidden states."""
+def side(config: Decoder, params: Params, x_BLD: jax.Array, groups: int) -> Side:
+  """A model's last matmul on these hidden states, whose rows are cut over so many devices."""
   x_BLD, w_DV = head(config, params, x_BLD)
-  return Side(x_BLD, pin(w_DV, None, 'vocab'), config.softcap, jnp.dtype(config.compute_dtype), parts('batch', len(x_BLD)))
+  return Side(x_BLD, pin(w_DV, None, 'vocab'), config.softcap, jnp.dtype(config.compute_dtype), groups)
 
 
 def check_teacher(teacher: Parent, vocabulary: AnyVocabulary, length: int) -> None:

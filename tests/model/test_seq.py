@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels import matmul
-from model import attention
+from kernels import matmul, tiles
+from model import attention, decoder
 from model.config import Attention, Compute, Gated, MoE, Window
 from model.sharding import MeshShape, batch_sharding, global_batch, shardings
 from tests.model.variants import ENCODERS, made, small
@@ -97,6 +97,20 @@ def test_no_row_is_gathered(monkeypatch):
   monkeypatch.setattr(attention, 'door', lambda *_: attention.attention)
   found = gathered(cut(MODELS['llama'], 'all axes', batch)[0].as_text())
   assert len(found) >= 4
+
+
+def test_the_head_works_where_the_positions_are(monkeypatch):
+  """Four devices share the products of the loss head, which with a vocabulary this large is nearly all there is, in each of
+  its ten tiles: rows that do not divide are everybody's. The control cuts tiles from rows as they are."""
+  monkeypatch.setattr(tiles, 'TILE_ON_CPU', 4 * 4096)
+
+  def share():
+    each = [cut(replace(MODELS['llama'], vocab=4096), 'four', rows(length))[0].cost_analysis()['flops'] for length in (40, 39)]
+    return each[0] / each[1]
+
+  assert share() < 0.3
+  monkeypatch.setattr(decoder, 'apart', lambda *arrays: (arrays, 1))
+  assert share() > 0.6
 
 
 def gathered(text):
