@@ -54,13 +54,13 @@ def choose(sampling: Sampling, logits_BV: jax.Array, read_BV: jax.Array | None, 
 
 
 def best(logits_BV: jax.Array) -> jax.Array:
-  """The likeliest id of each row, the first of those that tie, i32[B]; the last id of all where a logit is NaN.
+  """The likeliest id of each row, the first of those that tie, i32[B]; 0 where a logit is NaN.
 
   jnp.argmax gives the same where there is no NaN, and takes a CPU six times as long: XLA does not vectorise it.
   """
   vocab = logits_BV.shape[-1]
   is_best_BV = logits_BV == logits_BV.max(-1, keepdims=True)
-  return jnp.where(is_best_BV, jnp.arange(vocab, dtype=jnp.int32), vocab - 1).min(-1)
+  return jnp.where(is_best_BV, jnp.arange(vocab, dtype=jnp.int32), vocab).min(-1) % vocab
 
 
 def penalise(logits: jax.Array, penalty: float) -> jax.Array:
