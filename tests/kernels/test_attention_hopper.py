@@ -108,13 +108,16 @@ def test_walks_down():
   assert blocks(walk.down(), lambda u: 8 - u) == blocks(walk, int)[::-1]
 
 
+interpreter = pytest.mark.skipif(jax.__version__ != INTERPRETED, reason=f'the interpreter of jax {INTERPRETED}')
+
+
 def interpreted(*cases: str) -> subprocess.CompletedProcess:
   environment = os.environ | {'NPROC': '24', 'JAX_PLATFORMS': 'cpu'}
   return subprocess.run([sys.executable, '-m', 'tests.kernels.hopper_interpret', *cases], env=environment, timeout=600,
                         capture_output=True, text=True)
 
 
-@pytest.mark.skipif(jax.__version__ != INTERPRETED, reason=f'the interpreter of jax {INTERPRETED}')
+@interpreter
 def test_interpreted():
   """Copies, barriers, masks and sums, with every stage filled again and three warpgroups too, and no race; a block too few
   is noticed."""
@@ -123,7 +126,7 @@ def test_interpreted():
   assert 'AssertionError' in interpreted('cut', 'packed').stderr
 
 
-@pytest.mark.skipif(jax.__version__ != INTERPRETED, reason=f'the interpreter of jax {INTERPRETED}')
+@interpreter
 def test_interpreted_in_turns():
   """Programs of one kernel for all gradients side by side: no race between those that add to the same dq, and one where
   nobody waits."""

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from kernels import divergence, tiles
 from kernels import divergence_reference as reference
 from kernels.divergence import Side, taught, taught_by_stored
+from tests.kernels.calls import counted
 from tests.kernels.collectives import exchanged
 from tests.kernels.test_head import close, largest
 
@@ -182,14 +183,7 @@ def test_a_tile_in_which_nothing_counts_is_not_computed(last, monkeypatch):
   weights = np.zeros((B, L), np.float32)
   weights[1, :last] = 1.5
   data, case = (*inputs()[:5], weights), CASES['skew JSD']
-  runs: list[int] = []
-  judged = divergence._judged
-
-  def told(*arguments):
-    jax.debug.callback(lambda: runs.append(1))
-    return judged(*arguments)
-
-  monkeypatch.setattr(divergence, '_judged', told)
+  runs = counted(monkeypatch, divergence, '_judged')
   for tail in (None, True):
     runs.clear()
     got = ours(data, case, tail)

@@ -14,6 +14,7 @@ from kernels import head as head_module
 from kernels import tiles
 from kernels.head import HeadSums, token_logp, weighted_nll
 from model.sharding import MeshShape
+from tests.kernels.calls import counted
 from tests.kernels.collectives import exchanged
 
 B, L, D, V = 3, 7, 8, 19
@@ -135,14 +136,7 @@ def test_a_tile_in_which_nothing_counts_is_not_computed(last, computed, monkeypa
   x, w, targets, _ = inputs()
   weights = np.zeros((B, L), np.float32)
   weights[1, :last] = 1.5
-  runs: list[int] = []
-  logits = head_module._logits
-
-  def told(*arguments):
-    jax.debug.callback(lambda: runs.append(1))
-    return logits(*arguments)
-
-  monkeypatch.setattr(head_module, '_logits', told)
+  runs = counted(monkeypatch, head_module, '_logits')
 
   def times(function):
     runs.clear()
@@ -153,7 +147,6 @@ def test_a_tile_in_which_nothing_counts_is_not_computed(last, computed, monkeypa
   assert times(jax.value_and_grad(lambda x, w: weighted_nll(x, w, targets, weights).nll, (0, 1))) == computed
   assert times(lambda x, w: weighted_nll(x, w, targets, weights).nll) == computed
   assert times(jax.grad(lambda x, w: weighed_logp(x, w, targets, weights)[0])) == L + computed      # all of them forward
-  monkeypatch.setattr(head_module, '_logits', logits)
   (value, _), gradients = step(x, w, targets, weights, *WITH_Z)
   expected = truth(x, w, targets, weights, None, 0.3)
   close(value, expected[0][0] + 0.3 * expected[0][1], 1e-5)
