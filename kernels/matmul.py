@@ -8,10 +8,12 @@ bfloat16.
 Letters: `..` any leading dimensions, I the dimensions that are summed over, O those of the result.
 """
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 
 def matmul(x: jax.Array, w: jax.Array, dtype: jnp.dtype | type | None = None, inputs: int = 1) -> jax.Array:
@@ -19,7 +21,8 @@ def matmul(x: jax.Array, w: jax.Array, dtype: jnp.dtype | type | None = None, in
 
   The result is float32 on the CPU, which only emulates elementwise arithmetic on narrow types, and `dtype` on
   accelerators. The gradient of x comes in x's type, that of w in w's type from a float32 sum: a float32 master weight
-  sees no rounding of its gradient. `dtype=None` computes in the operands' own type. Reverse mode only.
+  sees no rounding of its gradient. `dtype=None` computes in the operands' own type. Reverse mode only. Under
+  rematerialisation the name 'matmul' saves the result, in the type that it came out in.
   """
   if not 0 < inputs <= min(x.ndim, w.ndim) or x.shape[x.ndim - inputs:] != w.shape[:inputs]:
     raise ValueError(f'matmul of {x.shape} and {w.shape} over {inputs}: the last of x must be the first of w')
@@ -29,24 +32,37 @@ def matmul(x: jax.Array, w: jax.Array, dtype: jnp.dtype | type | None = None, in
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _matmul(x, w, dtype, inputs, x_dtype):
-  y = jnp.tensordot(x.astype(dtype), w.astype(dtype), inputs, preferred_element_type=_stored(dtype))
-  return settled(y, dtype)
+  return _product(x.astype(dtype), w, dtype, inputs)
+
+
+def _product(x, w, dtype, inputs):
+  leading = x.ndim - inputs
+  y = jnp.tensordot(_rows(x, leading), _matrix(w, inputs).astype(dtype), 1, preferred_element_type=_stored(dtype))
+  return settled(y, dtype).reshape(*x.shape[:leading], *w.shape[inputs:])
+
+
+def _rows(x, leading):
+  return x.reshape(*x.shape[:leading], math.prod(x.shape[leading:]))
+
+
+def _matrix(w, inputs):
+  return w.reshape(math.prod(w.shape[:inputs]), -1)
 
 
 def _forward(x, w, dtype, inputs, x_dtype):
   x = x.astype(dtype)
-  return _matmul(x, w, dtype, inputs, x_dtype), (x, w)
+  return checkpoint_name(_product(x, w, dtype, inputs), 'matmul'), (x, w)
 
 
 def _backward(dtype, inputs, x_dtype, saved, g):
   x, w = saved
-  g = g.astype(dtype)
-  summed = tuple(range(x.ndim - inputs, g.ndim)), tuple(range(inputs, w.ndim))
-  dx = jnp.tensordot(g, w.astype(dtype), summed, preferred_element_type=_stored(dtype))
-  rows, grads = (_laid_out(a, x.ndim - inputs, dtype) for a in (x, g))
-  leading = tuple(range(rows.ndim - inputs))
-  dw = jnp.tensordot(rows, grads, (leading, leading), preferred_element_type=jnp.float32)
-  return settled(dx, dtype).astype(x_dtype), settled(dw, dtype).astype(w.dtype)
+  leading = x.ndim - inputs
+  grads = _rows(g.astype(dtype), leading)
+  dx = jnp.tensordot(grads, _matrix(w, inputs).astype(dtype), (-1, -1), preferred_element_type=_stored(dtype))
+  rows, grads = (_laid_out(a, leading, dtype) for a in (_rows(x, leading), grads))
+  summed = tuple(range(rows.ndim - 1))
+  dw = jnp.tensordot(rows, grads, (summed, summed), preferred_element_type=jnp.float32)
+  return settled(dx, dtype).astype(x_dtype).reshape(x.shape), settled(dw, dtype).astype(w.dtype).reshape(w.shape)
 
 
 _matmul.defvjp(_forward, _backward)

@@ -11,6 +11,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
+
 from model.errors import demand, positive
 
 Activation = Literal['silu', 'gelu', 'gelu_tanh', 'relu', 'relu2']
@@ -287,13 +289,12 @@ class Decoder:
 class Compute:
   """How the same numbers are computed; no part of what a model is."""
 
-  layers: Literal['auto', 'scan', 'unroll'] = 'auto'    # auto: scan from 16 layers on, where it compiles faster
+  layers: Literal['auto', 'scan', 'unroll'] = 'auto'    # auto: scan from 16 layers on, on GPUs from 49 on (`scans`)
   remat: Literal['none', 'dots', 'full'] = 'none'       # kept for the backward: all; matmuls; the input of each block
   attention: Literal['auto', 'reference', 'few', 'blocked', 'cudnn', 'xla', 'hopper', 'triton', 'tpu'] = 'auto'
-  # What a cache keeps of keys and values: None, all that the matmuls read. int8 is a half or a quarter of that, and changes
-  # what is generated a little. At its default configs are written as they were before this field.
+  # What a cache keeps of keys and values: None, all that the matmuls read. int8 is a half or a quarter of that.
   cache: Holding | None = dataclasses.field(default=None, metadata={'added': True})
 
   def scans(self, layers: int) -> bool:
-    """Whether so many layers are one loop (True) or written out (False)."""
-    return self.layers == 'scan' or (self.layers == 'auto' and layers >= 16)
+    """Whether so many layers are one loop (True), which compiles faster, or written out (False): see `model.stack`."""
+    return self.layers == 'scan' or (self.layers == 'auto' and layers >= (49 if jax.default_backend() == 'gpu' else 16))

@@ -4,7 +4,6 @@ Letters: S dimensions before a matrix (layers, experts), I the dimensions that i
 R rows.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial, singledispatch
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from kernels.grouped import grouped
 from kernels.matmul import matmul
@@ -36,12 +36,11 @@ def weight(module: nn.Module, name: str, shape: tuple[int, ...], names: tuple[st
 @singledispatch
 def multiply(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   """x[..., *I] times w[*I, *O] -> [..., *O] over the `inputs` dimensions I, operands in `dtype`, in the dtype of x."""
-  leading, outputs = x.shape[:x.ndim - inputs], w.shape[inputs:]
-  if len(outputs) > 1 and is_cut('tensor'):   # one long dimension could not be cut where several were
-    y = jnp.tensordot(x.astype(dtype), w.astype(dtype), inputs)
+  if w.ndim - inputs > 1 and is_cut('tensor'):   # one long dimension could not be cut where several were
+    y = checkpoint_name(jnp.tensordot(x.astype(dtype), w.astype(dtype), inputs), 'matmul')
   else:
-    y = matmul(x.reshape(*leading, -1), w.reshape(math.prod(w.shape[:inputs]), -1), jnp.dtype(dtype))
-  return y.reshape(*leading, *outputs).astype(x.dtype)
+    y = matmul(x, w, jnp.dtype(dtype), inputs)
+  return y.astype(x.dtype)
 
 
 @singledispatch
@@ -65,6 +64,10 @@ def frozen(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def worked_out(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   """As `frozen`, by the matrix that the weight stands for, made anew in either pass."""
+  return _made(w, x, inputs, dtype)
+
+
+def _made(w, x, inputs, dtype):
   w, x = _late(w, x)
   return multiply(matrix(w, dtype), x, inputs, dtype)
 
@@ -79,7 +82,7 @@ def _late(w: Weight, x: jax.Array) -> tuple[Weight, jax.Array]:
 
 
 def _forward(w, x, inputs, dtype):
-  return worked_out(w, x, inputs, dtype), w
+  return checkpoint_name(_made(w, x, inputs, dtype), 'matmul'), w
 
 
 def _backward(inputs, dtype, w, g):
@@ -104,10 +107,12 @@ class Routed(NamedTuple):
 @singledispatch
 def routed(w: Weight, names: tuple[str | None, ...], dtype: str) -> Routed:
   """The matrices [E, I, *O] with their logical names, operands of the products in `dtype`."""
-  def times(x_RI, sizes_E, w):
-    return grouped(x_RI, w.reshape(*w.shape[:2], -1), sizes_E, dtype).reshape(len(x_RI), *w.shape[2:])
+  return Routed((matrix(w, dtype),), (names,), partial(by_expert, dtype))
 
-  return Routed((matrix(w, dtype),), (names,), times)
+
+def by_expert(dtype: str, x_RI: jax.Array, sizes_E: jax.Array, w: jax.Array) -> jax.Array:
+  """f32[R, *O]: rows sorted by expert, each times its own of the matrices [E, I, *O]."""
+  return grouped(x_RI, w.reshape(*w.shape[:2], -1), sizes_E, dtype).reshape(len(x_RI), *w.shape[2:])
 
 
 def dense(x: jax.Array, w: Weight, *, inputs: int = 1, dtype: str = 'float32') -> jax.Array:

@@ -17,12 +17,7 @@ from model.cache import Layer
 from model.config import Compute, Decoder, Rotary
 from model.sharding import reordered
 
-POLICIES = {
-  'dots': jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names('attention')),
-  'full': None,
-}
+POLICIES = {'dots': jax.checkpoint_policies.save_only_these_names('matmul', 'attention'), 'full': None}
 
 
 class Role(NamedTuple):
@@ -116,15 +111,24 @@ class Stack:
       return x_BLD, _added(total, aux)
 
     def body(x_BLD, group):
-      x_BLD, _, aux = self._unroll(split(group, size), x_BLD, sights, None, begin)
+      x_BLD, _, aux = self._unroll(group, x_BLD, sights, None, begin)
       return x_BLD, aux
 
     x_BLD, total = apart(x_BLD, {}, 0, begin)
     if groups:
-      grouped = jax.tree.map(lambda w: w.reshape(groups, size, *w.shape[1:]), _between(params, layers, begin, end))
-      x_BLD, aux = jax.lax.scan(body, x_BLD, grouped)
+      x_BLD, aux = jax.lax.scan(body, x_BLD, _dealt(_between(params, layers, begin, end), size))
       total = _added(total, jax.tree.map(lambda each: each.sum(0), aux))
     return apart(x_BLD, total, end, layers)
+
+
+def _dealt(stacked: Any, size: int) -> tuple[Any, ...]:
+  """For each place in a group of so many layers the parameters of those that stand there, stacked.
+
+  A loop that takes them as they are need not keep them for its backward pass: what it makes of them, it would.
+  """
+  leaves, tree = jax.tree.flatten(stacked)
+  parts = [[part.squeeze(1) for part in jax.lax.split(w.reshape(-1, size, *w.shape[1:]), (1,) * size, axis=1)] for w in leaves]
+  return tuple(jax.tree.unflatten(tree, part) for part in zip(*parts))
 
 
 def _between(stacked: Any, layers: int, start: int, stop: int) -> Any:

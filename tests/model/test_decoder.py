@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from model.config import AllHeads, Attention, Compute, Learned, NoPositions, Plain, RMSNorm, Rotary, Window
 from model.decoder import build
@@ -158,6 +159,27 @@ def test_remat_keeps_less():
     return sum(x.size for x in held)
 
   assert kept('full') < kept('dots') < kept('none')
+
+
+@pytest.mark.parametrize('layers', ['scan', 'unroll'])
+def test_no_product_is_computed_again_unless_it_is_asked_for(layers):
+  """With a soft cap: without, 'none' keeps the scores of so few positions as well."""
+  def products(remat):
+    model, params = made(EXACT['gemma2'], Compute(layers=layers, remat=remat, attention='blocked'))
+    return counted(jax.make_jaxpr(jax.grad(lambda p: model.hidden(p, tokens()).x_BLD.sum()))(params).jaxpr)
+
+  def counted(jaxpr):
+    return sum((eqn.primitive.name == 'dot_general') + sum(map(counted, jaxprs_in_params(eqn.params))) for eqn in jaxpr.eqns)
+
+  assert products('none') == products('dots') < products('full')
+
+
+def test_a_loop_keeps_no_copy_of_its_weights():
+  """What the backward pass holds: the stacked leaf itself, and nothing else of its size."""
+  model, params = made(small(width=20, layers=3), Compute(layers='scan'))
+  stacked = params['layers']['mlp']['up']['weight']
+  held = jax.tree.leaves(jax.vjp(lambda p: model.hidden(p, tokens()).x_BLD, params)[1])
+  assert [x.shape for x in held if x.size == stacked.size] == [stacked.shape]
 
 
 @pytest.mark.parametrize('name', ['llama', 'llama3', 'gpt2', 'gemma2', 'mixtral', 'post'])
