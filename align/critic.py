@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from model.adapter_tree import adapted, adapters, detach, over
 from model.decoder import Model, box, own
 from model.edit import Edit
 from model.errors import ConfigError
-from model.lowrank import adapted, adapters, detach, over
 from model.sharding import is_box
 from train.types import Key, Params
 

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from align import losses
 from align.pairwise import agreement, mean, pairs, penalties, rows, weights
 from align.reward import Score
+from model.adapter_tree import adapted, detach
 from model.decoder import Model
 from model.errors import ConfigError
-from model.lowrank import adapted, detach
 from train.objectives import shift
 from train.types import Batch, Form, Loss, LossFn, Mean, Objective, Params
 

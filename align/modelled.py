@@ -17,10 +17,10 @@ from align.reference import each, lots
 from align.reward import RewardModel, score
 from align.rewards import Answer, Reward, Scores
 from align.sampler import filled, laid
+from model.adapter_tree import detach
 from model.decoder import Model, own
 from model.errors import ConfigError, DataError
 from model.generate import round_up
-from model.lowrank import detach
 from model.sharding import pin
 from train.artifact import Artifact, Store, digest, how, read_json, write_json
 from train.data.pipeline import Placement

@@ -18,9 +18,9 @@ from align.rewards import Jury
 from align.rollout import Rollouts
 from align.rollout_rows import Lot, Scored, joined, rows_of
 from align.sampler import Columns, Reader, Writer, keys, laid
+from model.adapter_tree import detach
 from model.decoder import own
 from model.errors import CheckpointError, DataError
-from model.lowrank import detach
 from train.artifact import digest
 from train.data.pipeline import Placement
 from train.data.shuffle import key, permutation

@@ -10,6 +10,7 @@ Letters: M rows, I inputs, O outputs, N blocks of inputs, C codes of a block.
 """
 
 import math
+import re
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
@@ -19,14 +20,15 @@ from jax.custom_batching import custom_vmap
 
 from kernels.choice import Choice
 
-Name = Literal['few', 'many', 'grouped', 'dequantised']
+Name = Literal['few', 'many', 'grouped', 'tpu', 'dequantised']
 
 FEW = 16                              # rows up to which a product takes as long as its codes are read
 BLOCK = 64                            # codes of a block that the kernels know
 
-UNTRIED = frozenset({'few', 'many', 'grouped'})
-"""Kernels that were proved by interpretation and compiled, and that nobody has seen on a card; `many` has also to show that
-it beats a matrix that is made and multiplied by cuBLAS, `grouped` that it beats matrices that are made for ragged_dot."""
+UNTRIED = frozenset({'few', 'many', 'grouped', 'tpu'})
+"""Kernels that were proved by interpretation and compiled, and that nobody has seen on a chip; `many` has also to show that
+it beats a matrix that is made and multiplied by cuBLAS, `grouped` that it beats matrices that are made for ragged_dot, `tpu`
+that it beats XLA's product with a matrix that is made."""
 
 
 class Call(NamedTuple):
@@ -37,29 +39,38 @@ class Call(NamedTuple):
   packed: bool                        # whether two codes share a byte
   dtype: str                          # of the operands of the product
   platform: str
-  capability: float                   # NVIDIA's number; 0 elsewhere
+  capability: float                   # NVIDIA's number, or the generation of a TPU; 0 elsewhere
   groups: int = 0                     # matrices that share the rows among them (kernels.lowbit_grouped); 0: one that has all
+  devices: int = 1                    # of the mesh
 
 
 def describe(rows: int, codes: jax.Array | jax.ShapeDtypeStruct, dtype: str, groups: int = 0) -> Call:
   """The product of so many rows with codes [N, C / 2, *O] or [1, I, *O], or so many of them, on the machine that is here."""
   platform, packed = jax.default_backend(), codes.dtype == jnp.uint8
-  capability = float(getattr(jax.devices()[0], 'compute_capability', 0.0)) if platform == 'gpu' else 0.0
-  return Call(rows, codes.shape[1] * (2 if packed else 1), packed, str(dtype), platform, capability, groups)
+  return Call(rows, codes.shape[1] * (2 if packed else 1), packed, str(dtype), platform, _capability(jax.devices()[0]), groups,
+              max(1, jax.sharding.get_abstract_mesh().size))
+
+
+def _capability(device: Any) -> float:
+  generation = re.match(r'TPU ?v?(\d+)', device.device_kind)
+  return float(generation[1] if generation else getattr(device, 'compute_capability', 0.0))
 
 
 def choose(call: Call) -> Choice:
   """The kernel for so many rows, unless it was not tried or cannot do the call."""
-  name: Name = 'grouped' if call.groups else 'few' if call.rows <= FEW else 'many'
+  name: Name = 'grouped' if call.groups else 'tpu' if call.platform == 'tpu' else 'few' if call.rows <= FEW else 'many'
   why = refusal(call) or ('it has not run on a card yet' if name in UNTRIED else None)
   return Choice(name, {}) if why is None else Choice('dequantised', {name: why})
 
 
 def refusal(call: Call) -> str | None:
-  """Why the kernels cannot do the call, or None: a function of the call alone, so that it can be tested without a GPU."""
+  """Why the kernels cannot do the call, or None: a function of the call alone, so that it can be tested without the chip."""
+  tpu = call.platform == 'tpu' and not call.groups
   facts = {
-    f'it runs on NVIDIA GPUs, not on {call.platform}': call.platform != 'gpu',
-    f'it needs compute capability 8.0, not {call.capability}': call.capability < 8,
+    f'it runs on NVIDIA GPUs, not on {call.platform}': call.platform != 'gpu' and not tpu,
+    f'it needs compute capability 8.0, not {call.capability}': call.platform == 'gpu' and call.capability < 8,
+    f'it looks up codes of 4 bits on TPU v5 and later, not v{call.capability:.0f}': tpu and call.packed and call.capability < 5,
+    f'libtpu asks nobody how to cut it over {call.devices} devices': tpu and call.devices > 1,
     f'it takes float32 and bfloat16, not {call.dtype}': call.dtype not in ('float32', 'bfloat16'),
     f'it takes blocks of {BLOCK}, not of {call.block}': call.packed and call.block != BLOCK,
     f'it takes at least {BLOCK} inputs, not {call.block}': call.block < BLOCK,
@@ -69,19 +80,20 @@ def refusal(call: Call) -> str | None:
 
 
 def lowbit(x_MI: jax.Array, codes: jax.Array, steps_NO: jax.Array, levels: tuple[float, ...] | None = None, *,
-           dtype: Any = None, tiles: Any = None, interpret: bool = False) -> jax.Array:
+           dtype: Any = None, platform: str | None = None, tiles: Any = None, interpret: bool = False) -> jax.Array:
   """y[*M, *O] in `dtype` (None: that of x): x in `dtype` times w, by the kernel for so many rows, sums in float32.
 
   w[i, *o] = number(code) * steps[block of i, *o]. Codes are u8[N, C / 2, *O], two a byte and the first in its high half, or
   i8[1, I, *O]. The number of a code is the code itself; of one of 4 bits it is the code less 8, or levels[code]. The
   gradient of x is g times the transpose, made in the same way; codes and steps get none. On a mesh all may be cut as
-  kernels.lowbit_mesh says. `tiles` and `interpret` are for tests. Raises: ValueError for shapes that do not fit.
+  kernels.lowbit_mesh says. `platform` (None: this one), `tiles` and `interpret` are for tests. Raises: ValueError for
+  shapes that do not fit.
   """
-  from kernels.lowbit_triton import Plan  # Pallas takes a quarter of a second, which only those wait who use it
+  kernels = _kernels(platform or jax.default_backend())
   fit(x_MI, codes, steps_NO)
   x_MI = padded(x_MI if dtype is None else x_MI.astype(dtype), codes.dtype)
   matrix = codes, steps_NO, *([] if levels is None else [jnp.asarray(levels, jnp.float32)])
-  return _product(Plan(tiles, interpret))(x_MI.reshape(*x_MI.shape[:-1], len(codes), -1), matrix)
+  return _product(kernels, kernels.Plan(tiles, interpret))(x_MI.reshape(*x_MI.shape[:-1], len(codes), -1), matrix)
 
 
 def fit(x_MI: jax.Array, codes: jax.Array, steps_NO: jax.Array) -> None:
@@ -98,13 +110,21 @@ def padded(x_MI: jax.Array, codes: Any) -> jax.Array:
   return jnp.pad(x_MI, [(0, 0)] * (x_MI.ndim - 1) + [(0, -x_MI.shape[-1] % BLOCK if codes == jnp.uint8 else 0)])
 
 
-@lru_cache
-def _product(plan):
-  """The call with a gradient; kept, so that traces that are alike are the same to jax."""
+def _kernels(platform):
+  """The module for it. Pallas takes a quarter of a second, which only those wait who use it."""
+  if platform == 'tpu':
+    from kernels import lowbit_tpu
+    return lowbit_tpu
   from kernels import lowbit_triton
+  return lowbit_triton
+
+
+@lru_cache
+def _product(kernels, plan):
+  """The call with a gradient; kept, so that traces that are alike are the same to jax."""
   from kernels.lowbit_mesh import spread
-  push = _mapped(spread(partial(_forward, lowbit_triton, plan), backward=False))
-  pull = _mapped(spread(partial(_backward, lowbit_triton, plan), backward=True))
+  push = _mapped(spread(partial(_forward, kernels, plan), backward=False))
+  pull = _mapped(spread(partial(_backward, kernels, plan), backward=True))
 
   @jax.custom_vjp
   def product(x_MNC, matrix):

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax.linen import LogicallyPartitioned
 
+from model.adapter_tree import adapted, merge
 from model.edit import Edit
 from model.errors import ConfigError
 from model.linear import Place, Weight, edited, matrix
-from model.lowrank import LowRank, Span, Target, adapted, length, merge
+from model.lowrank import LowRank, Span, Target, length
 from model.quantize import Quantized
 from model.sharding import is_box, unbox
 
@@ -77,8 +78,9 @@ class LoRA(Edit):
       raise ConfigError('edit.twice', f'LoRA: {place.module} is adapted already', 'an adapter lies over a plain or a '
                         'quantised matrix', 'put Merge before LoRA among the edits, or go on with the adapters that are there')
     if self.dropout and place.stacked > 1:
-      raise ConfigError('edit.dropout-of-experts', f'dropout = {self.dropout} of {place.module}', 'experts multiply tokens '
-                        'in sorted groups by whole matrices', "set dropout to 0, or targets to ('q', 'k', 'v', 'out')")
+      raise ConfigError('edit.dropout-of-experts', f'dropout = {self.dropout} of {place.module}', 'the rows of experts lie '
+                        'sorted, on each mesh otherwise, and would be dropped otherwise',
+                        "set dropout to 0, or targets to ('q', 'k', 'v', 'out')")
     shape = w.value.shape if is_box(w) else w.shape
     cut = place.stacked + place.inputs
     bound = math.prod(shape[place.stacked:cut]) ** -0.5

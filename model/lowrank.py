@@ -6,25 +6,23 @@
 W is an array or `Quantized` (QLoRA, Dettmers et al. 2023) and gets no gradient. A fused matrix is adapted by its parts, as
 if q, k and v, gate and up were matrices of their own; as one, they would share an A and with it their rank.
 
-A forward pass is a function of its parameters alone, so the chance of dropout is handed over inside the leaf: `keyed`
-gives a tree whose adapters drop, and a tree as it is stored drops nothing and costs nothing.
+A forward pass is a function of its parameters alone, so the chance of dropout is handed over inside the leaf: a tree as it
+is stored drops nothing and costs nothing (model.adapter_tree has what is done to whole trees).
 
 Letters: S dimensions before a matrix (layers, experts), I inputs, O outputs, P parts, r the rank.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from model.decoder import Model
-from model.errors import ConfigError
-from model.linear import Weight, frozen, matrix, multiply, ready
-from model.quantize import Quantized
-from model.sharding import is_box, unbox
+from model import sharding
+from model.linear import Routed, Weight, by_expert, frozen, matrix, multiply, ready, routed
 
 Target = Literal['q', 'k', 'v', 'qkv', 'out', 'gate', 'up', 'down', 'gate_up']
 
@@ -42,7 +40,7 @@ class Span(NamedTuple):
 class LowRank:
   """A frozen weight [*S, *I, *O] and what is added to it."""
 
-  base: Weight                        # None where only what learns is kept (`adapters`)
+  base: Weight                        # None where only what learns is kept
   a: Any                              # f32[*S, *I, P, r]
   b: Any                              # {part: f32[*S, r, *O of the part]}
   magnitudes: Any = None              # {part: f32[*S, *O of the part]} with DoRA
@@ -69,7 +67,52 @@ def _(w: LowRank, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
   low = multiply(w.a, dropped(w, x), inputs, dtype)
   parts = {span.part: multiply(w.b[span.part], low[..., i, :], 1, dtype) for i, span in enumerate(w.spans)}
   y = y + w.scale * laid(w, parts, y.shape[-w.outputs:], 0.0).astype(y.dtype)
-  return y if w.magnitudes is None else y * laid(w, gains(w), y.shape[-w.outputs:], 1.0).astype(y.dtype)
+  return y if w.magnitudes is None else y * laid(w, gains(w, crossed(w)), y.shape[-w.outputs:], 1.0).astype(y.dtype)
+
+
+@routed.register
+def _(w: LowRank, names: tuple[str | None, ...], dtype: str) -> Routed:
+  """As its base is multiplied by, and beside it by A and by B: no expert's adapted matrix is made."""
+  base, exact = (routed(w.base, names, each) for each in (dtype, 'float32'))
+  own = replace(w, base=None)
+  leaves, tree = jax.tree.flatten(own)
+  [axes] = sharding.laid(w.shape[1:2], names[1])
+  return Routed((*jax.lax.stop_gradient(base.arrays), *leaves), (*base.names, *_names(own, names)),
+                partial(_by_expert, base.times, exact.times, tree, axes, dtype))
+
+
+def _names(own: LowRank, names: tuple[str | None, ...]) -> list[tuple[str | None, ...]]:
+  """The logical names of its arrays, where W has these."""
+  def each(tree: Any, *lie: str | None) -> Any:
+    return jax.tree.map(lambda _: lie, tree)
+
+  named = LowRank(None, (*names[:2], None, None), each(own.b, None, None, *names[2:]), each(own.magnitudes, None, *names[2:]),
+                  each(own.squares, None, *names[2:]), each(own.seeds, None))
+  return jax.tree.leaves(named, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def _by_expert(base, exact, tree, axes, dtype: str, x_RI: jax.Array, sizes_E: jax.Array, *arrays: jax.Array) -> jax.Array:
+  """f32[R, *O], by products with W in `dtype` (`base`) and in float32 (`exact`); `axes` cut I over devices, if any do."""
+  below, w = arrays[:-tree.num_leaves], jax.tree.unflatten(tree, arrays[-tree.num_leaves:])
+  y = base(x_RI, sizes_E, *below)
+  outputs = y.shape[1:]
+  low_RPr = by_expert(dtype, dropped(w, x_RI), sizes_E, w.a)
+  parts = {span.part: by_expert(dtype, low_RPr[:, i], sizes_E, w.b[span.part]) for i, span in enumerate(w.spans)}
+  y = y + w.scale * laid(w, parts, outputs, 0.0)
+  if w.magnitudes is None:
+    return y
+  cross = _crossed_by_expert(w, outputs, lambda rows, sizes: exact(rows, sizes, *below))
+  gain_EO = laid(w, gains(w, cross, lambda more: jax.lax.psum(more, axes) if axes else more), outputs, 1.0)
+  return y * jnp.repeat(gain_EO, sizes_E, 0, total_repeat_length=len(y))
+
+
+def _crossed_by_expert(w: LowRank, outputs: tuple[int, ...], times: Callable[..., jax.Array]) -> list[jax.Array]:
+  """As `crossed`: the columns of A are rows that lie sorted by expert."""
+  rows_EPrI = jax.lax.stop_gradient(jnp.moveaxis(w.a, 1, -1))
+  experts, count, rank, inputs = rows_EPrI.shape
+  y = times(rows_EPrI.reshape(-1, inputs), jnp.full(experts, count * rank, jnp.int32))
+  y = y.reshape(experts, count, rank, *outputs)
+  return [_of(span, y[:, i], len(outputs)).reshape(experts, rank, -1) for i, span in enumerate(w.spans)]
 
 
 @matrix.register
@@ -81,7 +124,7 @@ def _(w: LowRank, dtype: Any) -> jax.Array:
            for i, span in enumerate(w.spans)}
   y = base + w.scale * laid(w, parts, outputs, 0.0)
   if w.magnitudes is not None:
-    gain = laid(w, gains(w), outputs, 1.0)
+    gain = laid(w, gains(w, crossed(w)), outputs, 1.0)
     stacked = base.ndim - w.inputs - w.outputs
     y = y * gain.reshape(*gain.shape[:stacked], *(1,) * w.inputs, *outputs)
   return y.astype(dtype)
@@ -110,32 +153,48 @@ def laid(w: LowRank, parts: Mapping[str, jax.Array], outputs: tuple[int, ...], b
 
 
 def dropped(w: LowRank, x: jax.Array) -> jax.Array:
-  """x with a share of its numbers zero and the others larger by as much; x itself where the leaf holds no key."""
+  """x with a share of its numbers zero and the others larger by as much; x itself where the leaf holds no key.
+
+  What falls out depends on the key and on a number's place in x, however a mesh cuts x. Where rows are folded over devices
+  (kernels.zigzag) their positions lie in another order, and get an equally good draw, which is not that of one device.
+  """
   if w.seeds is None:
     return x
   kept = jax.random.bernoulli(jax.random.wrap_key_data(w.seeds), 1 - w.dropout, x.shape)
   return jnp.where(kept, x / (1 - w.dropout), 0).astype(x.dtype)
 
 
-def gains(w: LowRank) -> dict[str, jax.Array]:
+def gains(w: LowRank, cross: Sequence[jax.Array], whole: Callable[[jax.Array], jax.Array] = lambda part: part
+          ) -> dict[str, jax.Array]:
   """What DoRA multiplies each column by, f32[*S, *O of the part]; the length is a constant to the gradient (section 4.3).
 
-  |W + s A B|^2 = |W|^2 + 2 s (A^T W) . B + s^2 (A^T A B) . B, column by column, without a second matrix. |W|^2 is the
-  number that the magnitude began as the root of, so that the gain of a new adapter is 1 exactly.
+  |W + s A B|^2 = |W|^2 + 2 s (A^T W) . B + s^2 (A^T A B) . B, column by column, without a second matrix; `cross` is A^T W of
+  each part, and `whole` the sum over devices that have some of I each. |W|^2 is the number that the magnitude began as the
+  root of, so that the gain of a new adapter is 1 exactly.
   """
-  base = matrix(w.base, jnp.float32).astype(jnp.float32)
   found = {}
   for i, span in enumerate(w.spans):
     a, b = _flat(w, i)
-    part = jax.lax.slice_in_dim(base, span.begin, span.end, axis=base.ndim - w.outputs + span.axis)
-    part = part.reshape(*a.shape[:-1], -1)
-    cross = ((a.mT @ part) * b).sum(-2)
     own = ((a.mT @ a @ b) * b).sum(-2)
-    more = (2 * w.scale * cross + w.scale ** 2 * own).reshape(w.squares[span.part].shape)
-    norm = jax.lax.stop_gradient(length(w.squares[span.part] + more))
+    more = 2 * w.scale * (cross[i] * b).sum(-2) + w.scale ** 2 * own
+    norm = jax.lax.stop_gradient(length(w.squares[span.part] + whole(more).reshape(w.squares[span.part].shape)))
     # behind a barrier, or XLA multiplies by 1 / sqrt(square) instead, which is no longer 1 for equals
     found[span.part] = w.magnitudes[span.part] / jax.lax.optimization_barrier(norm)
   return found
+
+
+def crossed(w: LowRank) -> list[jax.Array]:
+  """A^T W of each part, f32[*S, r, O], by the matrix worked out."""
+  base = matrix(w.base, jnp.float32).astype(jnp.float32)
+  parts = [_of(span, base, w.outputs) for span in w.spans]
+  flat = [_flat(w, i)[0] for i in range(len(parts))]
+  return [a.mT @ part.reshape(*a.shape[:-1], -1) for a, part in zip(flat, parts)]
+
+
+def _of(span: Span, x: jax.Array, outputs: int) -> jax.Array:
+  """One part of [..., *O], or of the parts of O that this device has: no mesh cuts where several lie."""
+  axis = x.ndim - outputs + span.axis
+  return jax.lax.slice_in_dim(x, span.begin, min(span.end, x.shape[axis]), axis=axis)
 
 
 def length(square: jax.Array) -> jax.Array:
@@ -153,92 +212,3 @@ def _flat(w: LowRank, part: int) -> tuple[jax.Array, jax.Array]:
 def _product(w: LowRank, part: int) -> jax.Array:
   a, b = _flat(w, part)
   return a @ b
-
-
-def _leaves(params: Any) -> list[Any]:
-  return jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, LowRank))
-
-
-def _mapped(change: Callable[[LowRank], Any], other: Callable[[Any], Any], params: Any) -> Any:
-  return jax.tree.map(lambda w: change(w) if isinstance(w, LowRank) else other(w), params,
-                      is_leaf=lambda x: isinstance(x, LowRank) or is_box(x))
-
-
-def adapted(params: Any) -> bool:
-  """Whether a tree has adapters."""
-  return any(isinstance(w, LowRank) for w in _leaves(params))
-
-
-def adapters(params: Any) -> Any:
-  """The tree with what adapters learn, and None in place of all else."""
-  return _mapped(lambda w: replace(w, base=None, squares=None), lambda _: None, params)
-
-
-def bases(params: Any) -> Any:
-  """The tree with all that adapters do not learn, and None in place of what they do."""
-  def base(w: LowRank) -> LowRank:
-    nothing = {span.part: None for span in w.spans}
-    return replace(w, a=None, b=nothing, magnitudes=None if w.magnitudes is None else nothing)
-
-  return _mapped(base, lambda w: w, params)
-
-
-def detach(params: Any) -> Any:
-  """The model below the adapters, of the same arrays: a reference that costs no memory."""
-  return _mapped(lambda w: w.base, lambda w: w, params)
-
-
-def over(learned: Any, base: Any) -> Any:
-  """What adapters learned (`adapters`) laid over the plain tree of a model: a second set of them over one base.
-
-  Raises: ConfigError `edit.dora-base` where they need to know the lengths of their base's columns.
-  """
-  def lay(w: Any, below: Any) -> Any:
-    if not isinstance(w, LowRank):
-      return below if w is None else w
-    if w.magnitudes is not None:
-      raise ConfigError('edit.dora-base', 'DoRA among the edits', 'its adapters know the base that they began on, and no other',
-                        'use LoRA where several models share a base')
-    return replace(w, base=below)
-
-  return jax.tree.map(lay, learned, base, is_leaf=lambda x: x is None or isinstance(x, LowRank))
-
-
-def keyed(params: Any, key: jax.Array) -> Any:
-  """The tree with a key in each adapter that has dropout, one for each of its layers."""
-  count = 0
-
-  def seed(w: LowRank) -> LowRank:
-    nonlocal count
-    count += 1
-    if not w.dropout:
-      return w
-    keys = jax.random.split(jax.random.fold_in(key, count), w.a.shape[0])
-    return replace(w, seeds=jax.random.key_data(keys))
-
-  return _mapped(seed, lambda w: w, params)
-
-
-def merge(params: Any, dequantise: bool = False) -> Any:
-  """The tree without adapters: W + scale * A B worked out in float32, in the dtype of W. Nothing else changes.
-
-  Raises: ConfigError `edit.merge-quantised` for a base in few bits, unless `dequantise` asks for a float32 matrix in its
-  place: rounded again, the model would not be the one whose adapters were judged.
-  """
-  def whole(w: LowRank) -> Any:
-    if isinstance(w.base, Quantized) and not dequantise:
-      raise ConfigError('edit.merge-quantised', f'an adapter over a matrix in {w.base.kind}', 'merged and rounded again it '
-                        'would be another model than the one that was trained', 'ask for a dequantised copy: '
-                        'merge(params, dequantise=True), or keep the adapters apart')
-    made = matrix(unbox(w), jnp.float32)
-    if is_box(w.base):
-      return w.base.replace(value=made.astype(w.base.value.dtype))
-    return made if isinstance(w.base, Quantized) else made.astype(w.base.dtype)
-
-  return _mapped(whole, lambda w: w, params)
-
-
-def largest_change(model: Model, before: Any, after: Any, tokens_BL: jax.Array) -> jax.Array:
-  """The largest difference that two trees make to a logit on these rows, f32[]: what a merge costs."""
-  first, second = (model.logits(params, model.hidden(params, tokens_BL).x_BLD) for params in (before, after))
-  return jnp.max(jnp.abs(first - second))

@@ -16,11 +16,11 @@ from flax import struct
 from jax.tree_util import GetAttrKey, tree_map_with_path
 
 from model.adapt import LoRA
+from model.adapter_tree import adapted, adapters, keyed
 from model.decoder import OWN, own
 from model.edit import Edit
 from model.errors import ConfigError
 from model.freeze import Freezing, depth
-from model.lowrank import adapted, adapters, keyed
 from model.new_tokens import TABLES, newest
 from model.quantize import Quantized
 from model.sharding import is_box

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import jax
 
+from model.adapter_tree import merge
 from model.chat import Template
 from model.config import Compute, Decoder
 from model.decoder import Model, Params, build
 from model.edit import Edit
 from model.errors import ConfigError, DataError
-from model.lowrank import merge
 from model.sharding import MeshShape, shardings
 from model.tokenizer import Tokenizer
 from model.weights import loading
@@ -51,7 +51,8 @@ class Files(Artifact):
     """Writes down what lies there. Raises: DataError if nothing does."""
     place = self.place(folder)
     if not place.exists():
-      raise DataError('weights.missing', str(place), 'there is nothing', 'check the path')
+      raise DataError('weights.missing', str(place.absolute()), 'there is nothing',
+                      'check the path; no hub is asked: name a folder or a .gguf file that is on this machine')
     write_json(folder / HASHES, hashes(place))
 
   def find(self, store: Store) -> Path:

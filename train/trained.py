@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from model.adapt import DoRA, LoRA
+from model.adapter_tree import over
 from model.decoder import Model, own
 from model.errors import CheckpointError
 from model.freeze import Freezing
-from model.lowrank import over
 from model.new_tokens import newest
 from model.quantize import Quantize
 from model.tokenizer import Tokenizer

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from model import chat
+from model.adapter_tree import adapted, largest_change, merge
 from model.config import Decoder, Learned
 from model.decoder import OWN, Params, build, own
 from model.errors import ConfigError, DataError, StorageError
 from model.linear import is_weight
-from model.lowrank import adapted, largest_change, merge
 from model.quantize import Quantized, dequantize
 from model.template import Template
 from model.tokenizer import Tokenizer

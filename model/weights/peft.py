@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.adapt import DoRA, LoRA
+from model.adapter_tree import adapted
 from model.config import Decoder
 from model.errors import ConfigError, DataError
 from model.linear import INPUTS, Place, Weight, edited, is_weight
-from model.lowrank import LowRank, Span, Target, adapted
+from model.lowrank import LowRank, Span, Target
 from model.weights.exporting import appearing, held, write_object
 from model.weights.families import family_for
 from model.weights.folder import read_object

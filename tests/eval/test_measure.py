@@ -1,5 +1,7 @@
 """What is measured on a model: answers and waits of a real tiny one, through real generation."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +76,19 @@ def test_a_model_that_repeats_itself_is_found_out(model, params, tokenizer):
   assert counts == {'empty': (6, 6), 'cut off': (6, 6), 'repetition loop': (6, 6), 'non-finite': (0, 6)}
   assert part['headline']['repetition_loop_rate'] == 1.0
   assert len(part['answers']) == 2 and TEXT.startswith(part['answers'][0]['prompt'])
+
+
+def test_how_many_are_written_at_a_time_changes_no_answer(model, params, tokenizer):
+  """Each is drawn by its prompt's number and the seed alone; the control is another seed."""
+  how = replace(HOW, sampling=Sampling(temperature=1.0), shown=6)
+  found = [measure.answers(model, params, tokenizer, HELD, replace(how, seed=seed), batch)['answers']
+           for seed, batch in ((0, 6), (0, 4), (0, 1), (1, 6))]
+  assert len({answer['text'] for answer in found[0]}) == 6 and found[0] == found[1] == found[2] != found[3]
+
+
+def test_of_text_without_a_piece_nothing_is_asked(model, params, tokenizer):
+  part = measure.answers(model, params, tokenizer, [Document('a', 'b', '0')], HOW, batch=4)
+  assert part['answers'] == [] and {row['of'] for row in part['failures']} == {0}
 
 
 def test_a_broken_model_is_found_out(model, params, tokenizer):

@@ -1,7 +1,8 @@
 """What products with few bits are tried on, here by interpretation and on a card: shapes, numbers and the truth in float64."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import numpy as np
 
 from kernels.lowbit import lowbit
 from kernels.lowbit_triton_blocks import Tile, Tiles
-from model.quantize import NF4, WHOLE, Doubled, Quantized, dequantize, quantize
+from model.levels import NF4, WHOLE, Doubled
+from model.quantize import Quantized, dequantize, quantize
 
 SMALL = Tiles(Tile(1, 64, 32, programs=3), Tile(16, 64, 32, programs=5), Tile(32, 32, 32), Tile(32, 64, 32))
 HALF = Tiles(*(each._replace(depth=16) for each in SMALL))      # tiles within a block
@@ -25,7 +27,7 @@ class Case:
   inputs: int
   outputs: int
   dtype: str = 'float32'
-  tiles: Tiles | None = SMALL
+  tiles: Any = SMALL                  # Tiles of the kernels that run; None: their own
 
 
 class Operands(NamedTuple):
@@ -64,12 +66,13 @@ def parts(w: Quantized):
   return w.codes, scales / WHOLE[w.kind], NF4 if w.kind == 'nf4' else None
 
 
-def run(case: Case, data: Operands, interpret: bool) -> tuple[jax.Array, jax.Array]:
-  """y and dx by the kernels."""
+def run(case: Case, data: Operands, interpret: Any, platform: str | None = None) -> tuple[jax.Array, jax.Array]:
+  """y and dx by the kernels, of this platform or of that."""
   @jax.jit
   def both(x, g, w):
     codes, steps, levels = parts(w)
-    y, pull = jax.vjp(lambda x: lowbit(x, codes, steps, levels, tiles=case.tiles, interpret=interpret), x)
+    y, pull = jax.vjp(partial(lowbit, codes=codes, steps_NO=steps, levels=levels, platform=platform, tiles=case.tiles,
+                              interpret=interpret), x)
     return y, pull(g)[0]
 
   return both(*data)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from model.adapt import DoRA, LoRA, Merge
+from model.adapter_tree import adapters, bases, detach, keyed, largest_change, merge
 from model.config import Compute
 from model.errors import ConfigError
 from model.kinds import kinds
 from model.linear import dense, is_weight, matrix
-from model.lowrank import LowRank, adapters, bases, detach, keyed, largest_change, merge
+from model.lowrank import LowRank
 from model.quantize import Quantize, Quantized, dequantize
 from model.sharding import MeshShape, shardings, unbox
 from tests.model.variants import VARIANTS, made, small, tokens

@@ -1,6 +1,7 @@
 """The sorted, grouped computation against a loop over tokens, and the router's penalties by hand."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,8 +11,11 @@ import pytest
 from flax.linen import LogicallyPartitioned
 
 from model import quantize as module
+from model.adapt import DoRA, LoRA
+from model.adapter_tree import adapters, bases
 from model.config import Gated, MoE, Plain
-from model.linear import matrix
+from model.linear import matrix, routed
+from model.lowrank import dropped
 from model.mlp import activate
 from model.moe import Experts, losses, route
 from model.quantize import Quantize, quantize
@@ -19,6 +23,7 @@ from model.sharding import MeshShape, batch_sharding, shardings, unbox
 from tests.kernels.collectives import exchanged
 from tests.kernels.lowbit_table import SMALL
 from tests.model.variants import small
+from train.edits import edited, join
 
 EXPERTS = {'gated': MoE(4, 2, Gated(24)), 'plain': MoE(5, 3, Plain(12, 'relu2'), renormalise=False), 'one': MoE(3, 1, Gated(8))}
 
@@ -174,3 +179,101 @@ def test_no_more_than_one_expert_is_in_many_bits_at_once():
   largest = 4 * 16 * 2 * 256
   alone, control = temporaries(lambda w: w), temporaries(lambda w: matrix(w, 'float32'))
   assert alone < 8 * largest < 16 * largest < control, (alone / largest, control / largest)
+
+
+DORA = LoRA(2), DoRA()
+
+
+def adapted(moe, edits):
+  """The layer with experts after these edits, boxed, as if their adapters had learned something."""
+  config, params, x_BLD = drawn(moe)
+  tree = {'layers': {'mlp': {name: LogicallyPartitioned(w[None], NAMES[name][:w.ndim] + NAMES[name][-1:])
+                             for name, w in params.items()}}}
+  tree = edited(edits, tree, jax.random.key(1))
+
+  def move(path, leaf):
+    learns = any(getattr(part, 'name', None) in ('a', 'b', 'magnitudes') for part in path)
+    return leaf + 0.1 * jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape) if learns else leaf
+
+  return config, jax.tree_util.tree_map_with_path(move, tree), x_BLD
+
+
+def layer(boxed):
+  return jax.tree.map(lambda w: w[0], unbox(boxed)['layers']['mlp'])
+
+
+def learning(config, made, params, x_BLD):
+  """What the layer makes of positions when `made` is made of its experts, and the gradients of adapters and positions."""
+  base, seen = {'base': bases(params)}, jnp.ones(x_BLD.shape[:2], bool)
+
+  def total(learned, x_BLD):
+    params = {name: w if name == 'router' else made(w) for name, w in join(learned, base).items()}
+    y = Experts(config, config.mlp).apply({'params': params}, x_BLD, seen)[0]
+    return (y * jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)).sum(), y
+
+  gradients, y = jax.grad(total, (0, 1), has_aux=True)(adapters(params), x_BLD)
+  return y, *jax.tree.leaves(gradients)
+
+
+def as_it_is(w):
+  return w
+
+
+def worked_out(w):
+  return matrix(w, 'float32')
+
+
+@pytest.mark.parametrize('name, edits, leaves', [('gated', (Quantize(), *DORA), 2 + 3 + 3), ('plain', DORA, 2 + 2 + 2),
+                                                 ('gated', (Quantize('int8'), LoRA(2, targets=('up', 'down'))), 2 + 2)])
+def test_adapted_experts_are_the_experts_they_stand_for(name, edits, leaves):
+  """Over few bits and over arrays, all parts and some: values, and the gradients of all that learns."""
+  config, boxed, x_BLD = adapted(EXPERTS[name], edits)
+  got, expected = (jax.jit(partial(learning, config, made))(layer(boxed), x_BLD) for made in (as_it_is, worked_out))
+  assert len(got) == 2 + leaves and all(float(jnp.abs(each).max()) > 1e-3 for each in got)
+  for value, true in zip(got, expected, strict=True):
+    np.testing.assert_allclose(value, true, rtol=1e-4, atol=1e-5 * max(1, float(jnp.abs(true).max())))
+
+
+def test_experts_drop_their_adapters_input_as_other_matrices_do():
+  """By a leaf with a key, which no edit lays over experts yet."""
+  w = layer(adapted(EXPERTS['plain'], (LoRA(2),))[1])['down']
+  w = replace(w, dropout=0.5, seeds=jax.random.key_data(jax.random.key(2)))
+  x_RI, sizes_E = jax.random.normal(jax.random.key(3), (20, 12)), jnp.asarray([3, 0, 9, 6, 2])
+  made = routed(w, (None, 'mlp', None), 'float32')
+  low = np.repeat(matrix(w, 'float32') - w.base, sizes_E, 0)
+  expected = np.einsum('RI,RIO->RO', x_RI, np.repeat(w.base, sizes_E, 0)) + np.einsum('RI,RIO->RO', dropped(w, x_RI), low)
+  np.testing.assert_allclose(made.times(x_RI, sizes_E, *made.arrays), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['nf4', None])
+def test_no_more_than_one_adapted_expert_is_there_at_once(kind):
+  """Compiled, in both passes, of 16 experts; the control makes them all. Nor does the base get a gradient to be thrown away."""
+  config, boxed, x_BLD = adapted(MoE(16, 2, Gated(256)), (*((Quantize(kind),) if kind else ()), LoRA(1), DoRA()))
+
+  def temporaries(made) -> int:
+    run = jax.jit(partial(learning, config, made)).lower(layer(boxed), x_BLD[:1]).compile()
+    return run.memory_analysis().temp_size_in_bytes
+
+  largest = 4 * 16 * 2 * 256
+  alone, control = temporaries(as_it_is), temporaries(worked_out)
+  assert alone < 16 * largest < 48 * largest < control, (alone / largest, control / largest)
+
+
+def test_on_a_mesh_adapted_experts_gather_codes_and_what_is_small():
+  """With inputs and outputs cut: a column's length is that of the whole."""
+  config, boxed, x_BLD = adapted(MoE(3, 2, Gated(256)), (Quantize(), *DORA))
+
+  def run(params, x_BLD):
+    return learning(config, as_it_is, layer(params), x_BLD)
+
+  x_BLD, mesh = jnp.concatenate([x_BLD, x_BLD + 1]), MeshShape(fsdp=2, tensor=4).build()
+  expected = jax.jit(run)(unbox(boxed), x_BLD)
+  with jax.set_mesh(mesh):
+    given = shardings(boxed, mesh), batch_sharding(mesh)
+    made = jax.jit(run, in_shardings=given).lower(unbox(boxed), x_BLD).compile()
+    got = made(*jax.device_put((unbox(boxed), x_BLD), given))
+  for value, true in zip(got, expected, strict=True):
+    np.testing.assert_allclose(value, true, rtol=1e-3, atol=1e-4 * max(1, float(jnp.abs(true).max())))
+  found = {each for each in exchanged(made.as_text()) if each.kind == 'all-gather'}
+  assert {each.dtype for each in found} == {'u8', 'f32'}
+  assert max(math.prod(each.shape) for each in found if each.dtype == 'f32') < 3 * 16 * 64, found      # a quarter of a matrix

@@ -13,22 +13,10 @@ from flax.linen import LogicallyPartitioned
 from model.adapt import LoRA
 from model.config import Gated
 from model.errors import ConfigError
+from model.levels import LEVELS, NF4, Doubled, double, nearest, pack, unpack
 from model.linear import dense, matrix
 from model.mlp import MLP
-from model.quantize import (
-  LEVELS,
-  NF4,
-  Doubled,
-  Quantize,
-  Quantized,
-  bits_per_weight,
-  dequantize,
-  double,
-  nearest,
-  pack,
-  quantize,
-  unpack,
-)
+from model.quantize import Quantize, Quantized, bits_per_weight, dequantize, quantize
 from model.sharding import MeshShape, batch_sharding, shardings, unbox
 from tests.kernels.collectives import exchanged
 from tests.kernels.lowbit_table import SMALL

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from model.adapt import DoRA, LoRA, Merge
+from model.adapter_tree import adapters, bases, detach
 from model.edit import Edit
 from model.errors import ConfigError
-from model.lowrank import LowRank, adapters, bases, detach
+from model.lowrank import LowRank
 from model.quantize import Quantize, Quantized
 from model.sharding import MeshShape, is_box
 from tests.train.going_on import check_goes_on

@@ -12,9 +12,10 @@ import pytest
 from align.templates import template_of
 from experiments.export import context
 from model.adapt import LoRA
+from model.adapter_tree import merge
 from model.chat import Plain
 from model.errors import ConfigError, DataError
-from model.lowrank import LowRank, merge
+from model.lowrank import LowRank
 from model.weights.opening import open_published
 from model.weights.peft import write_peft
 from tests.data.fake_corpus import FakeCorpus, texts

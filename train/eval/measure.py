@@ -109,8 +109,7 @@ def answers(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[D
             batch: int) -> Part:
   """How often answers go wrong, and some of them to read."""
   prompts = pieces([tokenizer.encode(document.text) for document in held], how.answers, how.prompt_tokens)
-  outputs = [output for begin in range(0, len(prompts), batch)
-             for output in _write(model, params, tokenizer, prompts[begin:begin + batch], how, batch, begin)]
+  outputs = _write(model, params, tokenizer, prompts, how, batch)
   rows = count(outputs)
   note = (f'{len(prompts)} answers of at most {how.new_tokens} tokens, each after {how.prompt_tokens} tokens of '
           f'held-out text, {drawn(how.sampling)}. Several classes may hold; "at most" ends the 95% interval.')
@@ -120,15 +119,14 @@ def answers(model: Model, params: Params, tokenizer: Tokenizer, held: Sequence[D
   return {'failures': rows, 'answers': samples, 'headline': rates, 'notes': {'failures': note}}
 
 
-def _write(model: Model, params: Params, tokenizer: Tokenizer, prompts: list[list[int]], how: Answering, batch: int,
-           begin: int) -> list[Output]:
-  """An answer to each prompt; `batch` of them are written, so that one program serves every lot."""
-  lot = [[tokenizer.bos, *ids] for ids in prompts]
-  lot += [lot[-1]] * (batch - len(lot))
-  made = generate(model, params, lot, max_new=how.new_tokens, sampling=how.sampling, eos=tokenizer.eos,
-                  limit=tokenizer.size, key=jax.random.fold_in(jax.random.key(how.seed), begin))
-  return [Output(ids.tolist(), tokenizer.decode(ids.tolist()), logps.tolist(), reason)
-          for _, ids, logps, reason in zip(prompts, *made)]
+def _write(model: Model, params: Params, tokenizer: Tokenizer, prompts: list[list[int]], how: Answering,
+           batch: int) -> list[Output]:
+  """An answer to each prompt, `batch` of them written at a time: that changes no draw."""
+  if not prompts:
+    return []
+  made = generate(model, params, [[tokenizer.bos, *ids] for ids in prompts], max_new=how.new_tokens, sampling=how.sampling,
+                  eos=tokenizer.eos, limit=tokenizer.size, key=jax.random.key(how.seed), at_once=batch)
+  return [Output(ids.tolist(), tokenizer.decode(ids.tolist()), logps.tolist(), reason) for ids, logps, reason in zip(*made)]
 
 
 def pieces(texts: Sequence[Sequence[int]], number: int, length: int) -> list[list[int]]:

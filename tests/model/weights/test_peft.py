@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from model.adapt import DoRA, LoRA
+from model.adapter_tree import adapters, merge
 from model.chat import ChatML, Message, prompt, render
 from model.config import AllHeads, Attention, Gated, MoE
 from model.errors import UserError
-from model.lowrank import LowRank, adapters, merge
+from model.lowrank import LowRank
 from model.quantize import Quantize
 from model.tokenizer import CONTROLS, HARD, SPACE, SentencePiece, train_bpe
 from model.weights.exporting import export, export_gguf
