@@ -10,15 +10,17 @@ the text. Without --prompt the text comes from standard input; at a terminal the
 --seed gives the same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.
 
 With --speculate several tokens are proposed at once and judged in one pass of the model, which changes no probability: it is
-quicker where they are guessed well. Then the text comes when all of it is written.
+quicker where they are guessed well. Then all prompts are answered together, and the text comes when all of it is written.
 """
 
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 
 from align.templates import template_of
@@ -36,6 +38,9 @@ from model.tokenizer import Tokenizer, stream_text
 from train.artifact import Store
 from train.trained import Trained
 from train.trained import load as open_run
+
+ROWS = 16                           # of a batch that speculates: as many prompts are answered at a time
+Answer = tuple[Iterator[int], str]  # its ids, and what is to be said of them
 
 flags.declare_key_flag('run')
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'What the model goes on from; may be given several times.')
@@ -64,10 +69,11 @@ def main(overrides: command.Overrides) -> int:
   trained = open_run(run, Store(folder.parent))
   drafter = proposer(trained.tokenizer)
   try:
-    for index, prompt in enumerate(wanted):
+    for index, (prompt, (ids, note)) in enumerate(zip(wanted, answers(trained, drafter, wanted, sampling))):
       if index:
         say('\n' + '-' * 40 + '\n')
-      write(trained, drafter, prompt, sampling, jax.random.fold_in(jax.random.key(SEED.value), index))
+      write(trained, prompt, ids)
+      print(note, end='', file=sys.stderr)
   except BrokenPipeError:               # nobody reads any more, as after `| head`: there is nothing left to do
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   return 0
@@ -100,23 +106,18 @@ def proposer(tokenizer: Tokenizer) -> Drafter | None:
   return Draft(draft.model, draft.params)
 
 
-def write(trained: Trained, drafter: Drafter | None, prompt: str, sampling: Sampling, key: jax.Array) -> None:
-  """Prints the prompt and what follows, as it comes; with a drafter when all is there, and then how many passes it took."""
+def answers(trained: Trained, drafter: Drafter | None, prompts: list[str], sampling: Sampling) -> Iterator[Answer]:
+  """The ids after each prompt, as they come; with a drafter when all are there, and then how many passes they took."""
   tokenizer, template = trained.tokenizer, template_of(trained.run)
-  before, (eos, stop) = begun(template, tokenizer, prompt)
-  how: dict[str, Any] = {'max_new': MAX_NEW.value, 'sampling': sampling, 'key': key, 'eos': eos, 'stop': stop,
-                         'limit': tokenizer.size}
-  say(f'{prompt}\n' if template else prompt)
-  note = ''
+  before, ends = zip(*(begun(template, tokenizer, prompt) for prompt in prompts))
+  how: dict[str, Any] = {'max_new': MAX_NEW.value, 'sampling': sampling, 'limit': tokenizer.size, **ends[0]._asdict()}
+  keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(SEED.value)))(np.arange(len(before)))
   if drafter is None:
-    ids = stream(trained.model, trained.params, before, **how)
-  else:
-    written, passes = speculate(trained.model, trained.params, [before], drafter=drafter, **how)
-    ids, note = iter(written.tokens[0].tolist()), f'{len(written.tokens[0])} tokens in {passes[0]} passes of the model\n'
-  for piece in until(stream_text(tokenizer, ids), STOP.value):
-    say(piece)
-  say('\n')
-  print(note, end='', file=sys.stderr)
+    yield from ((stream(trained.model, trained.params, ids, key=key, **how), '') for ids, key in zip(before, keys))
+    return
+  written, passes = speculate(trained.model, trained.params, list(before), drafter=drafter, key=keys, at_once=ROWS, **how)
+  for row, count in zip(written.tokens, passes):
+    yield iter(row.tolist()), f'{len(row)} tokens in {count} passes of the model\n'
 
 
 def begun(template: chat.Template | None, tokenizer: Tokenizer, text: str) -> tuple[list[int], chat.Endings]:
@@ -124,6 +125,14 @@ def begun(template: chat.Template | None, tokenizer: Tokenizer, text: str) -> tu
   if template is None:
     return [tokenizer.bos, *tokenizer.encode(text)], chat.Endings(tokenizer.eos, ())
   return chat.prompt(template, tokenizer, [chat.Message('user', text)]), chat.ends(template, tokenizer)
+
+
+def write(trained: Trained, prompt: str, ids: Iterator[int]) -> None:
+  """Prints the prompt and what follows, as it comes."""
+  say(f'{prompt}\n' if template_of(trained.run) else prompt)
+  for piece in until(stream_text(trained.tokenizer, ids), STOP.value):
+    say(piece)
+  say('\n')
 
 
 def say(text: str) -> None:

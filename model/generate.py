@@ -1,18 +1,17 @@
 """Text from a model: prompts are read together, then one token a row at a time in a compiled loop.
 
-Prompts that are alike are read once. The loop is left only where rows that have ended make room for prompts that wait, or
-for another size: more room in the cache, or fewer rows (model.membership). Lengths are rounded up to powers of two, so that
-a few programs serve all prompts. A row's tokens depend on its prompt, its number and the key alone: not on the other rows,
-nor on the rounding. With a key for each row, it does not depend on its number either.
+Prompts that are alike are read once, and those that wait take the places of rows that have ended (model.prompts). A row's
+tokens depend on its prompt, its number and the key alone: not on the other rows, nor on the rounding of lengths. With a key
+for each row, it does not depend on its number either.
 
 Letters: B rows of the batch, R rows read into it, U prompts that differ, L positions of the prompts, T of the answers,
 V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import count, repeat
 from typing import Literal, NamedTuple
 
 import jax
@@ -20,13 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from model.cache import Cache, grow, resize, rows
+from model.cache import Cache, grow, rows
 from model.decoder import Model, Params, laid_out
-from model.errors import demand
-from model.membership import GOING, Answers, Told, staying
-from model.prompts import SHORTEST, Asked, Lot, prepared, round_up, rounded
+from model.membership import GOING, Answers, Told
+from model.prompts import SHORTEST, Asked, Lot, answered, everywhere, prepared, round_up, rounded
 from model.sampling import Sampling, choose
-from model.sharding import pin
 from model.turned import turned
 
 Reason = Literal['eos', 'stop', 'length']
@@ -99,27 +96,12 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
 
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
   """
-  demand(at_once is None or at_once > 0, 'at_once', at_once, 'it is how many answers are written at a time', 'give at least 1')
   asked, answers = Asked(prompts, *prepared(model, prompts, max_new), key), Answers.begin(len(prompts), at_once)
   sizes = stages(SHORTEST, rounded(model, asked.tokens_NL.shape[1] + max_new))
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
   ready = _laid(model, params, max_new * -(-answers.count // len(answers.place_C)), len(answers.place_C))
   read = partial(_begin, way, ready, ends, max_new=max_new, room=round_up(max_new))
-  lot = asked.lot(answers.place_C)
-  now = read(lot, slots=above(sizes, lot.length - 1))
-  while True:
-    now = _run(way, ready, ends, now, answers.few)
-    told, longest = _told(now)
-    answers.note(told)
-    if not answers.waiting and not told.going_C.any():
-      return _made(answers)
-    if len(free_R := answers.free(told.going_C)):
-      lot = asked.lot(answers.give(free_R))
-      now = _sized(now, above(sizes, max(longest, lot.length - 1)))
-      now = _placed(now, read(lot, slots=lot.length), free_R)
-    else:
-      answers.keep(kept_C := staying(told.going_C))
-      now = _moved(now, kept_C, slots=above(sizes, longest))
+  return made(answered(asked, answers, sizes, read, partial(_run, way, ready, ends)), repeat(0))
 
 
 def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sampling: Sampling, key: jax.Array,
@@ -128,7 +110,7 @@ def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sam
   lot = Asked([prompt], *prepared(model, [prompt], max_new), key).lot(np.zeros(1, np.int32))
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
   ready = _laid(model, params, max_new, 1)
-  now = _begin(way, ready, ends, lot, max_new, room=round_up(max_new), slots=lot.length)
+  now = _begin(way, ready, ends, lot, lot.length, max_new, room=round_up(max_new))
   for length in count(len(prompt) + 1):
     token_B, reason_B = jax.device_get((now.token_B, now.reason_B))
     yield int(token_B[0])
@@ -152,53 +134,22 @@ def _laid(model: Model, params: Params, steps: int, rows: int) -> Params:
   return lay_out(model, params, rows == 1) if steps >= MANY_STEPS else _plain(model.config, params)
 
 
-def _made(answers: Answers) -> Generated:
-  """What was written, as long as it is."""
-  assert answers.told is not None
-  tokens, logps, counts, reasons = answers.told
-  return Generated([row[:n] for row, n in zip(tokens, counts)], [row[:n] for row, n in zip(logps, counts)],
-                   [REASONS[int(reason)] for reason in reasons])
+def made(told: Told, begins: Iterable[int]) -> Generated:
+  """What was written from these places on, as long as it is."""
+  spans = [slice(begin, begin + count) for begin, count in zip(begins, told.counts_C)]
+  tokens, logps = ([row[span] for row, span in zip(rows, spans)] for rows in (told.tokens_CT, told.logps_CT))
+  return Generated(tokens, logps, [REASONS[int(reason)] for reason in told.reason_C])
 
 
-def _told(now: Progress) -> tuple[Told, int]:
-  """What the rows have written, and how many slots of the cache the longest that goes on has filled."""
-  *parts, lengths_B = jax.device_get((now.tokens_BT, now.logps_BT, now.counts_B, now.reason_B, now.cache.lengths_B))
-  told = Told(*parts)
-  return told, int(lengths_B[told.going_C].max(initial=0))
-
-
-def _steps(way: Way, params: Params, ends: Ends, now: Progress, few) -> Progress:
+def _steps(way: Way, params: Params, ends: Ends, now: Progress, few) -> tuple[Progress, tuple[jax.Array, ...]]:
   """Goes on until no more than a few rows do, or one that does has filled its part of the cache."""
   size = now.cache.slots
 
   def going(now: Progress):
     return (now.going_B.sum() > few) & (jnp.where(now.going_B, now.cache.lengths_B, 0).max() < size)
 
-  return _seen(jax.lax.while_loop(going, lambda now: _write(way, params, ends, now), now))
-
-
-def _seen(now: Progress) -> Progress:
-  """The same with all that is told on every device, so that each process of a job can read it."""
-  return replace(now, tokens_BT=pin(now.tokens_BT, None, None), logps_BT=pin(now.logps_BT, None, None),
-                 counts_B=pin(now.counts_B, None), reason_B=pin(now.reason_B, None),
-                 cache=replace(now.cache, lengths_B=pin(now.cache.lengths_B, None)))
-
-
-def _resized(now: Progress, kept_C: jax.Array, slots: int) -> Progress:
-  """These rows, with so much room in their cache."""
-  kept = jax.tree.map(lambda x: x[kept_C] if x.ndim else x, now)
-  return replace(kept, cache=resize(kept.cache, slots))
-
-
-def _sized(now: Progress, slots: int) -> Progress:
-  """All rows, with so much room."""
-  return now if slots == now.cache.slots else _moved(now, np.arange(len(now.token_B)), slots=slots)
-
-
-def _put(now: Progress, more: Progress, rows_R: jax.Array) -> Progress:
-  """The batch with other rows in these places."""
-  more = replace(more, cache=grow(more.cache, now.cache.slots))
-  return jax.tree.map(lambda x, new: x.at[rows_R].set(new) if x.ndim else x, now, more)
+  now = jax.lax.while_loop(going, lambda now: _write(way, params, ends, now), now)
+  return now, everywhere(now.tokens_BT, now.logps_BT, now.counts_B, now.reason_B, now.cache.lengths_B, now.counts_B)
 
 
 def stages(first: int, last: int) -> list[int]:
@@ -209,31 +160,37 @@ def stages(first: int, last: int) -> list[int]:
   return sizes
 
 
-def above(sizes: list[int], length: int) -> int:
-  """The least of the sizes that has room for more than this."""
-  return next(size for size in sizes if size > length)
+def _read(way: Way, params: Params, ends: Ends, lot: Lot, slots: int, max_new, room: int) -> Progress:
+  """The prompts read and the first ids chosen. `slots` positions can be kept, and `room` ids be written."""
+  x_B1D, cache = prefill(way.model, params, lot)
+  none_B, ids_BT = jnp.zeros(len(x_B1D), jnp.int32), jnp.zeros((len(x_B1D), room), jnp.int32)
+  now = Progress(grow(cache, slots), none_B, ids_BT, ids_BT.astype(jnp.float32), beginning(lot), none_B, had(way, lot),
+                 numbered(lot.key, lot.number_B), jnp.asarray(max_new, jnp.int32))
+  return _choose(way, params, ends, now, x_B1D)
 
 
-def _read(way: Way, params: Params, ends: Ends, lot: Lot, max_new, room: int, slots: int) -> Progress:
-  """The prompts read, each row's own taken of them, and the first ids chosen. `slots` positions can be kept."""
-  *arrays, key = lot
-  tokens_UL, lengths_U, which_B, number_B = map(jnp.asarray, arrays)
-  unique, length = tokens_UL.shape
-  index_UL = jnp.broadcast_to(jnp.arange(length), (unique, length))
-  segments_UL = (index_UL < lengths_U[:, None]).astype(jnp.int32)
-  hidden = way.model.hidden(params, tokens_UL, segments_UL, way.model.cache(unique, length))
+def prefill(model: Model, params: Params, lot: Lot) -> tuple[jax.Array, Cache]:
+  """What the last id of each row's prompt became, [B, 1, D], and the cache of all rows: each takes what it has of the lot."""
+  unique, length = lot.tokens_UL.shape
+  segments_UL = (jnp.arange(length) < lot.lengths_U[:, None]).astype(jnp.int32)
+  hidden = model.hidden(params, lot.tokens_UL, segments_UL, model.cache(unique, length))
   assert hidden.cache is not None
-  x_U1D = jnp.take_along_axis(hidden.x_BLD, (lengths_U - 1)[:, None, None], axis=1)
-  read_BV = None
-  if way.sampling.repetition_penalty != 1.0:
-    each = jnp.arange(unique)[:, None]
-    read_BV = jnp.zeros((unique, way.model.config.vocab), bool).at[each, tokens_UL].max(segments_UL == 1)[which_B]
-  batch, cache = len(which_B), hidden.cache
-  cache = grow(cache if unique == batch else rows(cache, which_B), slots)
-  none_B, ids_BT = jnp.zeros(batch, jnp.int32), jnp.zeros((batch, room), jnp.int32)
-  now = Progress(cache, none_B, ids_BT, ids_BT.astype(jnp.float32), jnp.where(which_B < 0, LENGTH, GOING), none_B, read_BV,
-                 numbered(key, number_B), jnp.asarray(max_new, jnp.int32))
-  return _choose(way, params, ends, now, x_U1D[which_B])
+  x_U1D = jnp.take_along_axis(hidden.x_BLD, (lot.lengths_U - 1)[:, None, None], axis=1)
+  return x_U1D[lot.which_B], hidden.cache if unique == len(lot.which_B) else rows(hidden.cache, jnp.asarray(lot.which_B))
+
+
+def beginning(lot: Lot) -> jax.Array:
+  """The reasons before anything is written, i32[B]: a row without a prompt has ended."""
+  return jnp.where(lot.which_B < 0, LENGTH, GOING)
+
+
+def had(way: Way, lot: Lot) -> jax.Array | None:
+  """Which ids the prompt of each row has, bool[B, V], where a penalty asks for it."""
+  if way.sampling.repetition_penalty == 1.0:
+    return None
+  unique, length = lot.tokens_UL.shape
+  had_UV = jnp.zeros((unique, way.model.config.vocab), bool)
+  return had_UV.at[jnp.arange(unique)[:, None], lot.tokens_UL].max(jnp.arange(length) < lot.lengths_U[:, None])[lot.which_B]
 
 
 def _write(way: Way, params: Params, ends: Ends, now: Progress) -> Progress:
@@ -249,8 +206,6 @@ _turned = partial(jax.jit, static_argnums=(0, 2))(lambda config, params, alone: 
 _begin = partial(jax.jit, static_argnames=('way', 'room', 'slots'))(_read)
 _advance = partial(jax.jit, static_argnames='way', donate_argnames='now')(_write)
 _run = partial(jax.jit, static_argnames='way', donate_argnames='now')(_steps)
-_moved = partial(jax.jit, static_argnames='slots')(_resized)
-_placed = partial(jax.jit, donate_argnames='now')(_put)
 
 
 def _choose(way: Way, params: Params, ends: Ends, now: Progress, x_B1D: jax.Array) -> Progress:
@@ -277,14 +232,9 @@ def _noted(row_BT: jax.Array, new_B: jax.Array, place_B: jax.Array) -> jax.Array
   return jax.vmap(lambda row, new, place: row.at[place].set(new, mode='drop'))(row_BT, new_B, place_B)
 
 
-def keys_of(key: jax.Array, batch: int) -> jax.Array:
+def numbered(key: jax.Array, number_B: np.ndarray | jax.Array) -> jax.Array:
   """A key for each row: by its number from one that all share, or its own as if the row were alone."""
-  return numbered(key, jnp.arange(batch))
-
-
-def numbered(key: jax.Array, number_B: jax.Array) -> jax.Array:
-  """The same of rows with these numbers."""
-  rows_B = jnp.zeros_like(number_B) if key.ndim else number_B
+  rows_B = jnp.zeros_like(number_B) if key.ndim else jnp.asarray(number_B)
   return jax.vmap(jax.random.fold_in)(jnp.broadcast_to(key, rows_B.shape), rows_B)
 
 

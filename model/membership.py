@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from model.errors import demand
+
 FEWEST = 4                            # rows that are not worth a program for less of them: a step's weights cost the same
 GOING = 0                             # of the reasons for which a row ends: none yet
 
@@ -22,10 +24,12 @@ GOING = 0                             # of the reasons for which a row ends: non
 class Told(NamedTuple):
   """What the rows of a batch wrote so far."""
 
-  tokens_CT: np.ndarray               # i32
+  tokens_CT: np.ndarray               # i32, with the prompts before or without
   logps_CT: np.ndarray                # f32
   counts_C: np.ndarray                # i32
   reason_C: np.ndarray                # i32
+  filled_C: np.ndarray                # i32: of the cache's slots
+  passes_C: np.ndarray                # i32: of the model
 
   @property
   def going_C(self) -> np.ndarray:
@@ -79,7 +83,11 @@ class Answers:
 
   @classmethod
   def begin(cls, count: int, at_once: int | None) -> 'Answers':
-    """A batch of all answers; or of so many at once, and where there are fewer of as many lots as hold them: few sizes."""
+    """A batch of all answers; or of so many at once, and where there are fewer of as many lots as hold them: few sizes.
+
+    Raises: ConfigError if none would be written at a time.
+    """
+    demand(at_once is None or at_once > 0, 'at_once', at_once, 'so many answers are written at a time', 'give at least 1')
     rows = count if at_once is None else min(at_once, -(-count // lot(at_once)) * lot(at_once))
     numbers = np.arange(rows, dtype=np.int32)
     return cls(count, np.where(numbers < count, numbers, -1), min(rows, count))

@@ -1,19 +1,25 @@
-"""Prompts as arrays: checked, padded to a rounded length, and cut into lots that are read together.
+"""Prompts as arrays: checked, padded to a rounded length, cut into lots that are read together, and handed to a batch.
 
-Lengths are rounded up to powers of two, so that a few programs serve all prompts.
+Lengths are rounded up to powers of two, so that a few programs serve all prompts. What writes the answers, one id at a time
+or several (model.generate, model.speculate), is a loop that was compiled; it is left only where rows that have ended make
+room for prompts that wait, or for another size: more room in the cache, or fewer rows (model.membership).
 
-Letters: N prompts, B rows of a lot, U prompts of it that differ, L positions.
+Letters: N prompts, B rows of a lot, U prompts of it that differ, L positions; C rows of a batch, R of them that are read.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
 
+from model.cache import Cache, grow, resize
 from model.config import Learned
 from model.decoder import Model, check_length
 from model.errors import DataError, demand
-from model.membership import alike
+from model.membership import Answers, Told, alike, staying
+from model.sharding import pin
 
 SHORTEST = 16     # rounding ends here
 
@@ -47,6 +53,70 @@ class Asked(NamedTuple):
     lengths_U = self.lengths_N[there[first_U]]
     tokens_UL = self.tokens_NL[there[first_U], :round_up(int(lengths_U.max()))]
     return Lot(tokens_UL, lengths_U, which_B, number_B, self.key[number_B] if self.key.ndim else self.key)
+
+
+class Batch(Protocol):
+  """Rows that are written together: a tree of arrays that lead with them, but for scalars, with caches of as many slots."""
+
+  @property
+  def cache(self) -> Cache: ...
+
+
+Rows = TypeVar('Rows', bound=Batch)
+
+
+def answered(asked: Asked, answers: Answers, sizes: list[int], read: Callable[[Lot, int], Rows],
+             run: Callable[[Rows, int], tuple[Rows, tuple[jax.Array, ...]]], spare: int = 0) -> Told:
+  """What is written after all prompts.
+
+  `read` makes rows of a lot, with so many slots. `run` goes on until no more rows than so many do, or one of them has filled
+  its slots but for the spare ones, and gives what it tells of them (`everywhere`) beside them.
+  """
+  lot = asked.lot(answers.place_C)
+  now = read(lot, above(sizes, lot.length - 1) + spare)
+  while True:
+    now, parts = run(now, answers.few)
+    answers.note(told := Told(*jax.device_get(parts)))
+    if not answers.waiting and not told.going_C.any():
+      assert answers.told is not None
+      return answers.told
+    longest = int(told.filled_C[told.going_C].max(initial=0))
+    if len(free_R := answers.free(told.going_C)):
+      lot = asked.lot(answers.give(free_R))
+      slots = above(sizes, max(longest, lot.length - 1)) + spare
+      now = now if slots == now.cache.slots else _moved(now, np.arange(len(answers.place_C)), slots=slots)
+      now = _placed(now, read(lot, lot.length), free_R)
+    else:
+      answers.keep(kept_C := staying(told.going_C))
+      now = _moved(now, kept_C, slots=above(sizes, longest) + spare)
+
+
+def everywhere(*told: jax.Array) -> tuple[jax.Array, ...]:
+  """What is told of rows (model.membership.Told) on every device, so that each process of a job can read it."""
+  return tuple(pin(x, *(None,) * x.ndim) for x in told)
+
+
+def above(sizes: list[int], length: int) -> int:
+  """The least of the sizes that has room for more than this."""
+  return next(size for size in sizes if size > length)
+
+
+@partial(jax.jit, static_argnames='slots')
+def _moved(now: Rows, kept_C: jax.Array, slots: int) -> Rows:
+  """These rows, with so much room in their caches."""
+  return _changed(lambda cache: resize(cache, slots), jax.tree.map(lambda x: x[kept_C] if x.ndim else x, now))
+
+
+@partial(jax.jit, donate_argnames='now')
+def _placed(now: Rows, more: Rows, rows_R: jax.Array) -> Rows:
+  """The batch with other rows in these places."""
+  more = _changed(lambda cache: grow(cache, now.cache.slots), more)
+  return jax.tree.map(lambda x, new: x.at[rows_R].set(new) if x.ndim else x, now, more)
+
+
+def _changed(change: Callable[[Cache], Cache], now: Rows) -> Rows:
+  """The same with other caches."""
+  return jax.tree.map(lambda x: change(x) if isinstance(x, Cache) else x, now, is_leaf=lambda x: isinstance(x, Cache))
 
 
 def round_up(length: int) -> int:

@@ -13,12 +13,13 @@ from flax import struct
 
 from model.accept import Proposed, judge, leading, probabilities
 from model.ahead import Record, best, sizes
-from model.cache import Cache
+from model.cache import Cache, grow
 from model.decoder import Model, Params
 from model.errors import demand
-from model.generate import Ends, Way, keys_of, reason_of, rounded
+from model.generate import LENGTH, Ends, Way, beginning, had, numbered, prefill, reason_of
 from model.lookup import Lookup
 from model.membership import GOING
+from model.prompts import Lot, rounded
 from model.sampling import choose
 
 DRAFTED = 0                         # what a position's key is folded with for the draft's id; others: model.accept
@@ -66,7 +67,7 @@ class Progress:
 
   @property
   def going_B(self) -> jax.Array:
-    return (self.reason_B == GOING) & (self.steps_B < self.max_new)
+    return self.reason_B == GOING
 
   def last(self, count: int) -> jax.Array:
     """The last ids of each row, i32[B, count]."""
@@ -82,29 +83,21 @@ class Round(NamedTuple):
   ends: Ends
 
 
-def read(this: Round, tokens_BL, lengths_B, key, max_new, slots: int) -> Progress:
-  """The prompts read and the first ids chosen. `slots` is how long texts may become."""
-  batch, length = tokens_BL.shape
-  x_BLD, cache = _prefill(this.way.model, this.params, tokens_BL, lengths_B)
-  drafted = record = read_BV = None
+def read(this: Round, lot: Lot, slots: int, max_new, longest: int) -> Progress:
+  """The prompts read and the first ids chosen. `slots` positions can be kept; no text becomes longer than the longest."""
+  x_B1D, cache = prefill(this.way.model, this.params, lot)
+  drafted = record = None
   if isinstance(this.drafter, Draft):   # its positions may end before the padding does
-    draft, fits = this.drafter, rounded(this.drafter.model, length)
-    drafted = _prefill(draft.model, draft.params, tokens_BL[:, :fits], lengths_B)[1]
+    draft, fits = this.drafter, rounded(this.drafter.model, lot.length)
+    drafted = grow(prefill(draft.model, draft.params, lot._replace(tokens_UL=lot.tokens_UL[:, :fits]))[1], slots)
   else:
-    record = Record.begin(batch)
-  if this.way.sampling.repetition_penalty != 1.0:
-    read_BV = jnp.zeros((batch, this.way.model.config.vocab), bool)
-    read_BV = read_BV.at[jnp.arange(batch)[:, None], tokens_BL].max(jnp.arange(length) < lengths_B[:, None])
-  none_B, ids_BS = jnp.zeros(batch, jnp.int32), jnp.pad(tokens_BL, ((0, 0), (0, slots + this.drafter.ahead + 1 - length)))
-  now = Progress(cache, drafted, ids_BS, jnp.zeros(ids_BS.shape), lengths_B, lengths_B, none_B, none_B, keys_of(key, batch),
-                 record, read_BV, max_new)
-  x_B1D = jnp.take_along_axis(x_BLD, (lengths_B - 1)[:, None, None], axis=1)
-  return _settle(this, now, Proposed(jnp.zeros((batch, 0), jnp.int32), None), x_B1D)
-
-
-def _prefill(model: Model, params: Params, tokens_BL, lengths_B) -> tuple[jax.Array, Cache]:
-  batch, length = tokens_BL.shape
-  return _on(model, params, tokens_BL, jnp.arange(length) < lengths_B[:, None], model.cache(batch, length))
+    record = Record.begin(len(x_B1D))
+  room = longest + this.drafter.ahead + 1
+  ids_BS = jnp.pad(lot.tokens_UL, ((0, 0), (0, room - lot.length)))[lot.which_B]
+  lengths_B, none_B = lot.lengths_U[lot.which_B], jnp.zeros(len(x_B1D), jnp.int32)
+  now = Progress(grow(cache, slots), drafted, ids_BS, jnp.zeros(ids_BS.shape), lengths_B, lengths_B, beginning(lot), none_B,
+                 numbered(lot.key, lot.number_B), record, had(this.way, lot), jnp.asarray(max_new, jnp.int32))
+  return _settle(this, now, Proposed(jnp.zeros((len(x_B1D), 0), jnp.int32), None), x_B1D)
 
 
 def _on(model: Model, params: Params, ids_BL: jax.Array, seen_BL: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
@@ -166,7 +159,8 @@ def _draft(this: Round, draft: Draft, now: Progress) -> tuple[Proposed, Progress
     q_BV = None if sampling.temperature == 0.0 else probabilities(sampling, logits_BV, read_BV)
     return (cache, id_B, _noted(read_BV, id_B[:, None], now.going_B[:, None])), (id_B, q_BV)
 
-  begun, first = write(replace(now.drafted, lengths_B=now.lengths_B - 2), now.last(2), now.read_BV, now.steps_B)
+  before_B = jnp.maximum(now.lengths_B - 2, 0)      # a row without a prompt has fewer, and one below 0 would stop all writing
+  begun, first = write(replace(now.drafted, lengths_B=before_B), now.last(2), now.read_BV, now.steps_B)
   done, others = jax.lax.scan(lambda state, i: write(state[0], state[1][:, None], state[2], now.steps_B + i), begun,
                               jnp.arange(1, draft.ahead))
   ids_BA, q_BAV = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]).swapaxes(0, 1), first, others)
@@ -185,6 +179,7 @@ def _settle(this: Round, now: Progress, proposed: Proposed, x_BCD: jax.Array) ->
   counts_B = jnp.minimum(jnp.minimum(counts_B, leading(reason_BC == GOING) + 1), now.max_new - now.steps_B)
   counts_B = jnp.where(now.going_B, counts_B, 0)
   reason_B = jnp.take_along_axis(reason_BC, jnp.maximum(counts_B - 1, 0)[:, None], 1)[:, 0]
+  reason_B = jnp.where((reason_B == GOING) & (now.steps_B + counts_B == now.max_new), LENGTH, reason_B)
   warm_BCV = logits_BCV / (this.way.sampling.temperature or 1.0)
   logps_BC = jnp.take_along_axis(warm_BCV, ids_BC[..., None], 2)[..., 0] - jax.nn.logsumexp(warm_BCV, -1)
   return replace(now, ids_BS=ids_BS, logps_BS=_put(now.logps_BS, logps_BC, now.lengths_B), lengths_B=now.lengths_B + counts_B,

@@ -185,7 +185,7 @@ def test_rows_that_end_leave_and_change_nothing(monkeypatch):
   prompts, keys = [[row + 1, 5, 9][:1 + row % 3] for row in range(12)], jax.random.split(KEY, 12)
   settings = {'max_new': 24, 'sampling': Sampling(), 'eos': 7, 'stop': ((3, 9), *((i,) for i in range(20, 28)))}
   batches = []
-  monkeypatch.setattr('model.generate.staying', lambda going_C: batches.append(len(kept := staying(going_C))) or kept)
+  monkeypatch.setattr('model.prompts.staying', lambda going_C: batches.append(len(kept := staying(going_C))) or kept)
   found = generate(model, params, prompts, key=keys, **settings)
   assert batches[0] < 12 and batches[-1] == FEWEST and len({len(row) for row in found.tokens}) > 5
   for row in range(12):

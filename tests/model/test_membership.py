@@ -1,14 +1,20 @@
 """Rows that end make room for prompts that wait, and leave when none does: what each writes is its own all the same."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from model.generate import Generated, _begin, _moved, _placed, _run, generate, stages
+import model.generate as singly
+import model.speculate as together
+from model.generate import Generated, _run, generate, stages
+from model.lookup import Lookup
 from model.membership import FEWEST, GOING, Answers, Told, staying
+from model.prompts import _moved, _placed
 from model.sampling import Sampling
+from model.speculate import speculate
 from tests.model.test_generate import KEY, same
 from tests.model.variants import EXACT, made
 
@@ -97,7 +103,8 @@ def test_every_answer_gets_a_row_once_and_a_batch_stops_when_a_lot_is_free():
     while answers.waiting or going_C.any():
       writing_C = np.flatnonzero(going_C)
       going_C[rng.permutation(writing_C)[answers.few:]] = False          # as soon as it may stop
-      answers.note(Told(*(answers.place_C[:, None] * np.ones((1, 2), int),) * 2, answers.place_C, np.where(going_C, GOING, 1)))
+      answers.note(Told(*(answers.place_C[:, None] * np.ones((1, 2), int),) * 2, answers.place_C, np.where(going_C, GOING, 1),
+                        answers.place_C, answers.place_C))
       free_R = answers.free(going_C)
       assert answers.waiting == bool(len(free_R)) and len(answers.place_C) == len(going_C)
       if len(free_R):
@@ -112,20 +119,21 @@ def test_every_answer_gets_a_row_once_and_a_batch_stops_when_a_lot_is_free():
     assert sorted(seen) == list(range(count)) and answers.told.counts_C.tolist() == list(range(count))
 
 
-def test_a_queue_needs_few_programs():
+@pytest.mark.parametrize('module, write', [(singly, generate), (together, partial(speculate, drafter=Lookup(ahead=1)))])
+def test_a_queue_needs_few_programs(module, write):
   """A hundred prompts of up to 60 tokens: a program for each rounded length that is read, and for each size of the batch."""
   model, params = made(replace(EXACT['llama'], vocab=96))       # which no other test has: its programs are none of theirs
 
   def queue(seed: int, count: int) -> np.ndarray:
-    rng, before = np.random.default_rng(seed), programs()
+    rng, before = np.random.default_rng(seed), programs(module)
     prompts = [rng.integers(0, 64, rng.integers(1, 61)).tolist() for _ in range(count)]
-    generate(model, params, prompts, key=KEY, at_once=16, **RAGGED | {'sampling': Sampling(0.9)})
-    return programs() - before
+    write(model, params, prompts, key=KEY, at_once=16, **RAGGED | {'sampling': Sampling(0.9)})
+    return programs(module) - before
 
   begin, run, placed, moved = queue(0, 100)
   assert begin <= 4 and run == 3 and placed <= 3 and moved <= 3
   assert queue(1, 97)[1] == 0 and queue(0, 100).sum() == 0
 
 
-def programs() -> np.ndarray:
-  return np.array([program._cache_size() for program in (_begin, _run, _placed, _moved)])
+def programs(module) -> np.ndarray:
+  return np.array([program._cache_size() for program in (module._begin, module._run, _placed, _moved)])

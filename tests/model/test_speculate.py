@@ -21,6 +21,7 @@ from model.rounds import Draft
 from model.sampling import GREEDY, Sampling
 from model.sharding import MeshShape, shardings
 from model.speculate import _run, speculate
+from tests.model.test_generate import same
 from tests.model.variants import EXACT, logits, made, small
 
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20], [9], [3, 4, 5, 3, 4, 5, 3, 4]]
@@ -114,9 +115,9 @@ def test_a_mesh_writes_what_one_device_writes(drafter, sampling, monkeypatch):
   lain = []
 
   def run(*args):
-    now = _run(*args)
+    now, told = _run(*args)
     lain.extend(cache.layers[0].k_BGSK for cache in (now.cache, now.drafted) if cache)
-    return now
+    return now, told
 
   monkeypatch.setattr('model.speculate._run', run)
   with jax.set_mesh(mesh := MeshShape(data=4, tensor=2).build()):
@@ -139,7 +140,7 @@ def test_rows_that_end_leave_and_change_nothing(drafter, monkeypatch):
   settings = {'drafter': drafter, 'max_new': 24, 'sampling': Sampling(), 'eos': 7,
               'stop': ((3, 9), *((i,) for i in range(20, 28)))}
   batches = []
-  monkeypatch.setattr('model.speculate.staying', lambda going_C: batches.append(len(kept := staying(going_C))) or kept)
+  monkeypatch.setattr('model.prompts.staying', lambda going_C: batches.append(len(kept := staying(going_C))) or kept)
   found, passes = speculate(model, params, prompts, key=keys, **settings)
   assert batches[0] < 12 and batches[-1] == FEWEST and len({len(row) for row in found.tokens}) > 5
   for row in range(12):
@@ -147,6 +148,48 @@ def test_rows_that_end_leave_and_change_nothing(drafter, monkeypatch):
     assert found.tokens[row].tolist() == alone.tokens[0].tolist() and found.reasons[row] == alone.reasons[0]
     np.testing.assert_allclose(found.logps[row], alone.logps[0], atol=1e-5)
     assert isinstance(drafter, Lookup) or passes[row] == passed[0]
+
+
+@pytest.mark.parametrize('drafter', [Lookup(least=1, ahead=1), poor(ahead=1)])
+def test_rows_that_end_make_room_and_change_nothing(drafter):
+  """A queue of ragged prompts and answers, three to most prompts, eight at a time: each row writes what it writes among all.
+
+  The last two that are read have one prompt, of a single id: one of them is a row without any.
+  """
+  model, params = made(EXACT['llama'])
+  prompts = [[1], *([*range(row + 1, row + 2 + row * row % 21)] for row in range(6) for _ in range(3))][::-1]
+  settings = {'key': KEY, 'max_new': 14, 'sampling': Sampling(1.0, repetition_penalty=1.2),
+              'stop': ((3, 9), *((i,) for i in range(20, 28)))}
+  found, passes = speculate(model, params, prompts, drafter=drafter, at_once=8, **settings)
+  assert len({len(row) for row in found.tokens}) > 5
+  if isinstance(drafter, Lookup):
+    assert same(found, generate(model, params, prompts, **settings))
+  else:
+    whole, counts = speculate(model, params, prompts, drafter=drafter, **settings)
+    assert same(found, whole) and passes == counts
+
+
+def test_prompts_that_are_alike_are_read_once():
+  """Four answers to each of four prompts: the model and the draft read four prompts, and with a queue of eight two and one."""
+  model, params = made(EXACT['llama'])
+  draft, read = poor(ahead=1), []
+
+  def hidden(params, tokens_BL, *rest):
+    read.append(tokens_BL.shape)
+    return model.hidden(params, tokens_BL, *rest)
+
+  def drafted(params, tokens_BL, *rest):
+    read.append(tokens_BL.shape)
+    return draft.model.hidden(params, tokens_BL, *rest)
+
+  settings = {'drafter': replace(draft, model=draft.model._replace(hidden=drafted)), 'key': KEY, 'max_new': 6,
+              'sampling': Sampling(), 'stop': tuple((i,) for i in range(30))}
+  prompts = [[row // 4 + 1, 2] for row in range(16)]
+  for rows, shapes in ((None, {(4, 16)}), (8, {(2, 16), (1, 16)})):
+    read.clear()
+    speculate(model._replace(hidden=hidden), params, prompts, at_once=rows, **settings)
+    long = [shape for shape in read if shape[1] == 16]
+    assert set(long) == shapes and len(long) == 2 * len(shapes)      # each traced once for the model and once for the draft
 
 
 @pytest.mark.parametrize('cost, ahead, least, most', [(0.0, 5, 1, 12), (100.0, 6, 24, 24)])
@@ -262,6 +305,8 @@ def test_what_cannot_work_is_refused():
     speculate(model, params, [[1] * 28], drafter=Draft(*made(EXACT['gpt2'])), **settings)
   with pytest.raises(DataError, match='prompt 0 has no tokens'):
     speculate(model, params, [[]], drafter=Lookup(), **settings)
+  with pytest.raises(ConfigError, match='at_once'):
+    speculate(model, params, PROMPTS, drafter=Lookup(), at_once=0, **settings)
   with pytest.raises(ConfigError, match=r'Lookup\.ahead'):
     Lookup(ahead=0)
   with pytest.raises(ConfigError, match=r'Draft\.ahead'):
