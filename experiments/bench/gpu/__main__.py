@@ -34,8 +34,8 @@ PEERS = flags.DEFINE_string('peers', sys.executable, 'An interpreter with torch 
 
 PARTS: dict[str, tuple[Callable[[Bench], Iterator[Record]], float]] = {      # and the seconds that each may take
   'machine': (parts.machine, 30), 'tests': (parts.tests, 120), 'ceilings': (parts.ceilings, 60),
-  'compile': (train.compiled, 100), 'train': (train.contests, 260), 'attention': (parts.attention, 300),
-  'head': (parts.head, 80), 'decode': (parts.decode, 150), 'lowbit': (parts.lowbit, 60),
+  'compile': (train.compiled, 120), 'train': (train.contests, 330), 'attention': (parts.attention, 300),
+  'head': (parts.head, 100), 'decode': (parts.decode, 180), 'lowbit': (parts.lowbit, 90),
   'quickstart': (parts.quickstart, 200), 'checkpoint': (parts.checkpoint, 60),
   'variants': (train.variants, 200), 'tiles': (parts.tiles, 240)}
 ENVIRONMENT = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONUNBUFFERED': '1',

@@ -25,7 +25,9 @@ def sights(quick: bool) -> list[Sight]:
   """Those that are measured: what runs train on first, since time may end."""
   if quick:
     return [Sight(64, 256, True, 512), Window(64, 256, False, 512, 32), Sight(64, 256, False, 512)]
-  return [kind(size, length) for length in (4096, 16_384) for kind in (packed, window, causal) for size in (64, 128, 256)]
+  first = [kind(size, length) for length in (4096, 16_384) for size in (128, 64) for kind in (packed, window)]
+  return [*first, *(causal(size, length) for length in (4096, 16_384) for size in (128, 64)),
+          *(kind(256, length) for length in (4096, 16_384) for kind in (packed, window, causal))]
 
 
 def packed(size: int, length: int) -> Sight:

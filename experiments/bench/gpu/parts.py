@@ -69,12 +69,13 @@ def tiles(bench: Bench) -> Iterator[Record]:
 
 
 def head(bench: Bench) -> Iterator[Record]:
-  """The loss head forward and backward, in bfloat16."""
+  """The loss head forward and backward, in bfloat16: ours, PyTorch's that holds all logits, and Liger's that does not."""
   name = 'tiny' if bench.quick else 'head'
   task, words = TASKS[name], (name, 'bfloat16')
   racers = [Contestant('ours', 'experiments.bench.ours.head', words, environment=bench.caches, ahead=False),
             *(Contestant(f'torch {form}', 'experiments.bench.peers.torch_head', (*words, form), bench.peers, bench.caches,
-                         ahead=False) for form in ('eager', 'compiled'))]
+                         ahead=False) for form in ('compiled', 'eager')),
+            Contestant('liger', 'experiments.bench.gpu.liger', words, bench.peers, bench.caches, ahead=False)]
   for racer in racers:
     try:
       found = race([train.limited(bench, racer)], 3, 2 if bench.quick else 10, bench.out)
@@ -88,7 +89,7 @@ def head(bench: Bench) -> Iterator[Record]:
 
 def decode(bench: Bench) -> Iterator[Record]:
   """Greedy decoding at 1 and at 64 rows, ours in several kinds of weights, then Hugging Face's compiled."""
-  yield from in_turn(bench, ('ours.written', sys.executable, 0.5), ('peers.hf_written', bench.peers, 1.0))
+  yield from in_turn(bench, ('ours.written', sys.executable, 0.55), ('peers.hf_written', bench.peers, 1.0))
 
 
 def lowbit(bench: Bench) -> Iterator[Record]:

@@ -1,8 +1,8 @@
-"""The training step in bfloat16 at the matmul, ours beside Hugging Face's, one contestant after another.
+"""The training step in bfloat16 at the matmul, ours beside Hugging Face's and litgpt's, one contestant after another.
 
-Ours comes in the forms that matter: whole rows, whose band cuDNN knows; packed rows, as runs train on, by the form that the
-door picks and by our own kernel; and a stream in bfloat16. The peers keep theirs in float32, as autocast has it, and see
-whole rows.
+Ours comes in the forms that matter: packed rows, as runs train on, and whole ones, whose band cuDNN knows; then a stream in
+bfloat16, and packed rows by the kernel that needs no Hopper. The peers keep theirs in float32, as autocast has it, and see
+whole rows. Both sizes have a round before either has the next, since time may end.
 """
 
 import json
@@ -23,21 +23,29 @@ from experiments.bench.task import BATCHES, LOSSES, TASKS
 MOST = 120                             # seconds of a contestant, its compiling included
 SAME = 5                               # so many losses are compared: from then on roundings of bfloat16 drive curves apart
 PEAK = 989e12                          # FLOP/s: an H100's or H200's dense bfloat16, by the datasheet
+TURNS = 3, 2                           # of so many samples, each a burst of steps
 OURS: dict[str, dict[str, Any]] = {
-  'ours whole': {'rows': 'whole'},
   'ours packed': {'rows': 'packed'},
-  'ours packed, triton': {'rows': 'packed', 'compute': {'attention': 'triton'}},
-  'ours whole, bf16 stream': {'rows': 'whole', 'stream': 'bfloat16'},
+  'ours whole': {'rows': 'whole'},
 }
+MORE: dict[str, dict[str, Any]] = {
+  'ours whole, bf16 stream': {'rows': 'whole', 'stream': 'bfloat16'},
+  'ours packed, triton': {'rows': 'packed', 'compute': {'attention': 'triton'}},
+}
+PEERS: dict[str, tuple[str, str]] = {  # the module of each, and its form
+  'HF compiled': ('experiments.bench.peers.hf', 'compiled'),
+  'litgpt compiled': ('experiments.bench.gpu.lit', 'compiled'),
+  'HF eager': ('experiments.bench.peers.hf', 'eager'),
+}
+ROUNDS: tuple[tuple[dict[str, dict[str, Any]], tuple[str, ...]], ...] = (
+  (OURS, ('HF compiled',)), ({}, ('litgpt compiled',)), (MORE, ('HF eager',)))
 OTHERS: dict[str, dict[str, Any]] = {
   'ours packed, bf16 stream': {'rows': 'packed', 'stream': 'bfloat16'},
   'ours whole, 2 parts': {'rows': 'whole', 'parts': 2},
   'ours whole, scanned': {'rows': 'whole', 'compute': {'layers': 'scan'}},
-  'ours whole, unrolled': {'rows': 'whole', 'compute': {'layers': 'unroll'}},
   'ours whole, remat dots': {'rows': 'whole', 'compute': {'remat': 'dots'}},
   'ours whole, remat full': {'rows': 'whole', 'compute': {'remat': 'full'}},
 }
-TWINS = {('124m', 'ours whole, unrolled'), ('1b', 'ours whole, scanned')}      # as 'ours whole' is there
 
 
 def names(bench: Bench) -> tuple[str, ...]:
@@ -47,36 +55,33 @@ def names(bench: Bench) -> tuple[str, ...]:
 
 def contests(bench: Bench) -> Iterator[Record]:
   """A record for each size and contestant: ours first, for it writes the parameters that all begin with."""
-  for name in names(bench):
-    folder = room(bench, name)
-    peers = [peer(bench, name, form) for form in ('eager', 'compiled')]
-    first = [ours(bench, name, label, form) for label, form in OURS.items()]
-    yield from contest(bench, name, [first[0], *peers, *first[1:]])
-    (folder / 'initial.safetensors').unlink(missing_ok=True)
+  first: dict[str, list[float]] = {}
+  for forms, peers in ROUNDS:
+    for name in names(bench):
+      room(bench, name)
+      yield from contest(bench, name, [*(ours(bench, name, label, form) for label, form in forms.items()),
+                                       *(peer(bench, name, label) for label in peers)], first)
 
 
 def variants(bench: Bench) -> Iterator[Record]:
   """Other forms of ours."""
   for name in names(bench):
     room(bench, name)
-    yield from contest(bench, name, [ours(bench, name, label, form) for label, form in OTHERS.items()
-                                     if (name, label) not in TWINS])
+    yield from contest(bench, name, [ours(bench, name, label, form) for label, form in OTHERS.items()], {})
 
 
-def contest(bench: Bench, name: str, contestants: list[Contestant]) -> Iterator[Record]:
-  """One record each, with how far its first losses are from the first's; they are compared before any speed is told."""
-  first: list[float] | None = None
+def contest(bench: Bench, name: str, contestants: list[Contestant], first: dict[str, list[float]]) -> Iterator[Record]:
+  """One record each, with how far its first losses are from the size's first; they are compared before any speed is told."""
   for contestant in contestants:
-    label, turns = contestant.name.partition(' ')[2], (2, 1) if bench.quick else (3, 4)
+    label = contestant.name.partition(' ')[2]
     try:
-      found = race([limited(bench, contestant)], *turns, bench.out)
+      found = race([limited(bench, contestant)], *((2, 1) if bench.quick else TURNS), bench.out)
     except Exception as error:         # one that fails leaves the others to be measured
       yield {'task': name, 'contestant': label, 'failed': str(error)[-1500:]}
       continue
     prepared = found.prepared[contestant.name]
     losses = prepared.pop('losses') + found.series(contestant.name, 'loss')
-    first = first or losses
-    distance = apart(first[:SAME], losses[:SAME])
+    distance = apart(first.setdefault(name, losses)[:SAME], losses[:SAME])
     yield {'task': name, 'contestant': label, 'equal': distance <= LOSSES['bfloat16'], 'apart': distance,
            **speed(name, found.turns[contestant.name]), **prepared, 'losses': losses}
 
@@ -103,9 +108,10 @@ def ours(bench: Bench, name: str, label: str, form: dict[str, Any]) -> Contestan
   return Contestant(f'{name} {label}', 'experiments.bench.ours.train', words, environment=bench.caches, ahead=False)
 
 
-def peer(bench: Bench, name: str, form: str) -> Contestant:
+def peer(bench: Bench, name: str, label: str) -> Contestant:
+  module, form = PEERS[label]
   words = (str(bench.folder / f'train-{name}'), name, 'bfloat16', form)
-  return Contestant(f'{name} HF {form}', 'experiments.bench.peers.hf', words, bench.peers, bench.caches, ahead=False)
+  return Contestant(f'{name} {label}', module, words, bench.peers, bench.caches, ahead=False)
 
 
 def limited(bench: Bench, contestant: Contestant) -> Contestant:
@@ -114,12 +120,16 @@ def limited(bench: Bench, contestant: Contestant) -> Contestant:
 
 
 def compiled(bench: Bench) -> Iterator[Record]:
-  """Compiles what the contest needs, ours and the peer's side by side; what fails here is told of there."""
+  """Compiles what the first two rounds need, ours and the peers' side by side; what fails here is told of there.
+
+  Peers take steps to do so: one begins with the small size and one with the large, which a card may not hold twice.
+  """
   begin = time.monotonic()
   for name in names(bench):
     room(bench, name)
-  lanes = [*([ours(bench, name, label, form)] for name in names(bench) for label, form in OURS.items()),
-           [peer(bench, name, 'compiled') for name in names(bench)]]
+  sizes = names(bench)
+  lanes = [*([ours(bench, name, label, form)] for name in sizes for label, form in OURS.items()),
+           [peer(bench, name, 'HF compiled') for name in sizes], [peer(bench, name, 'litgpt compiled') for name in sizes[::-1]]]
   with ThreadPoolExecutor(len(lanes)) as threads:
     list(threads.map(partial(compile_all, bench), lanes))
   yield {'compiled': len(lanes), 'seconds': time.monotonic() - begin}
