@@ -39,6 +39,7 @@ BASE = flags.DEFINE_string('base', None, 'What adapters lie over, as PEFT should
 DEQUANTISE = flags.DEFINE_bool('dequantise', False, 'Give matrices of few bits in many.')
 
 DTYPES = {'hf': KINDS, 'gguf': ('float16', 'float32', 'q8_0'), 'peft': ('float32',)}
+FEW_BITS = ('edit.merge-quantised', 'weights.quantised')      # what --dequantise is for
 GGUF = {'float32': 'F32', 'float16': 'F16', 'q8_0': 'Q8_0'}
 
 
@@ -57,8 +58,13 @@ def main(overrides: command.Overrides) -> int:
           f'classes {", ".join(labels)}')
     return 0
   write, name = (export, kind) if FORMAT.value == 'hf' else (export_gguf, GGUF[kind])
-  tell(target, kind, write(target, trained.model.config, trained.params, trained.tokenizer, template_of(run), name,
-                           DEQUANTISE.value, context(run, store)))
+  try:
+    tell(target, kind, write(target, trained.model.config, trained.params, trained.tokenizer, template_of(run), name,
+                             DEQUANTISE.value, context(run, store)))
+  except ConfigError as error:
+    if error.id not in FEW_BITS:
+      raise
+    raise ConfigError(error.id, error.what, error.why, 'add --dequantise for matrices in many bits') from error
   return 0
 
 

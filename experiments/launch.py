@@ -69,9 +69,11 @@ def pretend(count: int | None, dry: bool) -> None:
 
 
 def make(config: Artifact, store: Store) -> None:
-  """Makes what is missing, saying what it does."""
+  """Makes what is missing, saying what it does. What does not fit here is refused before anything is made."""
   writable(store.root)
   missing = [thing for thing in lineage(config) if not store.made(thing)]
+  for thing in missing:
+    thing.fits()
   for thing in missing:
     _say(store, f'making {thing.name} in {store.folder(thing)}')
     store.make(thing)

@@ -19,6 +19,7 @@ from train.lives import last_life
 from train.typed import check
 
 ROOT = Path(__file__).resolve().parent.parent
+FIRST = 'experiments/quickstart/pretrain.py'      # what somebody is told who named nothing that is like a file of ours
 
 
 def load(path: str) -> Artifact:
@@ -34,6 +35,7 @@ def whole(config: Any, path: str) -> Artifact:
   """The config, when it is an artifact that can be written down and read again to the same digest."""
   if not isinstance(config, Artifact):
     raise ConfigError('config.not-an-artifact', path, f'it gives {type(config).__name__}, which cannot be made',
+                      'give the run.json of something that was made' if path.endswith('.json') else
                       'return a Run, a Report or another Artifact from get_config()')
   check(config)
   if digest(decode(encode(config))) != digest(config):
@@ -46,7 +48,8 @@ def load_module(path: str) -> ModuleType:
   """The module of an experiment file. One of this project keeps its name, so that its classes can be found again."""
   file = Path(path).resolve()
   if not file.is_file():
-    raise ConfigError('config.no-file', path or '--config', 'there is no such file', _nearest(path))
+    why = 'no file was named' if not path else 'it is a folder' if file.is_dir() else 'there is no such file'
+    raise ConfigError('config.no-file', path or '--config', why, _nearest(path))
   if file.suffix != '.py':
     raise ConfigError('config.no-file', path, 'it is neither a .py nor a run.json', _nearest(path))
   inside = file.relative_to(ROOT).with_suffix('').parts if file.is_relative_to(ROOT) else ()
@@ -130,7 +133,10 @@ def _held(path: str, kind: Any, what: str) -> tuple[Any, Path]:
 
 
 def _nearest(path: str) -> str:
-  """A hint that names experiment files like the one that was meant."""
-  known = [str(file.relative_to(ROOT)) for file in sorted(ROOT.glob('experiments/*/*.py'))]
-  near = difflib.get_close_matches(path, known, n=3, cutoff=0.0)
-  return f'give --config=FILE, such as {", ".join(near)}' if near else 'give --config=FILE'
+  """A hint that names the run.json of a folder, or experiment files like the one that was meant."""
+  if path and (Path(path) / 'run.json').is_file():
+    return f'give --config={Path(path) / "run.json"}'
+  files = [file for file in sorted(ROOT.glob('experiments/*/*.py')) if 'def get_config(' in file.read_text(encoding='utf-8')]
+  known = [str(file.relative_to(ROOT)) for file in files]
+  near = difflib.get_close_matches(path, known, n=3, cutoff=0.4) or [FIRST]
+  return f'give --config=FILE, such as {", ".join(near)}'

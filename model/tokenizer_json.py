@@ -144,9 +144,12 @@ def read_tokenizer(path: Path, sha256: str | None = None) -> TokenizerJson:
   said = _said(path.with_name(MAP)) | _said(path.with_name(CONFIG))
   found = {role: said[each] for role, others in STANDS_IN.items() for each in reversed(others) if each in said}
   if missing := [role for role in STANDS_IN if role not in found]:
-    raise DataError(f'tokenizer.no-{missing[0]}', f'{path.with_name(CONFIG)}: it names no {missing[0]}_token',
+    beside = path.with_name(CONFIG)
+    there, do = (f'it names no {missing[0]}_token', 'name it there') if beside.exists() else (
+        f'there is no such file to name the {missing[0]}_token', f'put the {CONFIG} of the same model there')
+    raise DataError(f'tokenizer.no-{missing[0]}', f'{beside}: {there}',
                     'documents begin with bos, end with eos, and rows are filled up with pad',
-                    'give TokenizerJson their names')
+                    f'{do}, or give TokenizerJson the names')
   return TokenizerJson(data, Specials(found['bos'], found['eos'], found['pad']), str(path), sha256)
 
 

@@ -9,6 +9,7 @@ fields made with `how(...)` say only how it is computed (mesh, parts, kernels, h
 """
 
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -34,6 +35,7 @@ __all__ = ['Artifact', 'Store', 'append_json', 'decode', 'digest', 'encode', 'ho
 log = logging.getLogger(__name__)
 
 MADE = 'made.json'
+TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,127}')
 
 
@@ -56,6 +58,9 @@ class Artifact:
   def outdated(self, folder: Path) -> str:
     """What it was made from and is not any more as it was then, in a few words; '' if nothing is known to differ."""
     return ''
+
+  def fits(self) -> None:
+    """Returns where nothing is known that keeps the devices here from making it. Raises: ConfigError."""
 
   def price(self) -> dict[str, str]:
     """What making it will cost, in words, from shapes alone. Raises ConfigError where the devices do not suit it."""
@@ -146,6 +151,10 @@ class Store:
   def make_again(self, thing: Artifact) -> None:
     """Makes one thing under the root, or goes on where it was cut off, whatever other roots hold. Its parents exist."""
     folder = self.place(thing)
+    with _storage(folder):
+      self._make_again(thing, folder)
+
+  def _make_again(self, thing: Artifact, folder: Path) -> None:
     if self.process > 0:
       if thing.together:
         _wait(folder / 'run.json')
@@ -167,13 +176,26 @@ class Store:
 def _live(thing: Artifact, folder: Path, store: Store) -> None:
   """Makes the thing; a bug is written down in its folder."""
   try:
-    thing.make(folder, store)
+    with _storage(folder):
+      thing.make(folder, store)
   except UserError:
     raise
   except Exception as error:
     crashed(folder)
     error.add_note(f'written down in {folder / "crash.json"}')
     raise
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[None]:
+  """A disk that takes no more, wherever the block writes to, as an error that says so."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in TAKES_NO_MORE:
+      raise
+    raise StorageError('storage.cannot-write', str(error.filename or folder), error.strerror or str(error),
+                       'free some space, or name a folder that takes it with --runs') from error
 
 
 @contextmanager

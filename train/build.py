@@ -64,9 +64,7 @@ def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int
   Raises: ConfigError where the batch does not divide into parts and data-parallel devices, a row is too long, or the edits
   make another model of the origin.
   """
-  grid = mesh.build(devices)
-  _check_batch(batch, parts, grid)
-  decoder.check_length(model, length)
+  grid = fitting(model, batch, length, parts, mesh, devices)
   key = jax.eval_shape(jax.random.key, 0)
   with jax.set_mesh(grid):
     net = decoder.build(model, compute)
@@ -114,6 +112,14 @@ def _misshapen(ours: Model, theirs: Model) -> str:
                   for net in (ours, theirs))
   return next((f'{name} is {mine.get(name)} and not {others.get(name)}' for name in sorted({*mine, *others})
                if mine.get(name) != others.get(name)), '')
+
+
+def fitting(model: Decoder, batch: int, length: int, parts: int, mesh: MeshShape, devices: Any = None) -> Mesh:
+  """The mesh over the devices. Raises: ConfigError as `build` does where these, the batch or the rows do not suit."""
+  grid = mesh.build(devices)
+  _check_batch(batch, parts, grid)
+  decoder.check_length(model, length)
+  return grid
 
 
 def _check_batch(batch: int, parts: int, mesh: Mesh) -> None:

@@ -96,7 +96,8 @@ def _dataclass(kind: Any, path: str) -> type:
     except Exception as error:
       why = f'{module} cannot be imported: {error}'
   if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__ == module and _frozen(cls)):
-    raise ConfigError('config.unknown-type', f'{path}: type {kind!r}', why, 'use a type of this project')
+    raise ConfigError('config.unknown-type', f'{path}: type {kind!r}', why, 'use a type of this project, and keep a class of '
+                      'your own in a file under experiments/, from where run.json can find it again')
   return cls
 
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from train.canonical import ROOMS
+
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'sentencepiece')
 SETTINGS = ('jax_enable_x64', 'jax_default_prng_impl', 'jax_default_matmul_precision', 'jax_threefry_partitionable')
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,10 +42,20 @@ def devices() -> dict[str, Any]:
 
 @functools.cache
 def code() -> dict[str, Any]:
-  """The commit, and the first digits of a sha256 of what was changed since: `{'commit': ..., 'changes': None}`."""
+  """The commit, and the first digits of a sha256 of what is not in it: `{'commit': ..., 'changes': None}`.
+
+  That is what was changed in files that git knows, and new files of Python in the rooms, for a run may hold a class of theirs.
+  """
   commit = _git('rev-parse', 'HEAD')
-  changes = _git('diff', 'HEAD') if commit else None
+  changes = (_git('diff', 'HEAD') or '') + _new_files() if commit else ''
   return {'commit': commit, 'changes': hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else None}
+
+
+def _new_files() -> str:
+  """A line for each file of Python that git was never told of, with a sha256; '' without any."""
+  names = _git('ls-files', '-z', '--others', '--exclude-standard', '--', *(f'{room}/*.py' for room in ROOMS)) or ''
+  files = [name for name in names.split('\0') if (ROOT / name).is_file()]
+  return ''.join(f'{name} {hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}\n' for name in files)
 
 
 def _git(*words: str) -> str | None:

@@ -20,7 +20,7 @@ from model.errors import ConfigError
 from model.new_tokens import NewTokens
 from model.sharding import MeshShape
 from train.artifact import Artifact, Store, how
-from train.build import Built, build
+from train.build import Built, build, fitting
 from train.canonical import added
 from train.data.extended import added_to
 from train.data.vocabulary import AnyVocabulary
@@ -149,6 +149,9 @@ class Run(Artifact):
     return build(self.model, self.objective, self.optimizer, self.steps, batch=self.batch, length=self.rows.length,
                  parts=self.parts, compute=self.compute, mesh=self.mesh, edits=self.lineage_of_edits, origin=self.origin,
                  devices=devices)
+
+  def fits(self) -> None:
+    fitting(self.model, self.batch, self.rows.length, self.parts, self.mesh)
 
   def price(self) -> dict[str, str]:
     """What it will cost, in words."""

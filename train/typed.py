@@ -12,6 +12,8 @@ from typing import Any, Literal, Union
 
 from model.errors import ConfigError, UserError
 
+LONGEST = 80                            # characters that a message shows of a value
+
 
 def hints(cls: type) -> dict[str, Any]:
   """The annotation of every field that a config of this class is given: `{'lr': float, ...}`."""
@@ -124,7 +126,9 @@ def require(value: Any, hint: Any, path: str) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     raise ConfigError('config.not-finite', f'{path} = {value!r}', f'it must be {spell(hint)}', 'give a finite number')
   if not fits(value, hint):
-    raise ConfigError('config.wrong-type', f'{path} = {value!r} ({type(value).__name__})', f'it must be {spell(hint)}',
+    shown = repr(value)
+    shown = shown if len(shown) <= LONGEST else f'{shown[:LONGEST]}...'
+    raise ConfigError('config.wrong-type', f'{path} = {shown} ({type(value).__name__})', f'it must be {spell(hint)}',
                       'give a value of that type' + (', as in (1,) or 1,2' if 'a tuple' in spell(hint) else ''))
   return _settled(value, hint)
 

@@ -1,7 +1,8 @@
 """Ends a training that stands still: a peer that hangs, a disk that never answers, a deadlock. Silence is worse.
 
 A step that takes 20 times the median, and a minute at least, is taken to be stuck: every thread's stack is printed, and
-the process ends with exit code 69, so that whoever launched it can launch it again.
+the process ends with exit code 69, so that whoever launched it can launch it again. Until one was timed nobody knows how long
+a step takes, minutes on a slow machine: the first may take an hour.
 """
 
 import faulthandler
@@ -21,8 +22,8 @@ from model.errors import PeerError
 class Watchdog:
   """Watches in a `with` block that a beat follows each beat. Before the first, all may take its time (compilation)."""
 
-  def __init__(self, least: float = 60.0, factor: float = 20.0):
-    self.least, self.factor = least, factor
+  def __init__(self, least: float = 60.0, factor: float = 20.0, first: float = 3600.0):
+    self.least, self.factor, self.first = least, factor, first
     self.durations: deque[float] = deque(maxlen=101)      # seconds
     self.last: float | None = None                        # when the last beat was; None while nothing is expected
     self.over = threading.Event()
@@ -44,7 +45,7 @@ class Watchdog:
   @property
   def limit(self) -> float:
     """Seconds that a step may take."""
-    return max(self.least, self.factor * median(self.durations)) if self.durations else self.least
+    return max(self.least, self.factor * median(self.durations)) if self.durations else max(self.least, self.first)
 
   def __enter__(self) -> 'Watchdog':
     threading.Thread(target=self._watch, name='watchdog', daemon=True).start()

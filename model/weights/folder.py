@@ -47,9 +47,16 @@ def read_object(path: Path) -> dict[str, Any]:
 def _must_exist(folder: Path, name: str) -> None:
   if not (folder / name).is_file():
     there = ', '.join(sorted(path.name for path in folder.iterdir())[:8]) if folder.is_dir() else 'no such folder'
-    pickled = any(folder.glob('*.bin')) or any(folder.glob('*.pth'))
-    raise DataError('weights.missing', str(folder / name), f'the folder has {there or "nothing"}',
-                    'what is pickled is never loaded: convert it to safetensors' if pickled else 'check the path')
+    raise DataError('weights.missing', str(folder / name), f'the folder has {there or "nothing"}', _advice(folder, name))
+
+
+def _advice(folder: Path, name: str) -> str:
+  """What to do where this file is missing."""
+  if any(folder.glob('*.safetensors')):
+    return f'the weights lie in several files: fetch their {INDEX} too' if name == SINGLE else 'fetch it too, into this folder'
+  if any(folder.glob('*.bin')) or any(folder.glob('*.pth')):
+    return 'what is pickled is never loaded: convert it to safetensors'
+  return 'check the path'
 
 
 def _index(path: Path) -> dict[str, str]:

@@ -63,7 +63,7 @@ CASES = [
   (13, 'a file that is not there', lambda folder: TextFiles(f'{folder}/no.txt'), 'data.missing-file', 'no.txt'),
   (13, 'a pattern that nothing matches', lambda folder: JsonLines(f'{folder}/*.jsonl'), 'data.missing-file', 'exists'),
   (13, 'a folder that is not there', lambda folder: Warc(f'{folder}/x/*.gz'), 'data.missing-file', 'x does not exist'),
-  (13, 'a folder for a file', lambda folder: TextFiles(str(folder)), 'data.missing-file', 'no file matches'),
+  (13, 'a folder for a file', lambda folder: TextFiles(str(folder)), 'data.missing-file', 'it names a folder'),
   (14, 'an empty text', text(b''), 'data.empty-file', 'a.txt'),
   (14, 'a text of white space', text(b' \n\n'), 'data.empty-file', 'a.txt'),
   (14, 'an empty JSONL', lambda folder: _written(folder / 'a.jsonl', b'\n', JsonLines), 'data.empty-file', 'no record'),

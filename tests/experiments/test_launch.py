@@ -57,6 +57,18 @@ def test_makes_the_lineage_then_finds_it(bread, tmp_path, capsys):
   assert 'making flour' not in (third := capsys.readouterr()).err and 'making bread' in third.err
 
 
+def test_what_does_not_fit_here_is_refused_before_its_parents_are_made(bread, tmp_path, monkeypatch):
+  from experiments.bakery import Bread
+
+  def fits(thing):
+    raise ConfigError('config.batch', thing.name, 'it does not divide', 'use 9')
+
+  monkeypatch.setattr(Bread, 'fits', fits)
+  with pytest.raises(ConfigError, match='does not divide'):
+    go(f'--config={bread}', f'--runs={tmp_path / "runs"}')
+  assert not list(tmp_path.glob('runs/flour-*'))
+
+
 def test_run_json_launches_the_very_same(bread, tmp_path, capsys):
   runs = tmp_path / 'runs'
   go(f'--config={bread}', f'--runs={runs}', '--config.rise=2.5')
@@ -93,6 +105,9 @@ REFUSED = [     # argv, id, words; {bread} is the experiment file, {tmp} a folde
     (['--config={tmp}/none.py'], 'config.no-file', 'none.py'),
     (['--config={tmp}'], 'config.no-file', '{tmp}'),
     (['--config={tmp}/bread.txt'], 'config.no-file', 'run.json'),
+    (['--config=experiments/quickstart/pretrian.py'], 'config.no-file', 'experiments/quickstart/pretrain.py'),
+    (['--config={tmp}/made'], 'config.no-file', 'folder --config={tmp}/made/run.json'),
+    (['--config={tmp}/made/lock.json'], 'config.not-an-artifact', 'dict run.json'),
     (['--config={tmp}/none/run.json'], 'store.unreadable', 'none/run.json'),
     (['--config={bread}', '--devices=8'], 'config.devices', '--dry_run'),
     (['--config={bread}', '--coordinator=127.0.0.1:1'], 'config.distributed', '--processes'),
@@ -104,6 +119,9 @@ REFUSED = [     # argv, id, words; {bread} is the experiment file, {tmp} a folde
 @pytest.mark.parametrize('argv, id, words', REFUSED, ids=[' '.join(argv) or 'nothing' for argv, *_ in REFUSED])
 def test_mistakes_on_the_command_line_are_told(argv, id, words, bread, tmp_path):
   (tmp_path / 'bread.txt').touch()
+  (tmp_path / 'made').mkdir()
+  for name in ('run.json', 'lock.json'):
+    (tmp_path / 'made' / name).write_text('{}')
   fill = {'bread': bread, 'tmp': tmp_path}
   with pytest.raises(UserError) as caught:
     go(f'--runs={tmp_path / "runs"}', *(word.format(**fill) for word in argv))

@@ -94,7 +94,10 @@ def test_the_file_is_checked(tmp_path):
   with pytest.raises(DataError, match=r'data\.missing-file'):
     read_tokenizer(tmp_path)
   (tmp_path / 'tokenizer.json').write_bytes(data)
-  with pytest.raises(DataError, match=r'tokenizer\.no-eos'):
+  with pytest.raises(DataError, match=r'(?s)tokenizer\.no-eos.*no such file.*put the tokenizer_config\.json of the same model'):
+    read_tokenizer(tmp_path)
+  (tmp_path / 'tokenizer_config.json').write_text('{}')
+  with pytest.raises(DataError, match=r'(?s)tokenizer\.no-eos.*it names no eos_token.*name it there'):
     read_tokenizer(tmp_path)
   (tmp_path / 'special_tokens_map.json').write_text('{"eos_token": {"content": "</s>"}, "pad_token": "<unk>"}')
   assert read_tokenizer(tmp_path).bos == read_tokenizer(tmp_path).eos == 2

@@ -1,6 +1,7 @@
 """Laws of things that can be made and found again: digests, files that name them, and their folders."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -96,6 +97,14 @@ def test_a_file_with_a_wrong_type_inside_is_refused_by_path_before_anything_is_b
   assert caught.value.id == 'config.wrong-type' and 'float' in caught.value.why
 
 
+def test_of_a_long_value_a_message_shows_the_beginning():
+  data = encode(bread())
+  data['minutes'] = 'x' * 5000
+  with pytest.raises(ConfigError, match=r"minutes = 'xxx.*\.\.\. \(str\)") as caught:
+    decode(data)
+  assert len(caught.value.what) < 200
+
+
 @pytest.mark.parametrize('spoil, id', [
     (lambda d: d.update(heat=1), 'config.unknown-field'), (lambda d: d.pop('flour'), 'config.missing-field'),
     (lambda d: d['baked'].update(heat=999.0), 'config.out-of-range'),
@@ -189,6 +198,23 @@ def test_a_bug_leaves_its_traceback_and_the_next_life_takes_it_away(tmp_path):
   crash = json.loads((store.place(thing) / 'crash.json').read_text())
   assert any('an empty oven' in line for line in crash['traceback']) and crash['environment']['packages']['jax']
   assert not store.made(thing)
+
+
+def test_a_full_disk_is_no_bug_whatever_was_being_written_and_another_failure_of_the_system_is_one(tmp_path, monkeypatch):
+  def fails(number):
+    def make(self, folder, store):
+      raise OSError(number, os.strerror(number), str(folder / 'dough'))
+    return make
+
+  store, thing = Store(tmp_path), bread()
+  monkeypatch.setattr(type(thing), 'make', fails(errno.ENOSPC))
+  with pytest.raises(StorageError, match=r'cannot-write.*dough\n  why: No space left') as refused:
+    store.make(thing)
+  assert refused.value.exit_code == 74 and not (store.place(thing) / 'crash.json').exists() and not store.made(thing)
+  monkeypatch.setattr(type(thing), 'make', fails(errno.EIO))
+  with pytest.raises(OSError, match='Input/output'):
+    store.make(thing)
+  assert (store.place(thing) / 'crash.json').exists()
 
 
 def test_what_changed_between_two_lives_is_known(tmp_path):

@@ -84,8 +84,11 @@ def test_a_training_whose_data_hangs_is_ended_and_one_that_saves_slowly_is_not(s
 
 
 def test_the_limit_follows_the_steps():
-  dog = Watchdog(least=60.0, factor=20.0)
+  dog = Watchdog(least=60.0, factor=20.0, first=3600.0)
+  assert dog.limit == 3600.0            # a first step of 61 s is slow, not stuck
+  dog.durations.append(1.0)
   assert dog.limit == 60.0
+  dog.durations.clear()
   dog.durations.extend([10.0, 12.0, 500.0])
   assert dog.limit == 240.0
 

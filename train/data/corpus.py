@@ -6,11 +6,9 @@
 In a job of several processes the store has the first prepare it, over as many workers as it likes, while the others wait.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import rich
 from absl import logging
 from tqdm import tqdm
 
-from model.errors import ConfigError, DataError, StorageError
+from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, how, read_json, write_json
 from train.canonical import added
 from train.data.clean import SplitLong, Unicode
@@ -77,10 +75,9 @@ class Corpus(Artifact):
       raise ConfigError('config.out-of-range', f'workers={self.workers}', 'somebody must do it', 'give 1 or more')
 
   def make(self, folder: Path, store: Store) -> None:
-    """Prepares the documents, unless that is done. Raises: DataError as readers and stages do, StorageError."""
+    """Prepares the documents, unless that is done. Raises: DataError as readers and stages do."""
     if not _whole(folder):
-      with _storage(folder):
-        self._make(folder, store)
+      self._make(folder, store)
 
   def documents(self, folder: Path, split: Split) -> Iterator[Document]:
     """The documents of a split in their stable order. Raises: DataError if they are not the bytes that were written."""
@@ -173,15 +170,3 @@ def _check(name: str, table: dict) -> None:
 def _missing(table: dict) -> list[str]:
   held = any(row['split'] == 'heldout' for row in table['written'])
   return [] if held else ['no document is held out: the corpus is small, so lower heldout_modulo']
-
-
-@contextmanager
-def _storage(folder: Path) -> Iterator[None]:
-  """A full or read-only disk as an error that says so."""
-  try:
-    yield
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-      raise
-    raise StorageError('storage.cannot-write', str(folder), error.strerror or str(error),
-                       'free some space or name another folder') from error

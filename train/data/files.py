@@ -23,6 +23,9 @@ def expand(pattern: str) -> list[Path]:
   files = [path for path in paths if path.is_file()]
   if not files:
     root = fixed_part(pattern)
+    if any(path.is_dir() for path in paths):
+      raise DataError('data.missing-file', pattern, 'no file matches, for it names a folder',
+                      f'name the files in it, as in {Path(pattern) / "*.txt"}, or with ** for those of its folders too')
     why = f'no file matches; {root} ' + ('exists' if root.exists() else 'does not exist either')
     raise DataError('data.missing-file', pattern, why,
                     f'check the path; it is relative to the working folder {Path.cwd()}')

@@ -83,6 +83,16 @@ def test_pickles_are_never_loaded(tmp_path):
     open_tensors(tmp_path)
 
 
+def test_shards_without_their_index_or_their_config_are_told_what_to_fetch(tmp_path):
+  write_tensors(tmp_path, tensors(), 100)
+  (tmp_path / INDEX).unlink()
+  (tmp_path / 'pytorch_model.bin').touch()
+  with pytest.raises(DataError, match=rf'fetch their {INDEX} too'):
+    open_tensors(tmp_path)
+  with pytest.raises(DataError, match=r'(?s)config\.json.*fetch it too'):
+    read_config(tmp_path)
+
+
 @pytest.mark.parametrize('text', ['', '[]', '{', '\xff', '{"a": ' * 100_000])
 def test_a_config_that_is_none_is_refused(text, tmp_path):
   (tmp_path / 'config.json').write_text(text, encoding='latin1')
