@@ -1,6 +1,6 @@
 """What an answer is worth: rewards as values, opened once for a run, and a jury that believes none of them blindly.
 
-Any callable of Python is one: a frozen dataclass with a method, in a file of one's own.
+Any callable of Python is one: a frozen dataclass with a method, in a file of one's own under experiments/.
 
     @dataclass(frozen=True)
     class Brief(TextReward):

@@ -18,7 +18,7 @@ from kernels.attention_few import few
 from kernels.attention_held import Held, whole
 from kernels.attention_reference import reference
 from kernels.attention_stock import cudnn, cudnn_refusal, xla, xla_refusal
-from kernels.choice import Choice
+from kernels.choice import Choice, devices
 from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ranges, prefix_ranges
 
 Name = Literal['reference', 'few', 'blocked', 'xla', 'cudnn', 'hopper', 'triton', 'decode', 'tpu']
@@ -151,7 +151,7 @@ def describe(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: Held | jax.ShapeD
   platform = jax.default_backend()
   capability = float(getattr(jax.devices()[0], 'compute_capability', 0.0)) if platform == 'gpu' else 0.0
   return Call(q_BLHK.shape[1], k_BSGK.shape[1], q_BLHK.shape[3], str(q_BLHK.dtype), ranges.kind, softcap, platform,
-              capability)
+              capability, devices())
 
 
 def _able(name: str, call: Call) -> str:

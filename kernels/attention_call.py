@@ -16,3 +16,4 @@ class Call(NamedTuple):
   softcap: float | None
   platform: str                       # cpu, gpu, tpu
   capability: float = 0.0             # of an NVIDIA GPU: 8.0 is an A100, 9.0 an H100
+  devices: int = 1                    # over which the compiler cuts it

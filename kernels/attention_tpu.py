@@ -36,6 +36,7 @@ def tpu_refusal(call: Call) -> str | None:
     f'it takes float32 and bfloat16, not {call.dtype}': call.dtype not in ('float32', 'bfloat16'),
     f'head size {call.head_size} is no multiple of 8 from 32 to {LARGEST}':
       call.head_size % 8 or not 32 <= call.head_size <= LARGEST,
+    f'libtpu asks nobody how to cut it over {call.devices} devices': call.devices > 1,
   }
   return next((why for why, holds in facts.items() if holds), None)
 
@@ -105,7 +106,8 @@ def _call(kernel, plan, at, grid, walks, inputs, outputs, shapes, scratch):
 
 def _dot(a, b, i, j):
   """a times b over dimension i of a and j of b, in float32."""
-  return jax.lax.dot_general(a, b, (((i,), (j,)), ((), ())), preferred_element_type=jnp.float32)
+  precision = jax.lax.Precision.DEFAULT if a.dtype == jnp.bfloat16 else None      # Mosaic knows no other for it
+  return jax.lax.dot_general(a, b, (((i,), (j,)), ((), ())), precision, preferred_element_type=jnp.float32)
 
 
 def _walk(bounds_ref, row, step, visit):

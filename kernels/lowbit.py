@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from kernels.choice import Choice
+from kernels.choice import Choice, devices
 
 Name = Literal['few', 'many', 'grouped', 'tpu', 'dequantised']
 
@@ -41,14 +41,14 @@ class Call(NamedTuple):
   platform: str
   capability: float                   # NVIDIA's number, or the generation of a TPU; 0 elsewhere
   groups: int = 0                     # matrices that share the rows among them (kernels.lowbit_grouped); 0: one that has all
-  devices: int = 1                    # of the mesh
+  devices: int = 1                    # over which the compiler cuts it
 
 
 def describe(rows: int, codes: jax.Array | jax.ShapeDtypeStruct, dtype: str, groups: int = 0) -> Call:
   """The product of so many rows with codes [N, C / 2, *O] or [1, I, *O], or so many of them, on the machine that is here."""
   platform, packed = jax.default_backend(), codes.dtype == jnp.uint8
   return Call(rows, codes.shape[1] * (2 if packed else 1), packed, str(dtype), platform, _capability(jax.devices()[0]), groups,
-              max(1, jax.sharding.get_abstract_mesh().size))
+              devices())
 
 
 def _capability(device: Any) -> float:

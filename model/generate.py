@@ -21,8 +21,9 @@ from flax import struct
 
 from model.cache import Cache, grow, rows
 from model.decoder import Model, Params, laid_out
+from model.errors import demand
 from model.membership import GOING, Answers, Told
-from model.prompts import SHORTEST, Asked, Lot, answered, everywhere, prepared, round_up, rounded
+from model.prompts import SHORTEST, Lot, answered, asked_of, everywhere, round_up, rounded
 from model.sampling import Sampling, choose
 from model.turned import turned
 
@@ -61,6 +62,9 @@ class Ends(NamedTuple):
 
   @classmethod
   def of(cls, model: Model, eos: int | None, stop: Stops, limit: int | None) -> 'Ends':
+    demand(all(stop), 'stop', stop, 'an empty sequence would end everything', 'leave it out')
+    demand(limit is None or 0 < limit <= model.config.vocab, 'limit', limit,
+           f'it is how many of {model.config.vocab} ids may be written', 'give the size of the tokenizer')
     width = max((len(sequence) for sequence in stop), default=1)
     padded = [[-1] * (width - len(sequence)) + list(sequence) for sequence in stop]
     return cls(np.int32(-1 if eos is None else eos), np.array(padded, np.int32).reshape(-1, width),
@@ -94,9 +98,10 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
   array of one for each prompt, which then gets what it would get alone with that key. Of many prompts `at_once` are written
   at a time, and the others wait in their order: that changes memory and time alone.
 
-  Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model.
+  Raises: DataError if a prompt is empty or has an unknown id; ConfigError if prompt and answer have more positions than the
+  model, and for what else cannot be meant.
   """
-  asked, answers = Asked(prompts, *prepared(model, prompts, max_new), key), Answers.begin(len(prompts), at_once)
+  asked, answers = asked_of(model, prompts, max_new, key), Answers.begin(len(prompts), at_once)
   sizes = stages(SHORTEST, rounded(model, asked.tokens_NL.shape[1] + max_new))
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
   ready = _laid(model, params, max_new * -(-answers.count // len(answers.place_C)), len(answers.place_C))
@@ -107,7 +112,7 @@ def generate(model: Model, params: Params, prompts: list[list[int]], *, max_new:
 def stream(model: Model, params: Params, prompt: list[int], *, max_new: int, sampling: Sampling, key: jax.Array,
            eos: int | None = None, stop: Stops = (), limit: int | None = None) -> Iterator[int]:
   """The same ids as `generate` gives for one prompt, each as soon as it is there. The cache grows by doubling."""
-  lot = Asked([prompt], *prepared(model, [prompt], max_new), key).lot(np.zeros(1, np.int32))
+  lot = asked_of(model, [prompt], max_new, key).lot(np.zeros(1, np.int32))
   way, ends = Way(model, sampling), Ends.of(model, eos, stop, limit)
   ready = _laid(model, params, max_new, 1)
   now = _begin(way, ready, ends, lot, lot.length, max_new, room=round_up(max_new))

@@ -10,6 +10,7 @@ When no prompt waits, a batch shrinks to the next power of two when half of its 
 Letters: B prompts, U of them that differ, C rows of a batch, R rows that are read at a time, T positions of the answers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ class Told(NamedTuple):
     return self.reason_C == GOING
 
 
-def alike(prompts: list[list[int]], rows: int) -> tuple[np.ndarray, np.ndarray]:
+def alike(prompts: Sequence[Sequence[int]], rows: int) -> tuple[np.ndarray, np.ndarray]:
   """Where each prompt stands first, and which of these each of the rows has: i32[U] and i32[rows], -1 beyond the last prompt.
 
   U is a power of two, the last prompt standing for the missing ones, so that a few programs serve any number; where that

@@ -7,7 +7,7 @@ room for prompts that wait, or for another size: more room in the cache, or fewe
 Letters: N prompts, B rows of a lot, U prompts of it that differ, L positions; C rows of a batch, R of them that are read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -41,7 +41,7 @@ class Lot(NamedTuple):
 class Asked(NamedTuple):
   """All prompts."""
 
-  prompts: list[list[int]]
+  prompts: Sequence[Sequence[int]]
   tokens_NL: np.ndarray
   lengths_N: np.ndarray
   key: jax.Array                      # one for all, or one for each prompt
@@ -130,20 +130,23 @@ def rounded(model: Model, length: int) -> int:
   return min(round_up(length), positions.length) if isinstance(positions, Learned) else round_up(length)
 
 
-def prepared(model: Model, prompts: list[list[int]], max_new: int) -> tuple[np.ndarray, np.ndarray]:
-  """Prompts in one array, padded to a rounded length, and their own lengths."""
+def asked_of(model: Model, prompts: Sequence[Sequence[int]], max_new: int, key: jax.Array) -> Asked:
+  """Prompts in one array, padded to a rounded length. Raises: DataError and ConfigError as `model.generate.generate`."""
   for i, prompt in enumerate(prompts):
-    if not prompt:
+    if not len(prompt):                 # an array, too, is welcome
       raise DataError('generate.empty-prompt', f'prompt {i} has no tokens', 'the first token follows from at least one',
                       "begin it with the tokenizer's bos id")
     if not 0 <= min(prompt) <= max(prompt) < model.config.vocab:
       raise DataError('generate.unknown-id', f'prompt {i} has ids from {min(prompt)} to {max(prompt)}',
                       f'the model knows ids from 0 to {model.config.vocab - 1}',
                       'use the tokenizer that it was trained with')
+  demand(len(prompts) > 0, 'prompts', prompts, 'there is nothing to go on from', 'give at least one')
   demand(max_new > 0, 'max_new', max_new, 'it is how many ids to write', 'give at least 1')
+  demand(not key.ndim or len(key) == len(prompts), 'the number of keys', len(key) if key.ndim else 1,
+         f'there are {len(prompts)} prompts', 'give one key for all, or one for each')
   lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
   check_length(model.config, int(lengths_B.max()) + max_new)
   tokens_BL = np.zeros((len(prompts), rounded(model, int(lengths_B.max()))), np.int32)
   for row, prompt in zip(tokens_BL, prompts):
     row[:len(prompt)] = prompt
-  return tokens_BL, lengths_B
+  return Asked(prompts, tokens_BL, lengths_B, key)

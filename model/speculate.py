@@ -17,7 +17,7 @@ from model.decoder import Model, Params, check_length
 from model.errors import ConfigError, demand
 from model.generate import Ends, Generated, Stops, Way, lay_out, made, stages
 from model.membership import Answers
-from model.prompts import SHORTEST, Asked, Lot, answered, everywhere, prepared, rounded
+from model.prompts import SHORTEST, Lot, answered, asked_of, everywhere, rounded
 from model.rounds import Draft, Drafter, Progress, Round, go_on, read
 from model.sampling import Sampling
 
@@ -42,7 +42,7 @@ def speculate(model: Model, params: Params, prompts: list[list[int]], *, drafter
   Raises: DataError if a prompt is empty; ConfigError if prompt and answer have more positions than the model or the draft,
   or if these two differ in vocabulary.
   """
-  asked, answers = Asked(prompts, *prepared(model, prompts, max_new), key), Answers.begin(len(prompts), at_once)
+  asked, answers = asked_of(model, prompts, max_new, key), Answers.begin(len(prompts), at_once)
   if isinstance(drafter, Draft):
     _check(drafter.model, model, int(asked.lengths_N.max()) + max_new)
     drafter = replace(drafter, params=lay_out(drafter.model, drafter.params))

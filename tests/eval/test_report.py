@@ -17,7 +17,7 @@ from train.artifact import Artifact, Store, digest, write_json
 from train.eval.collect import ABSENT, POINTS, collect, columns, read_lines
 from train.eval.evaluation import Evaluation
 from train.eval.measure import merged
-from train.eval.render import SECTIONS, bars, documents, figures, render, summary, tiles, write
+from train.eval.render import NONE, SECTIONS, bars, documents, figures, render, summary, tiles, write
 from train.eval.report import Report, tasks
 from train.eval.task import Taken, Task
 from train.lives import begin
@@ -268,3 +268,5 @@ def test_a_tile_without_a_number_is_a_dash(full):
   report['headline'] |= {'mfu': None, 'decode_tokens_per_s': None}
   lacking = [tile.name for tile in tiles(report) if tile.note == 'not measured']
   assert lacking == ['Share of peak (MFU)', 'Answering speed']
+  report['headline']['mfu'] = 1.2
+  assert [tile.value for tile in tiles(report) if 'busy machine' in tile.note] == [NONE]

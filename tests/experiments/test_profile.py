@@ -22,6 +22,12 @@ def step(params, x):
     return jax.lax.scan(body, x, params)[0].sum()
 
 
+@pytest.fixture(scope='module', autouse=True)
+def alone_in_the_process():
+  """A profile holds every program that is there, so those of other tests are let go: it would take a minute to read."""
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """The folder of a run whose steps 2 to 4 were profiled by the hook, of a loop of three products, and what it said."""

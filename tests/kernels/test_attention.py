@@ -225,6 +225,8 @@ CHOICES = [
   (NVIDIA._replace(platform='tpu', kind=Kind(), softcap=50.0), 'tpu', ''),
   (NVIDIA._replace(platform='tpu', dtype='float16'), 'blocked', 'float16'),
   (NVIDIA._replace(platform='tpu', queries=1), 'blocked', ''),
+  (NVIDIA._replace(platform='tpu', devices=4), 'blocked', 'over 4 devices'),
+  (NVIDIA._replace(kind=Kind(3, 3, exact=True), devices=4), OURS, ''),
   (NVIDIA._replace(platform='cpu'), 'blocked', ''),
   (NVIDIA._replace(platform='cpu', queries=1), 'few', ''),
 ]

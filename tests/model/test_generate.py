@@ -167,6 +167,17 @@ def test_a_prompt_that_cannot_be_read_is_refused():
   with pytest.raises(ConfigError, match='position table has 32'):
     generate(model, params, [[1] * 30], max_new=3, **settings)
   assert len(generate(model, params, [[1] * 30], max_new=2, **settings).tokens[0]) == 2
+  assert len(generate(model, params, [np.array([1, 2])], max_new=2, **settings).tokens[0]) == 2
+
+
+@pytest.mark.parametrize('prompts, words, settings', [
+  ([], 'nothing to go on from', {}), ([[1]], 'number of keys = 2', {'key': jax.random.split(jax.random.key(0))}),
+  ([[1]], 'limit = 0', {'limit': 0}), ([[1]], 'an empty sequence', {'stop': ((3,), ())}),
+  ([[1]], 'max_new = 0', {'max_new': 0})])
+def test_what_cannot_be_meant_is_refused(prompts, words, settings):
+  model, params = made(EXACT['gpt2'])
+  with pytest.raises(ConfigError, match=words):
+    generate(model, params, prompts, **{'sampling': GREEDY, 'key': jax.random.key(0), 'max_new': 2} | settings)
 
 
 def same(found: Generated, expected: Generated) -> bool:

@@ -96,8 +96,7 @@ def tiles(report: dict[str, Any]) -> list[Tile]:
     _tile('Parameters', get('parameters'), scaled, notes.get('parameters', '')),
     _tile('Training time', get('train_seconds'), lambda x: (duration(x), ''), f'{show.show(get("step"))} steps'),
     _tile('Training speed', get('tokens_per_s'), _rate, 'median over the steps'),
-    _tile('Share of peak (MFU)', get('mfu'), lambda x: (percent(x), ''),
-          f'of {_joined(get("peak_flops"))}FLOP/s{notes.get("peak", "")}'),
+    _share(get('mfu'), f'of {_joined(get("peak_flops"))}FLOP/s{notes.get("peak", "")}'),
     _tile('First token', get('first_token_p50'), lambda x: (milliseconds(x), ''), 'median, one answer at a time'),
     _tile('Each further token', get('next_token_p50'), lambda x: (milliseconds(x), ''), 'median, one answer at a time'),
     _tile('Answering speed', get('decode_tokens_per_s'), _rate, f'{get("decode_concurrency")} answers at a time'),
@@ -106,6 +105,14 @@ def tiles(report: dict[str, Any]) -> list[Tile]:
 
 def _tile(name: str, value: float | None, write: Callable[[float], tuple[str, str]], note: str) -> Tile:
   return Tile(name, NONE, '', 'not measured') if value is None else Tile(name, *write(value), note)
+
+
+def _share(mfu: float | None, note: str) -> Tile:
+  """The share of the peak, unless it is more than all: then the peak was timed beside other work."""
+  name = 'Share of peak (MFU)'
+  if mfu is not None and mfu > 1:
+    return Tile(name, NONE, '', 'not known: the peak was timed on a busy machine')
+  return _tile(name, mfu, lambda x: (percent(x), ''), note)
 
 
 def _rate(value: float) -> tuple[str, str]:
