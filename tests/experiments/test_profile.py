@@ -2,9 +2,9 @@
 
 import gzip
 import json
+import subprocess
+import sys
 
-import jax
-import jax.numpy as jnp
 import pytest
 from absl.testing import flagsaver
 
@@ -12,36 +12,18 @@ from experiments import command, profile
 from experiments.profile import Event, alone, covered, operations, read
 from experiments.profile_program import Operation, Program, guessed, of_names, programs
 from model.errors import DataError
-from train.hooks import Profile
-
-
-def step(params, x):
-  def body(x, w):
-    return jnp.tanh(x @ w), None
-  with jax.named_scope('layers'):
-    return jax.lax.scan(body, x, params)[0].sum()
-
-
-@pytest.fixture(scope='module', autouse=True)
-def alone_in_the_process():
-  """A profile holds every program that is there, so those of other tests are let go: it would take a minute to read."""
-  jax.clear_caches()
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  """The folder of a run whose steps 2 to 4 were profiled by the hook, of a loop of three products, and what it said."""
-  folder = tmp_path_factory.mktemp('run')
-  call, params, x = jax.jit(step), jnp.ones((3, 256, 256)), jnp.ones((128, 256))
-  hook = Profile(folder, 1, 4)
-  for number in range(1, 7):
-    out = call(params, x)
-    hook(number, out, {})
-  return folder, hook
+def runs(tmp_path_factory):
+  """A folder of runs, of which steps 2 to 4 were profiled, or some until it ended early, or none; and what was said."""
+  folder = tmp_path_factory.mktemp('runs')
+  command = [sys.executable, '-m', 'tests.experiments.profiled', str(folder)]
+  return folder, subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
-def test_a_profile_has_the_steps_their_products_and_where_they_come_from(run):
-  found = read(profile.newest(run[0]))
+def test_a_profile_has_the_steps_their_products_and_where_they_come_from(runs):
+  found = read(profile.newest(runs[0] / 'whole'))
   assert found.devices == 1 and found.steps == 3
   assert 0 < found.busy <= found.span
   products = [row for row in found.rows if row.what.kind == 'matmul']
@@ -51,27 +33,20 @@ def test_a_profile_has_the_steps_their_products_and_where_they_come_from(run):
   assert total == pytest.approx(sum(row.seconds for row in found.rows)) and total <= found.busy * 1.01
 
 
-def test_the_run_says_what_opens_it_and_the_command_prints_it(run, capsys):
-  folder, hook = run
-  hook.close()
-  said = capsys.readouterr().err
-  assert f'profile of steps 2 to 4: python -m experiments.profile --run={folder}' in said
+def test_the_run_says_what_opens_it_and_the_command_prints_it(runs, capsys):
+  folder, said = runs
+  assert f'profile of steps 2 to 4: python -m experiments.profile --run={folder / "whole"}' in said
   assert '.trace.json.gz at https://ui.perfetto.dev' in said
   with flagsaver.flagsaver():
-    assert profile.main(command.parse(('profile', f'--run={folder}', '--top=3'))) == 0
+    assert profile.main(command.parse(('profile', f'--run={folder / "whole"}', '--top=3'))) == 0
   said = capsys.readouterr().out
   assert 'matrix products' in said and 'idle' in said and '3 steps on 1 device' in said
 
 
-def test_a_run_that_ends_early_keeps_its_trace(tmp_path, capsys):
-  hook = Profile(tmp_path, 1, 100)
-  hook.close()
-  assert not capsys.readouterr().err
-  out = jax.jit(step)(jnp.ones((3, 256, 256)), jnp.ones((128, 256)))
-  hook(1, out, {})
-  jax.block_until_ready(jax.jit(step)(jnp.ones((3, 256, 256)), jnp.ones((128, 256))))
-  hook.close()
-  assert read(profile.newest(tmp_path)).rows and 'experiments.profile' in capsys.readouterr().err
+def test_a_run_that_ends_early_keeps_its_trace(runs):
+  folder, said = runs
+  assert f'--run={folder / "none"}' not in said and f'--run={folder / "early"}' in said
+  assert read(profile.newest(folder / 'early')).rows
 
 
 def test_a_folder_without_a_trace_and_a_trace_without_operations_are_named(tmp_path):
@@ -116,10 +91,10 @@ def test_names_are_the_last_resort():
   assert list(operations(raw)) == [Event('', 'dot.1', '3', 4, 1.0, 3.0, '')]
 
 
-def test_programs_are_read_from_the_profilers_own_file(run):
+def test_programs_are_read_from_the_profilers_own_file(runs):
   """Of those of one name the one counts whose operations ran."""
-  [path] = profile.newest(run[0]).parent.glob('*.xplane.pb')
-  ran = {row.name for row in read(profile.newest(run[0])).rows}
+  [path] = profile.newest(runs[0] / 'whole').parent.glob('*.xplane.pb')
+  ran = {row.name for row in read(profile.newest(runs[0] / 'whole')).rows}
   known = [*programs(path), Program('jit_step', {'dot.1': Operation('collective')})]
   mine = of_names(known, 'jit_step', ran)
   assert ran <= mine.keys() and {what.kind for what in mine.values()} == {'matmul', 'elementwise'}
