@@ -2,8 +2,8 @@
 
 From shapes alone, as the step is traced here and not as XLA then orders it: on a CPU within a quarter of what the compiled
 program says of itself (`compiled.memory_analysis()`), and a third too much where attention's scores are written out, which XLA
-computes again. Two things it does not know: XLA's CPU client undoes `remat` where layers are written out one by one, and
-kernels may need room of their own.
+computes again. Three things it does not know: XLA's CPU client undoes `remat` where layers are written out one by one; kernels
+may need room of their own; and traced on a CPU for chips, products in bfloat16 are counted as the float32 that a CPU keeps.
 """
 
 import math

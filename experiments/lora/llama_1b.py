@@ -17,5 +17,5 @@ from train.schedule import Linear
 
 
 def get_config() -> Run:
-  return replace(taught(), name='llama-1b-chat-qlora', edits=(Quantize(), LoRA(rank=16, alpha=32.0, dropout=0.05)),
+  return replace(taught(), name='llama-1b-chat-qlora', parts=16, edits=(Quantize(), LoRA(rank=16, alpha=32.0, dropout=0.05)),
                  optimizer=Optimizer(AdamW(lr=2e-4, weight_decay=0.0), Linear(warmup=10)))

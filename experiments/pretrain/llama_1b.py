@@ -31,7 +31,7 @@ def get_config() -> Run:
       objective=NextToken(z_loss=1e-4),
       optimizer=Optimizer(AdamW(lr=6e-4), Cosine(warmup=1000)),
       mesh=MeshShape(data=1, fsdp=-1),
-      parts=4,
+      parts=16,
       compute=Compute(layers='scan', remat='dots'),
       watch=Watch(heldout=500, heldout_rows=1024, samples=2000),
       saving=Saving(every=500, keep=3),

@@ -5,7 +5,7 @@
   python -m experiments.launch --config=experiments/pretrain/llama_8b.py --dry_run --devices=256
 
 Meant for a pod of 128 devices or more: weights are cut over groups of 32 along `fsdp` and 4 along `tensor`, and each
-group takes its rows of the batch. On 128 a device holds about 36 GiB, for GPUs of 80 GB. Not run yet.
+group takes its rows of the batch. On 128 a device holds about 51 GiB, for GPUs of 80 GB. Not run yet.
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ def get_config() -> Run:
       objective=NextToken(z_loss=1e-4),
       optimizer=Optimizer(AdamW(lr=3e-4), Cosine(warmup=2000)),
       mesh=MeshShape(data=-1, fsdp=32, tensor=4),
-      parts=4,
+      parts=8,
       compute=Compute(layers='scan', remat='dots'),
       watch=Watch(heldout=500, heldout_rows=2048, samples=2000),
       saving=Saving(every=250, keep=3),
