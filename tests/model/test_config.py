@@ -52,9 +52,11 @@ def test_what_cannot_be_is_refused(wrong, message):
   assert error.value.id == 'config.bad-value' and error.value.do
 
 
-def test_layers_are_written_out_below_sixteen():
+def test_layers_are_written_out_below_sixteen(monkeypatch):
   assert [Compute().scans(n) for n in (1, 15, 16, 80)] == [False, False, True, True]
   assert Compute(layers='scan').scans(2) and not Compute(layers='unroll').scans(80)
+  monkeypatch.setattr('jax.default_backend', lambda: 'gpu')
+  assert [Compute().scans(n) for n in (48, 49)] == [False, True]
 
 
 def test_configs_are_values():
