@@ -21,6 +21,10 @@ import tensorstore as ts
 DATA = 2**26        # bytes of a file at which the next is begun: many enough to be hashed at the same time
 
 
+class Absent(Exception):
+  """An array, or a part of one, that was never written into the folder."""
+
+
 def write(folder: Path, arrays: Mapping[str, jax.Array]) -> None:
   """Writes the arrays into a new folder, which appears when all of it is there; returns when it is.
 
@@ -33,6 +37,8 @@ def read(folder: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[tup
   """The arrays that `like` names (there may be more in the folder) as they come, each with the sharding asked for.
 
   A process reads what its own devices hold, a few arrays at a time, and waits for no other.
+
+  Raises: Absent; what TensorStore raises.
   """
   context = ts.Context({'cache_pool#ocdbt': {'total_bytes_limit': 10**8}})     # where which array lies
   with ThreadPoolExecutor() as threads:
@@ -41,8 +47,13 @@ def read(folder: Path, like: Mapping[str, jax.ShapeDtypeStruct]) -> Iterator[tup
 
 def _read(folder: Path, context: ts.Context, name: str, like: jax.ShapeDtypeStruct) -> jax.Array:
   spec = {'driver': 'zarr', 'kvstore': _place(folder, name), 'fill_missing_data_reads': False}
-  stored = ts.open(spec, read=True, open=True, context=context).result()
-  return jax.make_array_from_callback(like.shape, like.sharding, lambda cut: stored[cut].read().result())
+  try:
+    stored = ts.open(spec, read=True, open=True, context=context).result()
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda cut: stored[cut].read().result())
+  except ValueError as error:
+    if str(error).startswith('NOT_FOUND'):
+      raise Absent(f'{name}: {error}') from error
+    raise
 
 
 def _place(folder: Path, name: str) -> dict[str, Any]:

@@ -74,6 +74,8 @@ def read(path: Path, seal: Seal, like: Any) -> Any:
 def _unreadable(path: Path, error: Exception) -> Exception:
   if not path.exists():
     return Damaged(path.name, 'it was deleted while it was read')
+  if isinstance(error, arrays.Absent):
+    return Damaged(path.name, f'its files are whole, but not all of it was written into them: {brief(error)}')
   return CheckpointError('checkpoint.unreadable', str(path),
                          f'its files are whole, but they cannot be read: {brief(error)}',
                          'see that there is memory enough, and the packages that it was written with')

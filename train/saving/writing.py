@@ -43,6 +43,7 @@ def write(folder: Path, save: Save) -> None:
   Raises: whatever Orbax or the file system raises; PeerError if another process does not do its part.
   """
   draft, final, first = folder / f'{save.step}.saving', folder / str(save.step), jax.process_index() == 0
+  _settle(save.arrays)
   hashing: AbstractContextManager[dict[str, integrity.Hash]] = integrity.ahead(draft) if first else nullcontext({})
   with ThreadPoolExecutor(1) as thread, hashing as known:
     parts = thread.submit(digests, save.arrays)
@@ -81,6 +82,16 @@ def room(folder: Path, needed: int, reserve: int) -> None:
   if free < needed * 1.2 + reserve:
     why = f'a save takes {needed / 1e6:,.0f} MB and {reserve / 1e6:,.0f} MB must stay free; {free / 1e6:,.0f} MB are'
     raise StorageError('store.full', str(folder), why, 'make room, or name a folder on another disk')
+
+
+def _settle(arrays: Mapping[str, jax.Array]) -> None:
+  """Has JAX list the shards of each array, before two threads look at them.
+
+  JAX 0.10 makes the list when it is first asked for. A thread that asks while another one makes it gets a part of it,
+  or shards twice; so parts of arrays were not saved, or not digested.
+  """
+  for array in arrays.values():
+    _ = array.addressable_shards
 
 
 def _hand_over(draft: Path, parts: dict[str, int]) -> None:

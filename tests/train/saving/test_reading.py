@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore as ts
 
 from model.errors import CheckpointError
 from tests.data.noticed import flip
@@ -40,8 +41,17 @@ def test_a_part_of_the_array_that_is_not_there_is_no_zeros(saved):
   folder = saved / 'zarr'
   ocp.PyTreeCheckpointer(use_ocdbt=False).save(folder, {'w': at(1).params['w']})
   (folder / 'w' / '0.0').unlink()
-  with pytest.raises(ValueError, match='missing'):
+  with pytest.raises(arrays.Absent, match='missing'):
     dict(arrays.read(folder, {'w': abstract_bits(at(1).params['w'])}))
+
+
+def test_a_step_into_which_a_part_was_never_written_is_damaged(saved, caplog):
+  seal = integrity.read(saved / '3')
+  base = {'driver': 'file', 'path': f'{saved / "3" / "state"}/'}
+  stored = ts.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
+  stored.delete_range(ts.KvStore.KeyRange('params.w/0', 'params.w/1')).result()
+  integrity.write(saved / '3', 3, seal.leaves, seal.digests)
+  assert restore(saved)[1] == {'source': 2} and 'params.w' in caplog.text
 
 
 def test_a_part_is_read_alone_and_nothing_is_changed(saved):
