@@ -1,13 +1,13 @@
 """The door to attention: ranges say what each row sees, and the fastest form that can do the call does it.
 
     attention(q, k, v, causal_ranges(batch, length), scale=0.125)
-    print(explain(q, k, ranges))         # blocked (not triton: it has not run on a chip yet: name it to use it; not cudnn: ...)
+    print(explain(q, k, ranges))         # blocked (not tpu: it has not run on a chip yet: name it to use it)
 
 Letters: B rows, L query positions, S key positions, G key heads, H query heads, K head size.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,44 +40,29 @@ class Form(NamedTuple):
   holds: bool = False                 # whether it takes keys and values as a cache holds them; others get the array
 
 
-def _hopper(*operands: Any, **how: Any) -> jax.Array:
-  from kernels.attention_hopper import hopper
-  return hopper(*operands, **how)
+def _late(form: Callable[[], Form], holds: bool = False) -> Form:
+  """A form that is imported once it is asked for: Pallas takes a quarter of a second, which only those wait who use it."""
+  return Form(lambda *operands, **how: form().run(*operands, **how), lambda call: form().refusal(call), holds)
 
 
-def _hopper_refusal(call: Call) -> str | None:
-  from kernels.attention_hopper import hopper_refusal
-  return hopper_refusal(call)
+def _hopper() -> Form:
+  from kernels.attention_hopper import hopper, hopper_refusal
+  return Form(hopper, hopper_refusal)
 
 
-def _triton(*operands: Any, **how: Any) -> jax.Array:
-  from kernels.attention_triton import triton  # Pallas takes a quarter of a second, which only those wait who use it
-  return triton(*operands, **how)
+def _triton() -> Form:
+  from kernels.attention_triton import triton, triton_refusal
+  return Form(triton, triton_refusal)
 
 
-def _triton_refusal(call: Call) -> str | None:
-  from kernels.attention_triton import triton_refusal
-  return triton_refusal(call)
+def _decode() -> Form:
+  from kernels.attention_decode import decode, decode_refusal
+  return Form(decode, decode_refusal)
 
 
-def _decode(*operands: Any, **how: Any) -> jax.Array:
-  from kernels.attention_decode import decode
-  return decode(*operands, **how)
-
-
-def _decode_refusal(call: Call) -> str | None:
-  from kernels.attention_decode import decode_refusal
-  return decode_refusal(call)
-
-
-def _tpu(*operands: Any, **how: Any) -> jax.Array:
-  from kernels.attention_tpu import tpu
-  return tpu(*operands, **how)
-
-
-def _tpu_refusal(call: Call) -> str | None:
-  from kernels.attention_tpu import tpu_refusal
-  return tpu_refusal(call)
+def _tpu() -> Form:
+  from kernels.attention_tpu import tpu, tpu_refusal
+  return Form(tpu, tpu_refusal)
 
 
 FORMS: dict[str, Form] = {
@@ -86,10 +71,10 @@ FORMS: dict[str, Form] = {
   'blocked': Form(blocked, lambda call: None),
   'xla': Form(xla, xla_refusal),
   'cudnn': Form(cudnn, cudnn_refusal),
-  'hopper': Form(_hopper, _hopper_refusal),
-  'triton': Form(_triton, _triton_refusal),
-  'decode': Form(_decode, _decode_refusal, holds=True),
-  'tpu': Form(_tpu, _tpu_refusal),
+  'hopper': _late(_hopper),
+  'triton': _late(_triton),
+  'decode': _late(_decode, holds=True),
+  'tpu': _late(_tpu),
 }
 
 
@@ -99,10 +84,10 @@ def attention(q_BLHK: jax.Array, k_BSGK: Held, v_BSGK: Held, ranges: Ranges, *, 
   """softmax(cap(scale * q k)) v over each row's range: [B, L, H, K] in q's dtype, softmax in float32.
 
   Row i sees the keys [first_i, last_i); where there are none its output and its gradients are 0. Query heads
-  [g H/G, (g+1) H/G) share key head g. The soft cap is cap(s) = softcap * tanh(s / softcap). `implementation` names a
-  form; None picks one (`explain` says which). Keys and values kept as [B, G, S, K] and passed with their middle
-  dimensions swapped cost no copy; they may be codes or pages (kernels.attention_held). Accelerators cast operands to
-  `dtype` (None: as they are); the CPU would only lose time by that, and computes in float32.
+  [g H/G, (g+1) H/G) share key head g (Ainslie et al. 2023). The soft cap is cap(s) = softcap * tanh(s / softcap).
+  `implementation` names a form; None picks one (`explain` says which). Keys and values kept as [B, G, S, K] and passed
+  with their middle dimensions swapped cost no copy; they may be codes or pages (kernels.attention_held). Accelerators
+  cast operands to `dtype` (None: as they are); the CPU would only lose time by that, and computes in float32.
 
   Raises: ValueError for shapes that do not fit, an unknown implementation, or one that cannot do this call.
   """

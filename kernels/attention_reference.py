@@ -18,9 +18,7 @@ def reference(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: R
   scores = scale * jnp.einsum('BLGRK,BSGK->BGRLS', q_BLGRK, k)
   if softcap is not None:
     scores = softcap * jnp.tanh(scores / softcap)
-  keys = jnp.arange(k.shape[1])
-  seen_BLS = (keys >= ranges.first_BL[..., None]) & (keys < ranges.last_BL[..., None])
-  seen = seen_BLS[:, None, None]
+  seen = ranges.seen(k.shape[1])[:, None, None]
   top = jax.lax.stop_gradient(jnp.max(scores, -1, keepdims=True, initial=-1e30, where=seen))
   weights = jnp.exp(jnp.where(seen, scores - top, -jnp.inf))
   total = weights.sum(-1, keepdims=True)

@@ -21,15 +21,10 @@ def xla_refusal(call: Call) -> str | None:
 def xla(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, scale: float,
         softcap: float | None) -> jax.Array:
   """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype. Holds [B, H, L, S]."""
-  seen = _seen(ranges, k_BSGK.shape[1])
+  seen_BLS = ranges.seen(k_BSGK.shape[1])
   k_BSGK, v_BSGK = k_BSGK.astype(q_BLHK.dtype), v_BSGK.astype(q_BLHK.dtype)
-  out = jax.nn.dot_product_attention(q_BLHK, k_BSGK, v_BSGK, mask=seen[:, None], scale=scale, implementation='xla')
-  return jnp.where(seen.any(-1)[..., None, None], out, 0)
-
-
-def _seen(ranges, size):
-  keys = jnp.arange(size)
-  return (keys >= ranges.first_BL[..., None]) & (keys < ranges.last_BL[..., None])
+  out = jax.nn.dot_product_attention(q_BLHK, k_BSGK, v_BSGK, mask=seen_BLS[:, None], scale=scale, implementation='xla')
+  return jnp.where(seen_BLS.any(-1)[..., None, None], out, 0)
 
 
 def cudnn_refusal(call: Call) -> str | None:

@@ -24,8 +24,6 @@ from kernels.ranges import Ranges
 
 LANES = 128
 LARGEST = 256                         # head size
-
-
 WIDE, DEEP = Tile(512, 512), Tile(256, 256)     # up to heads of 128, and beyond; neither was measured yet
 
 

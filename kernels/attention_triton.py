@@ -23,7 +23,7 @@ from kernels.attention_triton_blocks import Sizes, Tile, Tiles, inside, store
 from kernels.ranges import Ranges
 
 # By bytes of an operand and the largest head size. Those of bfloat16 begin where tokamax's tuning on an H100 ended
-# (most of its cached rows without a mask, read in August 2026); none was measured with these kernels yet.
+# (most of its cached rows without a mask, read in August 2026); others were not measured with these kernels yet.
 TILES: dict[tuple[int, int], Tiles] = {
   (2, 64): Tiles(Tile(128, 64, 4, 3), Tile(64, 64, 4, 3), Tile(64, 64, 4, 3)),
   (2, 128): Tiles(Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),

@@ -70,6 +70,8 @@ def taught(student: Side, teacher: Side, targets_BL: jax.Array, weights_BL: jax.
 
   Differentiate `loss` and nothing else: that gradient is computed on the way forward, and any other comes out as NaN. Where
   the weight is 0, all that a position holds is ignored. Sums and the gradient of w are added up in float32.
+
+  Raises: ValueError for shapes that do not fit.
   """
   x_BLD, w_DV, softcap, dtype, groups = student
   x_BLE, w_EV, teacher_softcap, teacher_dtype, _ = teacher

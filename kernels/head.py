@@ -57,7 +57,7 @@ def token_logp(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, *, soft
                temperature: float = 1.0, dtype: jnp.dtype | type | None = None, groups: int = 1) -> jax.Array:
   """log p(target) under softmax(cap(x w) / temperature): f32[B, L], nats. Operands are cast to `dtype` (None: as they are).
 
-  `groups` as in `weighted_nll`.
+  `groups` as in `weighted_nll`. Raises: ValueError for shapes that do not fit.
   """
   _check(x_BLD, w_DV, targets_BL)
   head = Head(softcap, operand_dtype(x_BLD, w_DV, dtype), temperature=temperature, groups=groups)
@@ -74,6 +74,7 @@ def weighted_nll(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, weigh
   evenly on the vocabulary (Szegedy et al. 2016). Where the weight is 0, x, target and all that follows from them are ignored.
   Operands are cast to `dtype` (None: as they are); sums and the gradient of w are added up in float32. Where rows are spread
   over devices, `groups` says over how many (a divisor of B): the gradient of w is then exchanged once, not in every tile.
+  Raises: ValueError for shapes that do not fit.
   """
   _check(x_BLD, w_DV, targets_BL, weights_BL)
   head = Head(softcap, operand_dtype(x_BLD, w_DV, dtype), z_coefficient, smoothing=smoothing, groups=groups)
@@ -86,7 +87,13 @@ def _logp(x_BLD, w_DV, targets_BL, head):
 
 
 def _logp_forward(x_BLD, w_DV, targets_BL, head):
-  tokens = _read(x_BLD, w_DV, targets_BL, head)
+  w = w_DV.astype(head.dtype)
+
+  def tile(carry, part):
+    x, targets = part
+    return carry, _tokens(_logits(x, w, head), targets)
+
+  tokens = scan(tile, None, (x_BLD, targets_BL), w.shape[1])[1]
   return tokens.picked - tokens.lse, (x_BLD, w_DV, targets_BL, tokens.lse)
 
 
@@ -168,17 +175,6 @@ def _weighed(x_BLD, targets_BL, weights_BL):
   """The positions that count; the others, whatever they held, as zeros."""
   counts = weights_BL != 0
   return jnp.where(counts[..., None], x_BLD, 0), jnp.where(counts, targets_BL, 0)
-
-
-def _read(x_BLD, w_DV, targets_BL, head):
-  """What is to be known of each token, forward only: Tokens of [B, L]."""
-  w = w_DV.astype(head.dtype)
-
-  def tile(carry, part):
-    x, targets = part
-    return carry, _tokens(_logits(x, w, head), targets)
-
-  return scan(tile, None, (x_BLD, targets_BL), w.shape[1])[1]
 
 
 def _logits(x, w, head):

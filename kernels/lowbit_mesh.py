@@ -24,7 +24,6 @@ from jax.sharding import PartitionSpec as P
 Run = Callable[..., jax.Array]
 """(dtype of the result, rows, codes, steps, *levels) to it, on one device."""
 
-
 HELD = ('c', 'k', 'l')                         # what shares a step, its bytes, levels
 
 

@@ -22,7 +22,8 @@ def matmul(x: jax.Array, w: jax.Array, dtype: jnp.dtype | type | None = None, in
   The result is float32 on the CPU, which only emulates elementwise arithmetic on narrow types, and `dtype` on
   accelerators. The gradient of x comes in x's type, that of w in w's type from a float32 sum: a float32 master weight
   sees no rounding of its gradient. `dtype=None` computes in the operands' own type. Reverse mode only. Under
-  rematerialisation the name 'matmul' saves the result, in the type that it came out in.
+  rematerialisation the name 'matmul' saves the result, in the type that it came out in. Raises: ValueError for shapes that do
+  not fit.
   """
   if not 0 < inputs <= min(x.ndim, w.ndim) or x.shape[x.ndim - inputs:] != w.shape[:inputs]:
     raise ValueError(f'matmul of {x.shape} and {w.shape} over {inputs}: the last of x must be the first of w')

@@ -63,6 +63,11 @@ class Ranges:
   last_BL: jax.Array                  # i32, exclusive
   kind: Kind = struct.field(pytree_node=False)
 
+  def seen(self, keys: int) -> jax.Array:
+    """bool[B, L, S]: the mask that it stands for, over so many keys."""
+    index_S = jnp.arange(keys)
+    return (index_S >= self.first_BL[..., None]) & (index_S < self.last_BL[..., None])
+
   def __and__(self, other: 'Ranges') -> 'Ranges':
     """What both let a row see."""
     first, last = jnp.maximum(self.first_BL, other.first_BL), jnp.minimum(self.last_BL, other.last_BL)
@@ -70,7 +75,10 @@ class Ranges:
 
 
 def causal_ranges(batch: int, length: int, window: int | None = None) -> Ranges:
-  """Each row sees itself and what came before it: `window` keys at most, its own included."""
+  """Each row sees itself and what came before it: `window` keys at most, its own included.
+
+  Raises: ValueError for a window below 1.
+  """
   index_BL = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
   reach = _reach(window)
   first_BL = jnp.zeros_like(index_BL) if reach is None else jnp.maximum(index_BL - reach, 0)
@@ -80,7 +88,10 @@ def causal_ranges(batch: int, length: int, window: int | None = None) -> Ranges:
 def packed_ranges(segments_BL: jax.Array, causal: bool = True, window: int | None = None) -> Ranges:
   """Each row sees its own document: all of it, or if causal what came before. Segment 0 is padding: it sees nothing.
 
-  A document is a run of equal ids. With a window, a row sees `window - 1` keys at most on each side that it may look to.
+  segments_BL: i32; a document is a run of equal ids. With a window, a row sees `window - 1` keys at most on each side that it
+  may look to.
+
+  Raises: ValueError for a window below 1.
   """
   index_BL = jnp.broadcast_to(jnp.arange(segments_BL.shape[1], dtype=jnp.int32), segments_BL.shape)
   edge = segments_BL[:, 1:] != segments_BL[:, :-1]
@@ -95,7 +106,7 @@ def packed_ranges(segments_BL: jax.Array, causal: bool = True, window: int | Non
 
 
 def prefix_ranges(prefix_B: jax.Array, length: int) -> Ranges:
-  """Each row sees the first `prefix` keys, and beyond them itself and what came before it."""
+  """Each row sees the first `prefix` keys, i32[B], and beyond them itself and what came before it."""
   causal = causal_ranges(prefix_B.shape[0], length)
   return Ranges(causal.first_BL, jnp.maximum(causal.last_BL, prefix_B[:, None]), Kind())
 
@@ -104,6 +115,8 @@ def cached_ranges(starts_B: jax.Array, seen_BL: jax.Array, window: int | None = 
   """Row i of L new ones stands in slot starts + i of a cache and sees the slots up to its own; unseen rows see nothing.
 
   starts_B: i32, how many slots were filled before; seen_BL: bool, False where a new row is padding.
+
+  Raises: ValueError for a window below 1.
   """
   slot_BL = starts_B[:, None] + jnp.arange(seen_BL.shape[1], dtype=jnp.int32)
   reach = _reach(window)

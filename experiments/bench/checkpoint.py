@@ -15,7 +15,7 @@ def lines(setting: Setting) -> Iterator[Line]:
   """A line for saving and one for restoring, of the same race."""
   folder = setting.room('checkpoint')
   racers = [Contestant(name, 'experiments.bench.ours.save', (str(folder / name), name)) for name in RACERS]
-  found = race(racers, 2 if setting.quick else setting.turns, 1 if setting.quick else 2, folder)
+  found = race(racers, *setting.rounds(2), folder)
   size = found.prepared['ours']['bytes']
   stalls = {name: statistics.median(found.series(name, 'stall')) * UNIT / size for name in found.turns}
   save = Line('checkpoint-save', 's', raced(found, RACERS), 'ours', load=found.load, quick=setting.quick)

@@ -23,7 +23,7 @@ def lines(setting: Setting) -> Iterator[Line]:
 
 def waited(setting: Setting, folder: Path) -> Line:
   """The share of a step that is spent waiting for its batch."""
-  found = race([Contestant('ours', OURS, (str(folder), 'waited'))], *turns(setting, 3), folder)
+  found = race([Contestant('ours', OURS, (str(folder), 'waited'))], *setting.rounds(3), folder)
   line = Line('input-wait', 's/step', raced(found, ['ours']), 'ours', load=found.load, quick=setting.quick)
   wait = statistics.median(found.series('ours', 'wait'))
   line.targets = [Target('share of the step', wait / line.figures['ours'].median, most=0.01)]
@@ -36,13 +36,8 @@ def alone(setting: Setting, folder: Path) -> Line:
   numpy = Contestant('numpy gather', 'experiments.bench.peers.loader', (str(folder), 'numpy'))
   racers = [Contestant('ours', OURS, (str(folder), 'alone')), numpy,
             *setting.peer('torch DataLoader', 'hf', 'loader', str(folder), 'torch')]
-  found = race(racers, *turns(setting, 2), folder)
+  found = race(racers, *setting.rounds(2), folder)
   line = Line('data', 's/batch', raced(found, [racer.name for racer in racers]), 'ours', load=found.load,
               quick=setting.quick)
   line.more = {'mtokens_per_s': {name: TASK.tokens / each.median / 1e6 for name, each in line.figures.items()}}
   return line
-
-
-def turns(setting: Setting, count: int) -> tuple[int, int]:
-  """How many, of how many steps."""
-  return (2, 1) if setting.quick else (setting.turns, count)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +96,11 @@ class Race:
     """One number of all samples of a contestant, in order."""
     return [sample[key] for turn in self.turns[name] for sample in turn]
 
+  @property
+  def told(self) -> dict[str, dict[str, Any]]:
+    """What each contestant said before, but for its losses."""
+    return {name: {key: value for key, value in each.items() if key != 'losses'} for name, each in self.prepared.items()}
+
 
 def race(contestants: Sequence[Contestant], turns: int, count: int, logs: Path) -> Race:
   """Prepares one contestant after another, then lets them take turns of `count` steps: A B C A B C.
@@ -104,20 +109,7 @@ def race(contestants: Sequence[Contestant], turns: int, count: int, logs: Path) 
   """
   found = Race()
   with ExitStack() as stack:
-    children: list[Child] = []
-    for contestant in contestants:
-      say(f'  preparing {contestant.name}')
-      child = stack.enter_context(Child(contestant, logs))
-      try:
-        found.prepared[child.name] = child.ask({'do': 'prepare'})
-      except Died as death:
-        if not children:
-          raise
-        found.died[child.name] = str(death)
-        say(f'  {death}')
-        continue
-      children.append(child)
-      found.turns[child.name] = []
+    children = list(_ready(contestants, logs, stack, found))
     stack.enter_context(ahead(os.getpid()))      # it only waits, and should not be late with the next request
     for turn in range(turns):
       say(f'  turn {turn + 1} of {turns}')
@@ -125,6 +117,23 @@ def race(contestants: Sequence[Contestant], turns: int, count: int, logs: Path) 
       for child in children:
         found.turns[child.name].append(child.turn(count))
   return found
+
+
+def _ready(contestants: Sequence[Contestant], logs: Path, stack: ExitStack, found: Race) -> Iterator[Child]:
+  """Those that did not die while they prepared. Raises: Died for the first."""
+  for place, contestant in enumerate(contestants):
+    say(f'  preparing {contestant.name}')
+    child = stack.enter_context(Child(contestant, logs))
+    try:
+      found.prepared[child.name] = child.ask({'do': 'prepare'})
+    except Died as death:
+      if place == 0:
+        raise
+      found.died[child.name] = str(death)
+      say(f'  {death}')
+      continue
+    found.turns[child.name] = []
+    yield child
 
 
 def say(text: str) -> None:

@@ -68,6 +68,10 @@ class Line:
     mine = self.figures[self.ours].median
     return {name: each.median / mine for name, each in self.figures.items() if name != self.ours}
 
+  def speeds(self, asked: Mapping[str, float]) -> list[Target]:
+    """What is asked of our speed beside each peer, as far as those finished."""
+    return [Target(f'speed of {name}', self.ratios[name], least=least) for name, least in asked.items() if name in self.ratios]
+
   @property
   def verdict(self) -> Verdict:
     """No figure is judged that was not comparable, was too rough, or was measured for a look."""
@@ -111,6 +115,15 @@ def raced(found: Race, names: Iterable[str], key: str = 'wall') -> dict[str, Fig
 def apart(mine: Sequence[float], theirs: Sequence[float]) -> float:
   """The largest distance between two curves as far as both go."""
   return max(abs(a - b) for a, b in zip(mine, theirs))
+
+
+def compared(found: Race, ours: str, peers: Iterable[str], tolerance: float) -> dict[str, Any]:
+  """The checks of trainings that begin alike: how far the losses of peers are from ours, nats, and whether that is near."""
+  curves = {name: found.prepared[name]['losses'] + found.series(name, 'loss') for name in (ours, *peers)}
+  mine = curves.pop(ours)
+  distances = {name: apart(mine, curve) for name, curve in curves.items()}
+  return {'equal': all(distance <= tolerance for distance in distances.values()), 'losses_apart': distances,
+          'tolerance': tolerance, 'steps': len(mine), 'loss_first_last': [mine[0], mine[-1]], 'died': list(found.died)}
 
 
 def circumstances() -> dict[str, Any]:

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from experiments.bench.gpu.attention_sights import sights
-from experiments.bench.page_gpu_peers import races
+from experiments.bench.page_gpu_peers import ROWS, races
 from experiments.bench.page_peers import Benchmark
 from experiments.bench.page_roofline import Point, roofline
-from experiments.bench.sights import WIDTH, Sight
+from experiments.bench.sights import WIDTH, Sight, sights
 from experiments.bench.task import TASKS
 from train.eval.show import NONE, Figure, Grid, words
 
@@ -18,7 +17,6 @@ SIGHTS = {sight.name: sight for quick in (True, False) for sight in sights(quick
 PARTS = {'tests': 'the tests that need a GPU', 'ceilings': 'what the card can do', 'train': 'the training step',
          'attention': 'attention', 'head': 'the loss head', 'decode': 'decoding', 'lowbit': 'products in few bits',
          'quickstart': 'the quick start', 'checkpoint': 'checkpoints', 'variants': 'other forms of the training step'}
-ROWS = {'packed': 'Packed rows', 'window': 'A window of 1,024', 'causal': 'Whole causal rows'}
 LONG = {'part', 'losses', 'form', 'load', 'code', 'versions', 'wrong', 'failed', 'attention'}
 
 
@@ -122,7 +120,7 @@ def attention(records: Sequence[Record]) -> list[Section]:
   sections = []
   for kind in dict.fromkeys(sight.split()[0] for sight in found):
     groups = [_shape(sight, forms, top) for sight, forms in found.items() if sight.split()[0] == kind]
-    sections.append(Section(ROWS.get(kind, kind), groups))
+    sections.append(Section(ROWS.get(kind, kind).capitalize(), groups))
   return sections
 
 

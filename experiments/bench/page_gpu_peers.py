@@ -1,7 +1,7 @@
 """The GPU benchmark's records as races, so that the page shows their ratios as it shows those of `make bench`.
 
-What was wanted is that of the issue on kernels and speed. Attention has many shapes: a peer's row is the shape in which ours
-does worst, and its line goes from there to the best.
+What is wanted of each stands first. Attention has many shapes: a peer's row is the shape in which ours does worst, and its
+line goes from there to the best.
 """
 
 from collections.abc import Mapping, Sequence

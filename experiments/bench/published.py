@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 
 from experiments.bench.driver import Contestant, Race, race
-from experiments.bench.line import Line, Target, raced
+from experiments.bench.line import Line, raced
 from experiments.bench.setting import Setting
 from experiments.bench.task import DECODED, GGUF, PROMPTED, PROMPTS, THEIRS
 from experiments.smollm2.chat import get_config
@@ -34,7 +34,7 @@ def lines(setting: Setting) -> Iterator[Line]:
     racers = [Contestant(OURS, 'experiments.bench.ours.decode', (str(folder), str(rows))),
               *setting.peer(PEER, 'trl', 'hf_decode', str(folder), str(rows)),
               *setting.peer(LLAMA, 'llama', 'llama_decode', str(folder), str(rows))]
-    found = race(racers, 2 if setting.quick else setting.turns, 1 if setting.quick else 3, folder)
+    found = race(racers, *setting.rounds(3), folder)
     yield judged(found, rows, setting.quick)
 
 
@@ -54,7 +54,7 @@ def lay(folder: Path) -> None:
 def judged(found: Race, rows: int, quick: bool) -> Line:
   """The line of a race: ids first."""
   line = Line(f'decode-{rows}', 's/step', raced(found, found.turns), OURS, load=found.load, quick=quick)
-  line.targets = [Target(f'speed of {who}', ratio, least=ASKED[rows][who]) for who, ratio in line.ratios.items()]
+  line.targets = line.speeds(ASKED[rows])
   same = {who: same_share(found.prepared[who]['ids'], found.prepared[OURS]['ids']) for who in found.turns}
   line.checks = {'equal': all(share == 1.0 for who, share in same.items() if who != LLAMA), 'same_ids': same,
                  'died': list(found.died), 'missing': [] if PEER in line.figures else [PEER]}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.driver import Contestant, Race, race
-from experiments.bench.line import Line, Target, apart, raced
+from experiments.bench.line import Line, apart, raced
 from experiments.bench.setting import Setting
 from experiments.bench.task import ITERATIONS, LOSSES
 
@@ -22,14 +22,9 @@ BESIDE = ('wall', 'cpu', 'loss', 'answer_tokens')      # of a sample: what is no
 def lines(setting: Setting) -> Iterator[Line]:
   """A line for PPO, and one for GRPO."""
   folder = setting.room('rlhf-ppo')
-  yield alone(race([Contestant(OURS, PROGRAM, (str(folder), TASK, 'ppo'))], *turns(setting), folder), TASK, setting)
+  yield alone(race([Contestant(OURS, PROGRAM, (str(folder), TASK, 'ppo'))], *setting.rounds(2), folder), TASK, setting)
   folder = setting.room('rlhf-grpo')
-  yield judged(race(contestants(setting, folder, TASK), *turns(setting), folder), TASK, setting)
-
-
-def turns(setting: Setting) -> tuple[int, int]:
-  """How many, of how many iterations."""
-  return (2, 1) if setting.quick else (setting.turns, 2)
+  yield judged(race(contestants(setting, folder, TASK), *setting.rounds(2), folder), TASK, setting)
 
 
 def contestants(setting: Setting, folder: Path, name: str) -> list[Contestant]:
@@ -49,8 +44,7 @@ def judged(found: Race, name: str, setting: Setting) -> Line:
   """The line of GRPO: losses and numbers of tokens first."""
   distances = {who: apart(found.prepared[OURS]['losses'], found.prepared[who]['losses']) for who in found.turns if who != OURS}
   line = Line('rlhf-grpo', 's/iter', raced(found, found.turns), OURS, load=found.load, quick=setting.quick)
-  line.targets = [Target(f'speed of {who}', line.ratios[who], least=least) for who, least in ASKED.items()
-                  if who in line.ratios]
+  line.targets = line.speeds(ASKED)
   equal = whole(found, name) and all(distance <= LOSSES['float32'] for distance in distances.values())
   line.checks = {'equal': equal, 'losses_apart': distances, 'tolerance': LOSSES['float32'],
                  'losses': found.prepared[OURS]['losses'], 'died': list(found.died),
@@ -74,6 +68,4 @@ def told(found: Race, line: Line, name: str) -> dict[str, Any]:
 
   keys = {who: [key for key, value in found.turns[who][0][0].items() if key not in BESIDE and value] for who in found.turns}
   return {'tokens': tokens, 'tokens_per_s': {who: tokens / each.median for who, each in line.figures.items()},
-          'phases': {who: {key: phase(who, key) for key in keys[who]} for who in found.turns},
-          'prepared': {who: {key: value for key, value in each.items() if key != 'losses'}
-                       for who, each in found.prepared.items()}}
+          'phases': {who: {key: phase(who, key) for key in keys[who]} for who in found.turns}, 'prepared': found.told}

@@ -22,6 +22,10 @@ class Setting:
     path.mkdir()
     return path
 
+  def rounds(self, steps: int) -> tuple[int, int]:
+    """How many turns each contestant of a race has, of how many steps; two of one where it is quick."""
+    return (2, 1) if self.quick else (self.turns, steps)
+
   def peer(self, name: str, environment: str, module: str, *arguments: str, cache: Path | None = None) -> list[Contestant]:
     """The contestant as a list, empty where its environment was not made.
 

@@ -1,4 +1,4 @@
-"""What is attended to in the attention benchmark, as plain numbers that any environment can import.
+"""What attention is timed on, on a GPU: packed, windowed and causal rows of 4k and 16k tokens; any environment can import it.
 
 FLOPs are those of live scores alone: two products forward and five backward (the scores again, and four gradients), each
 2 K for a query and a key that it sees. What a form computes and throws away counts for nothing.
@@ -49,8 +49,38 @@ class Sight:
     return float(each * self.head_size * self.heads * live)
 
 
+@dataclass(frozen=True)
+class Window(Sight):
+  """Causal rows that see so many keys at most, their own included."""
+
+  window: int = 1024
+
+  @property
+  def name(self) -> str:
+    return f'window {self.length} x {self.head_size}'
+
+  def flops(self, each: int) -> float:
+    """FLOPs of all live scores of all heads, at `each` (FORWARD or BOTH) times K."""
+    live = self.batch * sum(min(row + 1, self.window) for row in range(self.length))
+    return float(each * self.head_size * self.heads * live)
+
+
 def sights(quick: bool) -> list[Sight]:
-  """Those that are measured."""
+  """Those that are measured: what runs train on first, since time may end."""
   if quick:
-    return [Sight(64, 256, packed, 512) for packed in (False, True)]
-  return [Sight(size, length, packed) for packed in (False, True) for size in (128, 64) for length in (2048, 8192)]
+    return [Sight(64, 256, True, 512), Window(64, 256, False, 512, 32), Sight(64, 256, False, 512)]
+  first = [kind(size, length) for length in (4096, 16_384) for size in (128, 64) for kind in (packed, window)]
+  return [*first, *(causal(size, length) for length in (4096, 16_384) for size in (128, 64)),
+          *(kind(256, length) for length in (4096, 16_384) for kind in (packed, window, causal))]
+
+
+def packed(size: int, length: int) -> Sight:
+  return Sight(size, length, True)
+
+
+def causal(size: int, length: int) -> Sight:
+  return Sight(size, length, False)
+
+
+def window(size: int, length: int) -> Sight:
+  return Window(size, length, False)

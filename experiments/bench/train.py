@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.bench.driver import Contestant, Race, race
-from experiments.bench.line import Line, Target, apart, raced
+from experiments.bench.line import Line, Target, compared, raced
 from experiments.bench.ours.model import write_batches
 from experiments.bench.setting import Setting
 from experiments.bench.task import LOSSES, TASK
@@ -20,7 +20,7 @@ def lines(setting: Setting) -> Iterator[Line]:
     folder = setting.room(f'train-{dtype}')
     write_batches(folder)
     racers = contestants(setting, folder, dtype)
-    found = race(racers, 2 if setting.quick else setting.turns, 1 if setting.quick else 3, folder)
+    found = race(racers, *setting.rounds(3), folder)
     yield judged(found, dtype, setting)
 
 
@@ -29,7 +29,7 @@ def contestants(setting: Setting, folder: Path, dtype: str) -> list[Contestant]:
   def hf(form: str) -> list[Contestant]:
     return setting.peer(f'HF {form}', 'hf', 'hf', str(folder), '10m', dtype, form, cache=folder / f'inductor-{form}')
 
-  lit = setting.peer('litgpt eager', 'litgpt', 'lit', str(folder), dtype, 'eager') if dtype == 'float32' else []
+  lit = setting.peer('litgpt eager', 'litgpt', 'lit', str(folder), '10m', dtype, 'eager') if dtype == 'float32' else []
   return [Contestant(OURS, 'experiments.bench.ours.train', (str(folder), '10m', dtype, '{}')),
           Contestant(CEILING, 'experiments.bench.ours.ceiling'), *hf('eager'), *hf('compiled'), *lit]
 
@@ -37,22 +37,15 @@ def contestants(setting: Setting, folder: Path, dtype: str) -> list[Contestant]:
 def judged(found: Race, dtype: str, setting: Setting) -> Line:
   """The line of a race: losses first."""
   peers = [name for name in found.turns if name not in (OURS, CEILING)]
-  curves = {name: found.prepared[name]['losses'] + found.series(name, 'loss') for name in (OURS, *peers)}
-  distances = {name: apart(curves[OURS], curves[name]) for name in peers}
   figures = raced(found, [OURS, *peers])
   ceiling = max(found.series(CEILING, 'flops'))
   share = TASK.flops / figures[OURS].median / ceiling
   line = Line(f'train-{dtype}', 's/step', figures, OURS, load=found.load, quick=setting.quick)
-  line.targets = [Target(f'speed of {name}', line.ratios[name], least=least) for name, least in ASKED[dtype].items()
-                  if name in line.ratios]
+  line.targets = line.speeds(ASKED[dtype])
   if dtype == 'float32':
     line.targets.append(Target('share of the GEMM ceiling', share, least=SHARE))
-  line.checks = {'equal': all(distance <= LOSSES[dtype] for distance in distances.values()),
-                 'losses_apart': distances, 'tolerance': LOSSES[dtype], 'steps': len(curves[OURS]),
-                 'loss_first_last': [curves[OURS][0], curves[OURS][-1]], 'died': list(found.died),
+  line.checks = {**compared(found, OURS, peers, LOSSES[dtype]),
                  'missing': [name for name in ASKED[dtype] if name not in figures]}
   line.more = {'tokens_per_s': {name: TASK.tokens / each.median for name, each in figures.items()},
-               'ceiling_gflops': ceiling / 1e9, 'ceiling_share': share,
-               'prepared': {name: {key: value for key, value in each.items() if key != 'losses'}
-                            for name, each in found.prepared.items()}}
+               'ceiling_gflops': ceiling / 1e9, 'ceiling_share': share, 'prepared': found.told}
   return line

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from experiments.bench import page_lines as page
-from experiments.bench.gpu.attention_sights import sights
 from experiments.bench.page_gpu import attention_points, gpu
 from experiments.bench.page_peers import benchmark, place
 from experiments.bench.page_roofline import Frame, Point, roofline
-from experiments.bench.sights import BOTH, FORWARD
+from experiments.bench.sights import BOTH, FORWARD, sights
 
 ROOT, TIMES = Path(__file__).parent.parent.parent, '\N{MULTIPLICATION SIGN}'
 MACHINE = {'when': '2030-01-02T03:04:05Z', 'code': {'commit': '0123456789'}, 'versions': {'jax': '9.9'}, 'processor': 'Abacus',

@@ -8,13 +8,13 @@ import sys
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kernels import attention_hopper, attention_hopper_one
 from kernels.attention import attention
 from kernels.attention_hopper_blocks import Tiles
 from kernels.ranges import causal_ranges
+from tests.gpu.memory import spoil
 from tests.gpu.test_attention import LONG
 from tests.kernels.attention_table import WIDE, Case, close, gradients, operands, truth
 
@@ -33,9 +33,7 @@ def check(name: str, one: bool) -> None:
   both = jax.jit(partial(gradients, case, attend))
   for call in (both,) if one else (forward, both):
     compiled = call.lower(*data).compile()
-    poison = [jnp.full(x.shape, jnp.nan, x.dtype) for x in data for _ in range(8)]
-    jax.block_until_ready(poison)
-    del poison
+    spoil([x.shape for x in data] * 8)
     for _ in range(OFTEN if one else 1):
       for first, second, right in zip(compiled(*data), compiled(*data), expected):
         close(first, right, 3e-2)

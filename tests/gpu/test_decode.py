@@ -13,6 +13,7 @@ import pytest
 from kernels.attention_decode import decode, tile_for
 from kernels.attention_held import Held, Paged
 from kernels.ranges import Kind, Ranges, cached_ranges
+from tests.gpu.memory import spoil
 from tests.kernels.attention_table import Case, close, mask, operands
 from tests.kernels.test_attention_decode import cache, codes, expected, pages, plain
 
@@ -67,9 +68,7 @@ def check(name: str, lay: str, dtype: str, interpret: bool, unread=unread) -> No
   call = jax.jit(partial(decode, ranges=case.ranges, scale=case.scale, softcap=case.softcap, interpret=interpret))
   with jax.default_matmul_precision('highest'):
     compiled = call.lower(q, *held).compile()
-  poison = [jnp.full((2**20,), jnp.nan, dtype) for _ in range(4 if interpret else 64)]     # what results will be written over
-  jax.block_until_ready(poison)
-  del poison
+  spoil([(2**20,)] * (4 if interpret else 64), dtype)
   first, second = compiled(q, *held), compiled(q, *held)
   close(first, expected(case, q, *clean, g), TOLERANCE[dtype])
   assert first.dtype == dtype and not np.asarray(first)[~mask(case.ranges, case.keys).any(-1)].any()

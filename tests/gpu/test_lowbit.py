@@ -11,6 +11,7 @@ from kernels import lowbit as door
 from kernels.lowbit import lowbit
 from model.linear import dense
 from model.quantize import dequantize, multiplier, quantize
+from tests.gpu.memory import spoil
 from tests.kernels import lowbit_grouped_table as grouped
 from tests.kernels.lowbit_table import CASES, Case, astray, check, operands, parts, run
 
@@ -63,9 +64,7 @@ def test_numbers_are_those_of_dequantize(kind, apart):
 def test_kernels_write_all_of_their_results(name):
   """Into memory that held no numbers; and a second time to the bit."""
   case, data = LARGE[name], operands(LARGE[name])
-  poison = [jnp.full((2**20,), jnp.nan, jnp.bfloat16) for _ in range(64)]
-  jax.block_until_ready(poison)
-  del poison
+  spoil([(2**20,)] * 64)
   first, second = computed(case, data), computed(case, data)
   check(case, data, first)
   for value, again in zip(first, second):
@@ -103,9 +102,7 @@ GROUPED = {
 def test_sorted_rows_meet_the_codes_of_their_groups(name):
   """Into memory that held no numbers; and a second time to the bit."""
   case, data = GROUPED[name], grouped.operands(GROUPED[name])
-  poison = [jnp.full((2**20,), jnp.nan, jnp.bfloat16) for _ in range(64)]
-  jax.block_until_ready(poison)
-  del poison
+  spoil([(2**20,)] * 64)
   with jax.default_matmul_precision('highest'):
     first, second = (grouped.run(case, data, case.sizes, interpret=False) for _ in range(2))
   grouped.check(case, data, first)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels import head
+from kernels import tiles
 from kernels.matmul import matmul
-from tests.kernels.test_head import close, objective, truth, weighed_logp
+from tests.kernels.head_table import close, objective, truth, weighed_logp
 from tests.kernels.test_matmul import operands, product_and_gradients
 from tests.kernels.test_matmul import truth as product
 
@@ -19,7 +19,7 @@ B, L, D, V = 4, 96, 128, 1000
 @pytest.fixture(params=[100, 33], ids=['one tile', 'tiles'])
 def data(request, monkeypatch):
   """x, w, targets and weights, of which some are 0; in one tile of the head, or in three of which the last is short."""
-  monkeypatch.setattr(head, 'TILE', request.param * B * V)
+  monkeypatch.setattr(tiles, 'TILE', request.param * B * V)
   rng = np.random.default_rng(0)
   weights = rng.uniform(0, 2, (B, L)) * (rng.uniform(size=(B, L)) < 0.7)
   x, w = rng.normal(size=(B, L, D)), rng.normal(size=(D, V)) * 0.1
@@ -30,9 +30,9 @@ def data(request, monkeypatch):
 @pytest.mark.parametrize('softcap, z', [(None, 0.0), (4.0, 0.3)])
 def test_the_loss_and_its_gradients(data, dtype, tolerance, softcap, z):
   with jax.default_matmul_precision('highest'):
-    (_, sums), gradients = jax.jit(jax.value_and_grad(objective, (0, 1), has_aux=True), static_argnums=(4, 5, 6))(
-      *data, softcap, z, dtype)
-  expected, _, *expected_gradients = truth(*data, softcap, z, dtype)
+    (_, sums), gradients = jax.jit(jax.value_and_grad(objective, (0, 1), has_aux=True), static_argnums=(4, 5, 6, 7))(
+      *data, softcap, z, 0.0, dtype)
+  expected, _, *expected_gradients = truth(*data, softcap, z, dtype=dtype)
   for value, true in zip((*sums[:2], *gradients), (*expected[:2], *expected_gradients)):
     close(value, true, tolerance)
 

@@ -10,7 +10,7 @@ import numpy as np
 from kernels.lowbit_grouped import lowbit_grouped
 from kernels.lowbit_triton_blocks import Tiles
 from model.quantize import Quantized, dequantize, quantize
-from tests.kernels.lowbit_table import HALF, SMALL, TOLERANCE, parts
+from tests.kernels.lowbit_table import HALF, SMALL, TOLERANCE, close, parts
 
 
 class Case(NamedTuple):
@@ -67,12 +67,6 @@ def truth(data: Operands, sizes: tuple[int, ...], dtype: str) -> tuple[np.ndarra
   x, g, w = (np.asarray(each, np.float64) for each in (data.x_RI, data.g_RO.astype(dtype), dequantize(data.w)))
   w = w.reshape(*w.shape[:2], -1)[np.repeat(np.arange(len(sizes)), sizes)]
   return np.einsum('ri,rio->ro', x, w), np.einsum('ro,rio->ri', g.reshape(len(x), -1), w)
-
-
-def close(got, expected, tolerance: float) -> None:
-  for value, true in zip(got, expected, strict=True):
-    np.testing.assert_allclose(np.asarray(value, np.float64).reshape(true.shape), true, rtol=tolerance,
-                               atol=tolerance * np.abs(true).max())
 
 
 def check(case: Case, data: Operands, got: tuple[jax.Array, jax.Array]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kernels.lowbit import lowbit
 from kernels.lowbit_triton_blocks import Tile, Tiles
@@ -78,13 +79,23 @@ def run(case: Case, data: Operands, interpret: Any, platform: str | None = None)
   return both(*data)
 
 
-def check(case: Case, data: Operands, got: tuple[jax.Array, jax.Array]) -> None:
-  """Against the matrix worked out, multiplied in float64."""
+def truth(data: Operands) -> tuple[np.ndarray, np.ndarray]:
+  """The product and the gradient in float64, by the matrix worked out."""
   x, g, w = (np.asarray(each, np.float64) for each in (data.x_MI, data.g_MO, dequantize(data.w)))
-  for value, expected in zip(got, (x @ w, g @ w.T)):
-    assert value.dtype == case.dtype and value.shape == expected.shape
-    np.testing.assert_allclose(np.asarray(value, np.float64), expected, rtol=TOLERANCE[case.dtype],
-                               atol=TOLERANCE[case.dtype] * np.abs(expected).max())
+  return x @ w, g @ w.T
+
+
+def close(got, expected, tolerance: float) -> None:
+  for value, true in zip(got, expected, strict=True):
+    np.testing.assert_allclose(np.asarray(value, np.float64).reshape(true.shape), true, rtol=tolerance,
+                               atol=tolerance * np.abs(true).max())
+
+
+def check(case: Case, data: Operands, got: tuple[jax.Array, jax.Array]) -> None:
+  """Against the truth."""
+  expected = truth(data)
+  assert all(value.dtype == case.dtype and value.shape == true.shape for value, true in zip(got, expected))
+  close(got, expected, TOLERANCE[case.dtype])
 
 
 def astray(w: Quantized) -> Quantized:
@@ -94,3 +105,14 @@ def astray(w: Quantized) -> Quantized:
   order = np.arange(scales.shape[axis])
   order[-2:] = order[-2:][::-1]
   return replace(w, scales=jnp.take(scales, order, axis))
+
+
+def check_control(case: Case, platform: str | None = None) -> None:
+  """Fails unless a scale that went astray is seen, in the product and in the gradient."""
+  data = operands(case)
+  right = tuple(jnp.asarray(each, case.dtype) for each in truth(data))
+  wrong = run(case, data._replace(w=astray(data.w)), interpret=True, platform=platform)
+  check(case, data, right)
+  for got in (wrong[0], right[1]), (right[0], wrong[1]):
+    with pytest.raises(AssertionError, match='Mismatched'):
+      check(case, data, got)

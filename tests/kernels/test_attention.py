@@ -15,6 +15,8 @@ from kernels.attention import FORMS, UNTRIED, attention, choose, explain
 from kernels.attention_call import Call
 from kernels.ranges import Kind, Ranges, causal_ranges, packed_ranges
 from tests.kernels.attention_table import CASES, SEGMENTS, Case, close, gradients, mask, operands, truth
+from tests.kernels.collectives import exchanged
+from tests.kernels.jaxprs import equations
 
 
 @pytest.fixture(autouse=True)
@@ -73,23 +75,12 @@ def test_narrow_operands(monkeypatch):
   out, pull = jax.vjp(jax.jit(forward), *data[:3])
   gradients = pull(data[3])
   monkeypatch.undo()
-  products = list(products_of(traced.jaxpr))
+  products = [eqn for eqn in equations(traced.jaxpr) if eqn.primitive.name == 'dot_general']
   assert products and all(v.aval.dtype == jnp.bfloat16 for eqn in products for v in eqn.invars)
   assert all(v.aval.dtype == jnp.float32 for eqn in products for v in eqn.outvars)
   for value, expected in zip((out, *gradients), truth(case, *narrow)):
     assert value.dtype == jnp.float32
     close(value, expected, 3e-2)
-
-
-def products_of(jaxpr):
-  """All products of a jaxpr and of those within it."""
-  for eqn in jaxpr.eqns:
-    if eqn.primitive.name == 'dot_general':
-      yield eqn
-    for value in jax.tree.leaves(eqn.params):
-      body = getattr(value, 'jaxpr', value)
-      if hasattr(body, 'eqns'):
-        yield from products_of(body)
 
 
 @pytest.mark.skipif(jax.default_backend() != 'cpu', reason='about the CPU')
@@ -192,8 +183,7 @@ def test_rows_and_heads_over_eight_devices(form):
     laid = [jax.device_put(a, NamedSharding(mesh, P('data', None, 'tensor'))) for a in (q, k, v, g)]
     compiled = jax.jit(go).lower(jax.device_put(segments, NamedSharding(mesh, P('data'))), *laid).compile()
     got = compiled(jax.device_put(segments, NamedSharding(mesh, P('data'))), *laid)
-  text = compiled.as_text()
-  assert not any(word in text for word in ('all-gather', 'all-to-all', 'collective-permute', 'all-reduce'))
+  assert not exchanged(compiled.as_text())
   for a, b in zip(got, expected):
     close(a, np.asarray(b), 1e-5)
 

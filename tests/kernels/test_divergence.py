@@ -12,7 +12,8 @@ from kernels import divergence_reference as reference
 from kernels.divergence import Side, taught, taught_by_stored
 from tests.kernels.calls import counted
 from tests.kernels.collectives import exchanged
-from tests.kernels.test_head import close, largest
+from tests.kernels.head_table import close
+from tests.kernels.jaxprs import largest
 
 B, L, D, E, V, K = 3, 7, 8, 5, 19, 4
 # name: (beta, temperature, hard, the student's cap, the teacher's, operand type)

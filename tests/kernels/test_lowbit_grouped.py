@@ -10,8 +10,8 @@ from kernels import lowbit as door
 from kernels.lowbit import Call, choose, describe
 from kernels.lowbit_grouped import lowbit_grouped
 from kernels.lowbit_triton_grouped import tiling
-from tests.kernels.lowbit_grouped_table import CASES, Case, Operands, check, close, operands, run, truth
-from tests.kernels.lowbit_table import SMALL, parts
+from tests.kernels.lowbit_grouped_table import CASES, Case, Operands, check, operands, run, truth
+from tests.kernels.lowbit_table import SMALL, close, parts
 
 
 @pytest.mark.parametrize('name', CASES)

@@ -30,7 +30,7 @@ OUT = flags.DEFINE_string('out', 'runs/bench-gpu', 'The folder that gpu.jsonl an
 ONLY = flags.DEFINE_list('only', [], 'The parts to run. Default: all.')
 LIMIT = flags.DEFINE_float('limit', 530, 'Seconds for all of it: what was not begun by then is left out.')
 QUICK = flags.DEFINE_bool('quick', False, 'Tiny shapes: to see that it runs.')
-PEERS = flags.DEFINE_string('peers', sys.executable, 'An interpreter with torch and transformers.')
+PEERS = flags.DEFINE_string('peers', sys.executable, 'An interpreter with torch, transformers, litgpt and liger_kernel.')
 
 PARTS: dict[str, tuple[Callable[[Bench], Iterator[Record]], float]] = {      # and the seconds that each may take
   'machine': (parts.machine, 30), 'tests': (parts.tests, 120), 'ceilings': (parts.ceilings, 60),

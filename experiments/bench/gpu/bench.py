@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.driver import ROOT
+from experiments.bench.driver import ROOT, Contestant
 
 Record = dict[str, Any]
+MOST = 120                             # seconds of a contestant, its compiling included
 
 
 class Ended(RuntimeError):
@@ -47,6 +48,10 @@ class Bench:
     path = self.folder / name
     path.mkdir(exist_ok=True)
     return path
+
+  def limited(self, contestant: Contestant) -> Contestant:
+    """It may take what is left to the part, but not so much that one that hangs costs all others their turn."""
+    return replace(contestant, patience=self.left if self.quick else min(self.left, MOST))
 
   def program(self, module: str, *arguments: str, python: str = sys.executable) -> Iterator[Record]:
     """The JSON lines that `python -m module` prints, each as it comes. Raises: Ended."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.driver import Contestant, race
-from experiments.bench.gpu import train
 from experiments.bench.gpu.bench import Bench, Ended, Record
 from experiments.bench.line import circumstances, figures
 from experiments.bench.show import latest
@@ -75,10 +74,10 @@ def head(bench: Bench) -> Iterator[Record]:
   racers = [Contestant('ours', 'experiments.bench.ours.head', words, environment=bench.caches, ahead=False),
             *(Contestant(f'torch {form}', 'experiments.bench.peers.torch_head', (*words, form), bench.peers, bench.caches,
                          ahead=False) for form in ('compiled', 'eager')),
-            Contestant('liger', 'experiments.bench.gpu.liger', words, bench.peers, bench.caches, ahead=False)]
+            Contestant('liger', 'experiments.bench.peers.liger', words, bench.peers, bench.caches, ahead=False)]
   for racer in racers:
     try:
-      found = race([train.limited(bench, racer)], 3, 2 if bench.quick else 10, bench.out)
+      found = race([bench.limited(racer)], 3, 2 if bench.quick else 10, bench.out)
     except Exception as error:         # one that fails leaves the others to be measured
       yield {'contestant': racer.name, 'failed': str(error)[-1500:]}
       continue

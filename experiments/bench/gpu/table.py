@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bench.gpu.bench import Record
+from experiments.bench.page_gpu import ceiling
 
 FILE = 'gpu.jsonl'
 TOLD = ('machine', 'tests', 'ceilings', 'head', 'decode', 'lowbit', 'tiles', 'quickstart', 'checkpoint')     # in a line each
-LONG = ('losses', 'form', 'load', 'code', 'versions', 'part')      # too long for a line
+LONG = ('losses', 'form', 'load', 'code', 'versions')              # too long for a line
 
 
 def append(out: Path, record: Record) -> Record:
@@ -40,9 +41,9 @@ def number(value: Any) -> str:
 def show(out: Path) -> None:
   """Prints the tables of the last record of each kind."""
   records = [json.loads(line) for line in (out / FILE).read_text().splitlines()]
-  ceiling = last(records, 'ceilings', lambda r: r.get('what') == 'bfloat16 product').get('tflops')
+  top = ceiling(records, 'bfloat16 product', 'tflops')
   console = Console(width=150)
-  trained(records, ceiling, console)
+  trained(records, top, console)
   attended(records, console)
   for record in records:
     if record['part'] in TOLD and 'took_s' not in record:
@@ -51,12 +52,7 @@ def show(out: Path) -> None:
   console.print(f'seconds: {number({name: round(each) for name, each in took.items()})}', markup=False, highlight=False)
 
 
-def last(records: list[Record], part: str, holds: Any) -> Record:
-  """The last record of a part for which something holds, or an empty one."""
-  return next((record for record in reversed(records) if record['part'] == part and holds(record)), {})
-
-
-def trained(records: list[Record], ceiling: float | None, console: Console) -> None:
+def trained(records: list[Record], top: float | None, console: Console) -> None:
   """The training step: a row for each size and contestant."""
   rows = {(r['task'], r['contestant']): r for r in records if r['part'] in ('train', 'variants') and 'contestant' in r}
   table = Table('task', 'contestant', 'ms/step', 'tokens/s', 'MFU', 'of the ceiling', 'spread', 'peak GB', 'losses apart',
@@ -65,7 +61,7 @@ def trained(records: list[Record], ceiling: float | None, console: Console) -> N
     if 'failed' in r:
       table.add_row(task, contestant, 'failed', *[''] * 6, last_line(r['failed']))
       continue
-    share = f'{r["tflops"] / ceiling:.1%}' if ceiling else ''
+    share = f'{r["tflops"] / top:.1%}' if top else ''
     table.add_row(task, contestant, f'{1e3 * r["seconds"]:.1f}', f'{r["tokens_per_s"]:,.0f}', f'{r["mfu"]:.1%}', share,
                   f'{r["spread"]:.0%}', f'{r.get("peak_gb", 0):.1f}', f'{r["apart"]:.2g}{"" if r["equal"] else " UNEQUAL"}',
                   r.get('attention', '').partition(' ')[0] + (' (fmha)' if r.get('fused_attention') else ''))

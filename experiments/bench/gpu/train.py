@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from experiments.bench.line import apart, figures
 from experiments.bench.ours.model import write_batches
 from experiments.bench.task import BATCHES, LOSSES, TASKS
 
-MOST = 120                             # seconds of a contestant, its compiling included
 SAME = 5                               # so many losses are compared: from then on roundings of bfloat16 drive curves apart
 PEAK = 989e12                          # FLOP/s: an H100's or H200's dense bfloat16, by the datasheet
 TURNS = 3, 2                           # of so many samples, each a burst of steps
@@ -34,7 +32,7 @@ MORE: dict[str, dict[str, Any]] = {
 }
 PEERS: dict[str, tuple[str, str]] = {  # the module of each, and its form
   'HF compiled': ('experiments.bench.peers.hf', 'compiled'),
-  'litgpt compiled': ('experiments.bench.gpu.lit', 'compiled'),
+  'litgpt compiled': ('experiments.bench.peers.lit', 'compiled'),
   'HF eager': ('experiments.bench.peers.hf', 'eager'),
 }
 ROUNDS: tuple[tuple[dict[str, dict[str, Any]], tuple[str, ...]], ...] = (
@@ -75,7 +73,7 @@ def contest(bench: Bench, name: str, contestants: list[Contestant], first: dict[
   for contestant in contestants:
     label = contestant.name.partition(' ')[2]
     try:
-      found = race([limited(bench, contestant)], *((2, 1) if bench.quick else TURNS), bench.out)
+      found = race([bench.limited(contestant)], *((2, 1) if bench.quick else TURNS), bench.out)
     except Exception as error:         # one that fails leaves the others to be measured
       yield {'task': name, 'contestant': label, 'failed': str(error)[-1500:]}
       continue
@@ -112,11 +110,6 @@ def peer(bench: Bench, name: str, label: str) -> Contestant:
   module, form = PEERS[label]
   words = (str(bench.folder / f'train-{name}'), name, 'bfloat16', form)
   return Contestant(f'{name} {label}', module, words, bench.peers, bench.caches, ahead=False)
-
-
-def limited(bench: Bench, contestant: Contestant) -> Contestant:
-  """It may take what is left to the part, but not so much that one that hangs costs all others their turn."""
-  return replace(contestant, patience=bench.left if bench.quick else min(bench.left, MOST))
 
 
 def compiled(bench: Bench) -> Iterator[Record]:

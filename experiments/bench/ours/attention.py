@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.gpu.attention_sights import Window, sights
-from experiments.bench.sights import BOTH, FORWARD, Sight
+from experiments.bench.sights import BOTH, FORWARD, Sight, Window, sights
 from experiments.bench.worker import pace
 from kernels.attention import FORMS, Ranges, attention, causal_ranges, describe, explain, packed_ranges
 

@@ -45,7 +45,7 @@ class Whole(Objective):
     return loss
 
 
-def decoder(task: Task = TASK, dtype: Dtype = 'float32', stream: Dtype = 'float32') -> Decoder:
+def decoder(task: Task, dtype: Dtype = 'float32', stream: Dtype = 'float32') -> Decoder:
   """The model of the task."""
   attention = Attention(task.heads, task.heads, task.width // task.heads)
   return Decoder(task.vocab, task.width, task.layers, attention, Gated(task.hidden), RMSNorm(task.eps),

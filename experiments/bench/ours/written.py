@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import lru_cache
 from statistics import median
 from typing import Any
@@ -47,7 +46,7 @@ def untried() -> Iterator[None]:
 
 def model_of(writing: Writing) -> Model:
   """Anew each time, since what was traced of it keeps what the doors chose."""
-  return build(replace(decoder(TASKS[writing.task], 'bfloat16'), stream_dtype='bfloat16'))
+  return build(decoder(TASKS[writing.task], 'bfloat16', stream='bfloat16'))
 
 
 @lru_cache

@@ -10,20 +10,17 @@ import time
 from statistics import median
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from experiments.bench.peers.hf import config
 from experiments.bench.peers.torch_step import DEVICE
 from experiments.bench.task import TASKS, WRITTEN, Writing
 
 
 def model_of(writing: Writing) -> LlamaForCausalLM:
-  task = TASKS[writing.task]
-  config = LlamaConfig(vocab_size=task.vocab, hidden_size=task.width, intermediate_size=task.hidden,
-                       num_hidden_layers=task.layers, num_attention_heads=task.heads, num_key_value_heads=task.heads,
-                       rms_norm_eps=task.eps, max_position_embeddings=4096)
   torch.manual_seed(0)
   with torch.device(DEVICE):
-    model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    model = LlamaForCausalLM(config(TASKS[writing.task], max_position_embeddings=4096)).to(torch.bfloat16).eval()
   model.generation_config.eos_token_id = None            # nothing ends a row early
   model.generation_config.cache_implementation = 'static'
   return model

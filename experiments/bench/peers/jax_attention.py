@@ -9,11 +9,9 @@ import sys
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 
-from experiments.bench.gpu.attention_sights import Window, sights
 from experiments.bench.ours.attention import Attend, Case, measure, scale_of
-from experiments.bench.sights import Sight
+from experiments.bench.sights import Sight, Window, sights
 from kernels.attention import Ranges
 
 
@@ -31,9 +29,8 @@ def cases(quick: bool) -> Iterator[Case]:
 def masked(sight: Sight) -> Attend:
   """jax.nn's attention by cuDNN with a mask of [B, 1, L, L]."""
   def attend(q: jax.Array, k: jax.Array, v: jax.Array, ranges: Ranges) -> jax.Array:
-    keys = jnp.arange(sight.length)
-    seen_BLS = (keys >= ranges.first_BL[..., None]) & (keys < ranges.last_BL[..., None])
-    return jax.nn.dot_product_attention(q, k, v, mask=seen_BLS[:, None], scale=scale_of(sight), implementation='cudnn')
+    mask = ranges.seen(sight.length)[:, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale_of(sight), implementation='cudnn')
   return attend
 
 

@@ -13,9 +13,8 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from experiments.bench.gpu.attention_sights import Window, sights
 from experiments.bench.peers.torch_step import DEVICE
-from experiments.bench.sights import BOTH, FORWARD, Sight
+from experiments.bench.sights import BOTH, FORWARD, Sight, Window, sights
 from experiments.bench.worker import pace
 
 

@@ -1,6 +1,7 @@
 """What the peers in PyTorch share: the task's batches, a fused AdamW in two groups, and one step, on a GPU if one is here."""
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from experiments.bench.task import BATCHES, WARM, Task
-from experiments.bench.worker import Sample, shared, timed
+from experiments.bench.task import BATCHES, TASKS, WARM, Task
+from experiments.bench.worker import Sample, serve, shared, timed
 
 torch.set_num_threads(os.cpu_count() or 1)
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -58,6 +59,19 @@ class TorchTrain:
     self.optimizer.step()
     self.optimizer.zero_grad(set_to_none=True)
     return loss.detach()
+
+
+def main(contestant: Callable[[Path, Task, str, str], TorchTrain]) -> None:
+  """Serves it: `FOLDER TASK DTYPE eager|compiled [compile]`.
+
+  With `compile` it takes its first steps from parameters of its own, which leaves what torch.compile keeps in its cache.
+  """
+  folder, name, dtype, form, *only = sys.argv[1:]
+  program = contestant(Path(folder), TASKS[name], dtype, form)
+  if only:
+    TorchTrain.prepare(program)
+  else:
+    serve(program)
 
 
 def memory() -> dict[str, float]:

@@ -5,7 +5,6 @@ Its loop, callbacks and logs are left out, which is to its advantage. The settin
 float32, no gradient checkpointing (both are otherwise on by default), no dropout, a fused AdamW.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,16 @@ import transformers
 import trl
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from experiments.bench.peers.hf import config
 from experiments.bench.peers.torch_step import adamw
 from experiments.bench.task import INITIAL, Task
-
-torch.set_num_threads(os.cpu_count() or 1)
 
 
 def llama(task: Task) -> LlamaForCausalLM:
   """The task's model."""
-  return LlamaForCausalLM(LlamaConfig(
-      vocab_size=task.vocab, hidden_size=task.width, num_hidden_layers=task.layers, num_attention_heads=task.heads,
-      num_key_value_heads=task.heads, intermediate_size=task.hidden, max_position_embeddings=task.length,
-      rms_norm_eps=task.eps, rope_theta=task.theta, tie_word_embeddings=False, attn_implementation='sdpa'))
+  return LlamaForCausalLM(config(task))
 
 
 def words(task: Task) -> PreTrainedTokenizerFast:

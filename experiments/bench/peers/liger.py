@@ -1,4 +1,4 @@
-"""The loss head by Liger's fused kernels (Hsu et al. 2024): `python -m experiments.bench.gpu.liger TASK DTYPE`."""
+"""The loss head by Liger's fused kernels (Hsu et al. 2024): `python -m experiments.bench.peers.liger TASK DTYPE`."""
 
 import sys
 
