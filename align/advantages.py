@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 Deviation = Literal['population', 'sample', 'none']
 
+ALIKE = 1e-6      # of the largest: what differs by less differs by the rounding of float32 alone
+
 
 class Advantages(NamedTuple):
   """What a critic is trained with."""
@@ -60,13 +62,18 @@ def gae(rewards_BT: jax.Array, values_BT: jax.Array, mask_BT: jax.Array, *, gamm
 
 def whiten(x: jax.Array, mask: jax.Array, *, shift: bool = True, deviation: Deviation = 'population',
            eps: float = 1e-8) -> jax.Array:
-  """(x - mean) / deviation over what the mask keeps, 0 elsewhere: any shape. Without `shift` the mean stays (for rewards)."""
+  """(x - mean) / deviation over what the mask keeps, 0 elsewhere: any shape. Without `shift` the mean stays (for rewards).
+
+  Where all are alike their distance from the mean is 0: divided by its like, the rounding of the mean would be as large as
+  any advantage, and have one sign.
+  """
   chex.assert_equal_shape([x, mask])
   kept = mask > 0
   x, count = jnp.where(kept, x.astype(jnp.float32), 0.0), kept.sum()
   mean = x.sum() / jnp.maximum(count, 1)
-  scale = _deviation(jnp.where(kept, jnp.square(x - mean), 0.0).sum(), count, deviation)
-  white = (x - mean) / (scale + eps)
+  spread = x.max(initial=-jnp.inf, where=kept) - x.min(initial=jnp.inf, where=kept)
+  apart = jnp.where(kept & (spread > ALIKE * jnp.abs(x).max()), x - mean, 0.0)
+  white = apart / (_deviation(jnp.square(apart).sum(), count, deviation) + eps)
   return jnp.where(kept, white if shift else white + mean, 0.0)
 
 
@@ -86,10 +93,11 @@ def grouped(rewards_B: jax.Array, group: int, *, deviation: Deviation = 'sample'
 
 
 def leave_one_out(rewards_B: jax.Array, group: int) -> jax.Array:
-  """Each answer's reward less the mean of the others' of its group, f32[B]. RLOO (Ahmadian et al. 2024, eq. 9)."""
-  rewards_PG = _by_prompt(rewards_B, group)
-  others_PG = (rewards_PG.sum(1, keepdims=True) - rewards_PG) / max(group - 1, 1)
-  return (rewards_PG - others_PG).reshape(-1) if group > 1 else jnp.zeros_like(rewards_PG).reshape(-1)
+  """Each answer's reward less the mean of the others' of its group, f32[B]. RLOO (Ahmadian et al. 2024, eq. 9).
+
+  That is its distance from the mean of all, G / (G - 1) times; 0 exactly where a group's rewards are equal, or it has one.
+  """
+  return grouped(rewards_B, group, deviation='none') * (group / max(group - 1, 1))
 
 
 def uninformative(rewards_B: jax.Array, group: int) -> jax.Array:

@@ -17,14 +17,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from align import apart
 from align.conversations import Messages
 from align.judge import Judge, Said, normalised
 from model.errors import ConfigError, DataError, PeerError, UserError
@@ -37,8 +37,6 @@ LEAST = -1e4                         # nats: a log-prob that some servers write 
 TOP = 20                             # options are looked for among so many likeliest tokens: the protocol's most
 
 Json = dict[str, Any]
-In = TypeVar('In')
-Out = TypeVar('Out')
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Client:
         raise self._odd(f'no text in {json.dumps(choice)[:200]}')
       return Said(text.strip(), choice.get('finish_reason') == 'length')
 
-    return self._all(one, list(zip(talks, seeds)))
+    return apart.each(one, list(zip(talks, seeds)), self.of.at_once, 'endpoint')
 
   def weigh(self, talks: Sequence[Messages], options: Sequence[str]) -> np.ndarray:
     """With and without a blank before it, a token is the same option: their probabilities are added.
@@ -106,15 +104,8 @@ class Client:
       choice = self._choice(talk, max_tokens=1, temperature=1.0, logprobs=True, top_logprobs=TOP)
       return _options(self._top(choice), options, self)
 
-    return normalised(np.array(self._all(one, list(talks)), np.float64).reshape(len(talks), len(options)))
-
-  def _all(self, one: Callable[[In], Out], items: list[In]) -> list[Out]:
-    """What `one` makes of each, several at a time; the first failure is raised, and what waits is not begun."""
-    pool = ThreadPoolExecutor(self.of.at_once, 'endpoint')
-    try:
-      return list(pool.map(one, items))
-    finally:
-      pool.shutdown(wait=True, cancel_futures=True)
+    found = apart.each(one, list(talks), self.of.at_once, 'endpoint')
+    return normalised(np.array(found, np.float64).reshape(len(talks), len(options)))
 
   def _choice(self, talk: Messages, **settings: Any) -> Json:
     """The first choice of the server's answer."""

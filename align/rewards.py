@@ -11,12 +11,13 @@ Any callable of Python is one: a frozen dataclass with a method, in a file of on
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from align import apart
 from align.questions import Question
 from align.tasks import Task
 from model.errors import ConfigError, DataError, NumericsError, UserError
@@ -111,7 +112,6 @@ class Jury:
     self.parts = tuple(parts)
     self.scores = [part.reward.open(setting) for part in self.parts]
     self.alike = dict.fromkeys((part.name for part in self.parts), 0)
-    self.pool = ThreadPoolExecutor(1, 'reward')
 
   def __call__(self, answers: Sequence[Answer]) -> dict[str, np.ndarray]:
     """What each part gives each answer, {name: f32[B]}, not weighed.
@@ -128,11 +128,8 @@ class Jury:
     """The weighted sum, f32[B]."""
     return np.stack([np.float32(part.weight) * found[part.name] for part in self.parts if part.weight]).sum(0)
 
-  def close(self) -> None:
-    self.pool.shutdown(wait=False, cancel_futures=True)
-
   def _called(self, part: Part, scores: Scores, answers: Sequence[Answer]) -> Sequence[float] | np.ndarray:
-    work = self.pool.submit(scores, answers)
+    work = apart.begin(scores, answers, 'reward')
     if not wait([work], part.seconds).done:
       raise DataError('reward.slow', f'reward {part.name!r}: {len(answers)} answers', f'it took more than {part.seconds:g} s',
                       'make it faster, or raise its seconds')

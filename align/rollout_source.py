@@ -111,7 +111,7 @@ class RolloutSource:
     return f'iteration {iteration}, answer {answer}' + (f' to question {names[answer]}' if names else '')
 
   def close(self) -> None:
-    self.crew.jury.close()
+    """Nothing is held open."""
 
   def _rows(self, iteration: int, served: int) -> np.ndarray:
     """The answers of a batch, in the order of its inner epoch."""

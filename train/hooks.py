@@ -48,8 +48,13 @@ class LeaveWhenAsked:
     if self.asked(step):
       self.recorder.flush()
       self.save(step, state)
-      raise Preempted('run.preempted', f'the run was told to leave at step {step}', 'a signal came; the state is saved',
-                      'launch the same command again: it goes on from here')
+      raise preempted(step)
+
+
+def preempted(step: int) -> Preempted:
+  """What ends a run that has saved this step."""
+  return Preempted('run.preempted', f'the run was told to leave at step {step}', 'a signal came; the state is saved',
+                   'launch the same command again: it goes on from here')
 
 
 @dataclass

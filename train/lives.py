@@ -71,7 +71,7 @@ def writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f'.writable.{os.getpid()}'
     probe.touch()
-    probe.unlink()
+    probe.unlink(missing_ok=True)       # processes on several machines may have one number, as in containers
   except (FileExistsError, NotADirectoryError) as error:
     raise StorageError('store.not-a-folder', str(folder), f'{error.filename} is a file',
                        'name a folder with --runs') from error

@@ -134,7 +134,8 @@ def _hidden(leaf) -> bool:
 class Optimizer:
   """The whole chain. `ema` is the decay of a moving average of the parameters, kept beside them; 0 keeps none.
 
-  `depth` makes rates differ from layer to layer.
+  `depth` makes rates differ from layer to layer. All that the chain remembers is float32. Parameters in bfloat16 are rounded
+  after each step all the same, and so stay where they are under updates below a 512th of them.
   """
 
   rule: AdamW | Muon | Lion = AdamW()
@@ -156,7 +157,27 @@ class Optimizer:
     chain = optax.chain(optax.clip_by_global_norm(self.clip), self.rule(parts), _rates(parts.rates), *depth,
                         optax.scale_by_schedule(factor))
     finite = optax.apply_if_finite(chain, max_consecutive_errors=NEVER)
-    return optax.chain(finite, average(self.ema)) if self.ema else finite
+    return in_float32(optax.chain(finite, average(self.ema)) if self.ema else finite)
+
+
+def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+  """The chain as if parameters and gradients were float32: its state is, and so are the updates.
+
+  In bfloat16 a second moment or an average to which each step adds a hundredth or less would not move at all.
+  """
+  tx = optax.with_extra_args_support(tx)
+
+  def init(params):
+    return tx.init(_float32(params))
+
+  def update(updates, state, params=None, **extra):
+    return tx.update(_float32(updates), state, _float32(params), **extra)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _float32(tree):
+  return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
 def _rates(rates) -> optax.GradientTransformation:
@@ -164,7 +185,7 @@ def _rates(rates) -> optax.GradientTransformation:
 
 
 class Average(NamedTuple):
-  """The state of `average`: a tree shaped like the parameters, in their dtypes."""
+  """The state of `average`: a tree shaped like the parameters, in the dtypes that it is shown of them."""
 
   ema: Any
 

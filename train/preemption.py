@@ -7,6 +7,7 @@ and Python runs no signal handlers; so a thread listens to the byte that the C h
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 import jax
@@ -36,16 +37,16 @@ class Preemption:
     self.signals = SIGNALS if jax.process_count() == 1 else (signal.SIGINT,)
     self.reader, self.writer = os.pipe()
     os.set_blocking(self.writer, False)
+    self.wakeup = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)       # or a signal that comes now would be lost
     self.handlers = {number: signal.signal(number, _wake) for number in self.signals}
-    self.wakeup = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
     threading.Thread(target=self._listen, args=(self.reader,), name='signals', daemon=True).start()
     return self
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                trace: TracebackType | None) -> None:
-    signal.set_wakeup_fd(self.wakeup)
     for number, handler in self.handlers.items():
       signal.signal(number, handler)
+    signal.set_wakeup_fd(self.wakeup)
     os.close(self.writer)                   # ends the thread, which closes the other end
 
   def _listen(self, reader: int) -> None:
@@ -58,9 +59,9 @@ class Preemption:
     if number == signal.SIGINT and self.told:
       _say('leaving at once; steps since the last save will be done again')
       os._exit(INTERRUPTED)
-    if not self.told:
+    first, self.told = not self.told, True
+    if first:
       _say(f'{number.name}: saving after this step, then leaving. Ctrl-C once more leaves at once')
-    self.told = True
     if jax.process_count() > 1:
       os.kill(os.getpid(), signal.SIGTERM)
 
@@ -70,4 +71,5 @@ def _wake(number: int, frame: object) -> None:
 
 
 def _say(text: str) -> None:
-  os.write(2, f'\n{text}\n'.encode())     # the interpreter's own streams may be held by the main thread
+  with suppress(OSError):                 # nobody may read it any more: Ctrl-C ends the `tee` behind a pipe too
+    os.write(2, f'\n{text}\n'.encode())   # the interpreter's own streams may be held by the main thread

@@ -7,20 +7,26 @@ step is read at once: somebody waits to see it, and while nothing else is comput
 
 import functools
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from model.errors import NumericsError
 from train.eval.ceiling import Peak
 from train.types import Mean, State
+
+FLUSH = 30.0          # seconds between two times that TensorBoard's file is forced to the disk
 
 
 class Record(NamedTuple):
@@ -93,7 +99,10 @@ class Pace:
 
 @dataclass
 class MetricsLog:
-  """Appends a JSON line to `metrics.jsonl`, and scalars to TensorBoard, for the mean of every `every` steps."""
+  """Appends a JSON line to `metrics.jsonl`, and scalars to TensorBoard, for the mean of every `every` steps.
+
+  TensorBoard's own writer has a thread; had a full disk ended that, the run would wait for it for ever. So this one has none.
+  """
 
   folder: Path
   every: int
@@ -102,7 +111,9 @@ class MetricsLog:
   window: list[Record] = field(default_factory=list)
 
   def __post_init__(self):
-    self.writer = SummaryWriter(str(self.folder / 'tensorboard'))
+    (self.folder / 'tensorboard').mkdir(exist_ok=True)
+    self.writer = EventsWriter(str(self.folder / 'tensorboard' / 'events'))
+    self.flushed = 0.0                  # unix seconds
 
   def __call__(self, record: Record) -> None:
     self.window.append(record)
@@ -114,11 +125,15 @@ class MetricsLog:
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """One line: {"step": ..., "time": unix seconds, name: number, ...}."""
-    line = {'step': step, 'time': round(time.time(), 3)} | values
+    now = time.time()
+    line = {'step': step, 'time': round(now, 3)} | values
     with open(self.folder / 'metrics.jsonl', 'a') as file:
       file.write(json.dumps(line) + '\n')
     for name, value in values.items():
-      self.writer.add_scalar(name, value, step)
+      self.writer.write_event(Event(step=step, wall_time=now, summary=scalar(name, value)))
+    if now > self.flushed + FLUSH:
+      self.writer.flush()
+      self.flushed = now
 
   def close(self) -> None:
     self.writer.close()
@@ -138,6 +153,10 @@ class Progress:
     self.seconds: float | None = None
 
   def __call__(self, record: Record) -> None:
+    with unheard():
+      self._show(record)
+
+  def _show(self, record: Record) -> None:
     self.seconds = record.seconds if self.seconds is None else 0.9 * self.seconds + 0.1 * record.seconds
     pace = self.pace(self.seconds)
     self.bar.set_postfix_str(f'loss {record.values["loss"]:.3f}  {pace["tokens_per_s"]:,.0f} tok/s  MFU {pace["mfu"]:.0%}',
@@ -146,10 +165,27 @@ class Progress:
 
   def say(self, text: str) -> None:
     """Prints above the bar."""
-    self.bar.write(text)
+    with unheard():
+      self.bar.write(text)
 
   def close(self) -> None:
-    self.bar.close()
+    with unheard():
+      self.bar.close()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+  """What the block prints goes nowhere, and all that follows, once nobody reads it.
+
+  Ctrl-C ends the `tee` behind a pipe too, and the run has yet to save what it did.
+  """
+  try:
+    yield
+  except BrokenPipeError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+      os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 @dataclass

@@ -40,7 +40,7 @@ def accumulate(grad_fn: GradFn, parts: int) -> GradFn:
     def body(sums, index):
       return jax.tree.map(jnp.add, sums, part(index)), None
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, 0))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), jax.eval_shape(part, 0))
     return jax.lax.scan(body, zeros, jnp.arange(parts))[0]
 
   return accumulated

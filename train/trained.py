@@ -57,7 +57,7 @@ def load(run: 'Parent', store: Store, devices: list[jax.Device] | None = None, b
   if not look.seals and not look.lost:
     raise CheckpointError('checkpoint.none', str(folder), f'{run.name} has not saved anything yet', 'launch it first')
   state, _ = reading.load(folder, judged_by(built.abstract))
-  learned = params_of(state)
+  learned = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), params_of(state), built.abstract.params)
   if base is not None:
     params = learned | over(own(learned), base)
   else:

@@ -18,7 +18,7 @@ from train.checkpoint import Checkpoints
 from train.edits import join
 from train.environment import devices, environment
 from train.eval.ceiling import peak
-from train.hooks import Every, LeaveWhenAsked, Profile, Samples
+from train.hooks import Every, LeaveWhenAsked, Profile, Samples, preempted
 from train.ledger import Ledger
 from train.lock import Lock
 from train.loop import run as loop
@@ -62,6 +62,8 @@ class Training:
     loop(state, self.frozen, compiled(self.built), self.source, self.run.steps, hooks)
     with self.watchdog.rest():
       self.saves.wait()
+    if self.preemption.asked(self.run.steps + 1):
+      raise preempted(self.run.steps)      # else what is made next would know nothing of it
 
   def restored(self) -> tuple[State, Frozen, Position | None]:
     """The state to go on from, the newest verified save, with the source's position; else the parent's parameters, or new."""

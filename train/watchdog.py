@@ -26,11 +26,12 @@ class Watchdog:
     self.least, self.factor, self.first = least, factor, first
     self.durations: deque[float] = deque(maxlen=101)      # seconds
     self.last: float | None = None                        # when the last beat was; None while nothing is expected
+    self.asleep = 0.0                                     # seconds that it was stopped; the watching thread alone writes it
     self.over = threading.Event()
 
   def beat(self) -> None:
     """A step is done."""
-    now, last = time.monotonic(), self.last
+    now, last = self._awake(), self.last
     if last is not None:
       self.durations.append(now - last)
     self.last = now
@@ -58,12 +59,18 @@ class Watchdog:
   def _watch(self) -> None:
     pause, woke = min(1.0, self.least / 4), time.monotonic()
     while not self.over.wait(pause):
-      last, now = self.last, time.monotonic()
+      now = time.monotonic()
       asleep, woke = max(now - woke - pause, 0.0), now      # a process that was stopped (Ctrl-Z) did not stand still by itself
-      if last is not None and asleep > pause:
-        self.last = last + asleep
-      elif last is not None and now - last > self.limit:
-        self._end(now - last)
+      if asleep > pause:
+        self.asleep += asleep
+      last = self.last
+      if last is not None and (still := now - self.asleep - last) > self.limit:
+        self._end(still)
+
+  def _awake(self) -> float:
+    """The clock less the time that the process was stopped, in seconds."""
+    asleep = self.asleep                    # first: a stop between the two gives the step more time, not less
+    return time.monotonic() - asleep
 
   def _end(self, seconds: float) -> None:
     why = f'the limit is {self.limit:.0f} s; a process, the disk or the data hangs: all stacks stand above'

@@ -82,6 +82,25 @@ class TestRewards:
     for deviation in ('sample', 'population'):
       np.testing.assert_array_equal(whiten(jnp.array([3.0, 4.0]), jnp.array([1, 0]), deviation=deviation), 0)
 
+  @pytest.mark.parametrize('value', [0.1, 1 / 3, 0.7, 123.4])
+  def test_equal_numbers_are_whitened_to_zero(self, value):
+    """Their mean is not always they themselves in float32: what is left was divided by its like, and came out near 1."""
+    for count in (7, 37, 1000):
+      x = jnp.full((2, count), value)
+      mask = jnp.arange(count) < jnp.array([[count], [3]])
+      np.testing.assert_array_equal(whiten(x, mask), 0)
+      np.testing.assert_allclose(whiten(x, mask, shift=False), jnp.where(mask, value, 0), rtol=1e-6)
+
+  def test_a_batch_that_is_rewarded_alike_teaches_a_policy_nothing(self):
+    """A critic that says 0, as all do at first, and no discount: each token has the same advantage."""
+    mask = jnp.arange(9) < jnp.array([[9], [4], [1], [7]])
+    found = gae(token_rewards(jnp.full(4, 0.1), jnp.zeros((4, 9)), mask, beta=0.1), jnp.zeros((4, 9)), mask, decay=1.0)
+    np.testing.assert_allclose(found.advantages_BT, jnp.where(mask, 0.1, 0), rtol=1e-6)
+    np.testing.assert_array_equal(whiten(found.advantages_BT, mask), 0)
+
+  def test_what_hardly_differs_is_still_whitened(self):
+    np.testing.assert_allclose(whiten(jnp.array([1.0, 1.001]), jnp.ones(2)), [-1, 1], rtol=1e-3)
+
 
 class TestGroups:
 
@@ -104,6 +123,7 @@ class TestGroups:
     rewards = jnp.array([0.1] * 8 + [0.1] * 7 + [0.3])
     for deviation in ('sample', 'population', 'none'):
       np.testing.assert_array_equal(grouped(rewards, 8, deviation=deviation)[:8], 0)
+    np.testing.assert_array_equal(leave_one_out(rewards, 8)[:8], 0)
     np.testing.assert_array_equal(uninformative(rewards, 8), [True] * 8 + [False] * 8)
 
   def test_a_group_that_is_not_whole_is_refused(self):

@@ -64,7 +64,6 @@ def test_a_reward_that_fails_is_named(reward, id, words):
   with pytest.raises(UserError) as caught:
     jury(answers('a', 'b', 'c'))
   assert caught.value.id == id and all(word in str(caught.value) for word in words)
-  jury.close()
 
 
 def test_a_reward_that_is_always_the_same_is_told(caplog):

@@ -103,6 +103,40 @@ def test_the_moving_average_follows_the_parameters():
   assert averaged(walk(chain(AdamW()))[1]) is None
 
 
+def halved(tree):
+  return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
+
+
+@pytest.mark.parametrize('rule', [AdamW(), Muon(), Lion()])
+def test_parameters_in_bfloat16_have_moments_and_an_average_in_float32(rule):
+  tx, params = Optimizer(rule, Constant(), ema=0.999)(10, PARTS), halved(PARAMS)
+  state = tx.init(params)
+  updates, after = tx.update(halved(grads(0)), state, params)
+  for tree in (state, after):
+    assert {leaf.dtype for leaf in jax.tree.leaves(tree) if leaf.ndim} == {jnp.dtype('float32')}
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), jax.tree.map(jnp.shape, after), jax.tree.map(jnp.shape, state))
+  assert {leaf.dtype for leaf in jax.tree.leaves(optax.apply_updates(params, updates))} == {jnp.dtype('bfloat16')}
+
+
+def test_an_average_of_parameters_in_bfloat16_follows_them():
+  """Each step adds a thousandth of the difference, which 1 in bfloat16 would not take up."""
+  tx = Optimizer(AdamW(weight_decay=0.0), Constant(), ema=0.999)(10, PARTS)
+  start, there = halved(PARAMS), halved(jax.tree.map(lambda leaf: 2 * leaf, PARAMS))
+  state, still = tx.init(start), jax.tree.map(jnp.zeros_like, start)
+  for _ in range(100):
+    _, state = tx.update(still, state, there)
+  jax.tree.map(lambda leaf: np.testing.assert_allclose(leaf, 2 - 0.999 ** 100, rtol=1e-5), averaged(state))
+
+
+def test_a_second_moment_of_gradients_in_bfloat16_reaches_their_size():
+  """A gradient of 1, always: after so many steps with b2 = 0.999 the moment is 1 - 0.999^n. In bfloat16 it stops at 1/2."""
+  tx, params = Optimizer(AdamW(b2=0.999), Constant(), clip=1e9)(10, PARTS), halved(PARAMS)
+  ones = jax.tree.map(jnp.ones_like, params)
+  _, state = jax.lax.scan(lambda state, _: (tx.update(ones, state, params)[1], None), tx.init(params), length=3000)[::-1]
+  nu = optax.tree_utils.tree_get(state, 'nu')
+  jax.tree.map(lambda leaf: np.testing.assert_allclose(leaf, 1 - 0.999 ** 3000, rtol=1e-3), nu)
+
+
 @pytest.mark.parametrize('make, word', [
     (lambda: AdamW(lr=0.0), 'lr = 0.0'), (lambda: Muon(lr=-1.0), 'lr = -1.0'), (lambda: Optimizer(clip=0.0), 'clip = 0.0'),
     (lambda: Optimizer(ema=1.0), 'ema = 1.0')])

@@ -8,6 +8,10 @@ import time
 
 import pytest
 
+from tests.campaign.real import STEPS, live
+from train import training
+from train.hooks import Preempted
+from train.ledger import lives
 from train.preemption import INTERRUPTED, Preemption
 
 
@@ -66,3 +70,72 @@ def test_a_second_interrupt_leaves_at_once_whatever_the_main_thread_does():
     assert 'leaving at once' in process.stderr.read()
   finally:
     process.kill()
+
+
+@pytest.mark.parametrize('moment', ['set_wakeup_fd', 'signal'])
+def test_a_signal_is_not_lost_while_it_begins_to_listen_or_ends(moment, monkeypatch):
+  """Sent before each call by which handlers change: it asks, or it interrupts."""
+  for strike in (1, 2, 3, 4):
+    with monkeypatch.context() as patch:
+      assert heard(patch, moment, strike), f'call {strike} of {moment}'
+
+
+def heard(patch, moment: str, strike: int) -> bool:
+  """Whether a signal before that call asked or interrupted; true if there was no such call."""
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  real, calls, preemption = getattr(signal, moment), [], Preemption()
+
+  def struck(*given, **how):
+    calls.append(given)
+    if len(calls) == strike:
+      signal.raise_signal(signal.SIGINT)
+    return real(*given, **how)
+
+  patch.setattr(signal, moment, struck)
+  try:
+    with preemption:
+      pass
+    return len(calls) < strike or until(lambda: preemption.told, 1.0)
+  except KeyboardInterrupt:
+    return True
+  finally:
+    patch.undo()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+UNHEARD = """
+import os, signal, time
+from train.preemption import Preemption
+reader, writer = os.pipe()
+os.dup2(writer, 2)
+os.close(reader), os.close(writer)
+with Preemption() as preemption:
+  for _ in range(2):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.5)
+    print(preemption.asked(1), flush=True)
+"""
+
+
+def test_a_wish_is_heard_where_nobody_hears_the_answer():
+  """Ctrl-C ends the `tee` that reads what a run says, too."""
+  done = subprocess.run([sys.executable, '-c', UNHEARD], capture_output=True, text=True, timeout=60)
+  assert (done.returncode, done.stdout) == (INTERRUPTED, 'True\n')
+
+
+def test_a_wish_that_comes_after_the_last_step_keeps_the_next_thing_from_being_begun(tmp_path, monkeypatch):
+  loop = training.loop
+
+  def told_at_the_end(*parts):
+    state = loop(*parts)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+    return state
+
+  monkeypatch.setattr(training, 'loop', told_at_the_end)
+  with pytest.raises(Preempted):
+    live(tmp_path)
+  monkeypatch.undo()
+  assert [len(life.steps) for life in lives(live(tmp_path) / 'ledger.jsonl')] == [STEPS, 0]

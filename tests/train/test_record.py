@@ -1,15 +1,22 @@
 """What is written down of steps: each once and in order, the first at once, and the rest without making the device wait."""
 
+import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from train import record
 from train.eval.ceiling import Peak
 from train.record import MetricsLog, Pace, Record, Recorder
 from train.types import Mean
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def metrics(loss: float) -> dict[str, Mean]:
@@ -73,3 +80,50 @@ def test_the_peak_is_measured_once_and_not_before_the_first_step_is_on_record(tm
   for line in lines:
     assert line['mfu'] == pytest.approx(line['tokens_per_s'] * 6e6 / 1e12)
     assert np.isfinite(line['mfu'])
+
+
+PACE = Pace(1, 1.0, lambda: Peak(1.0, 'said'))
+
+
+def test_a_disk_that_takes_no_more_events_is_told_by_the_step_that_could_not_write_them(tmp_path):
+  """TensorBoard's own writer has a thread; that ended, and the run waited for it."""
+  log = MetricsLog(tmp_path, 1, PACE, lambda step: 0.1)
+  log.writer._py_recordio_writer._writer = io.FileIO('/dev/full', 'w')
+  with pytest.raises(OSError, match='No space left'):
+    log(Record(1, {'loss': np.float32(1)}, 0.1))
+
+
+def test_events_are_what_tensorboard_reads(tmp_path):
+  log = MetricsLog(tmp_path, 1, PACE, lambda step: 0.1)
+  log.write(3, {'loss': 0.5})
+  log.close()
+  data = next((tmp_path / 'tensorboard').glob('events.out.tfevents.*')).read_bytes()
+  events, at = [], 0
+  while at < len(data):
+    size = int.from_bytes(data[at:at + 8], 'little')
+    events.append(Event.FromString(data[at + 12:at + 12 + size]))
+    at += 16 + size
+  assert [(each.step, [(value.tag, value.simple_value) for value in each.summary.value]) for each in events[1:]] == [
+      (3, [('loss', 0.5)])]
+  assert events[0].file_version == 'brain.Event:2'
+
+
+def test_a_run_goes_on_and_saves_when_nobody_reads_its_progress_any_more():
+  code = """
+import os, sys
+import numpy as np
+from train.record import Pace, Progress, Record
+from tests.train.test_record import PACE
+progress = Progress(9, 0, PACE)
+progress.bar.mininterval = 0
+reader, writer = os.pipe()
+os.dup2(writer, 1), os.dup2(writer, 2)
+os.close(reader), os.close(writer)
+for step in range(1, 9):
+  progress(Record(step, {'loss': np.float32(1)}, 0.1))
+progress.say('held out')
+progress.close()
+print('said to nobody', flush=True)
+sys.exit(75)
+"""
+  assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=60).returncode == 75

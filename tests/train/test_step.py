@@ -53,6 +53,16 @@ def test_accumulated_equals_whole_with_ragged_weights(parts):
                (whole_grads, whole.objective))
 
 
+def test_gradients_of_parameters_in_bfloat16_are_added_in_float32():
+  """1 + 7 times a 256th: in bfloat16 each of those is lost beside the 1."""
+  def loss_fn(params, frozen, batch, key):
+    return Loss(Mean((batch['x'] * params['w']).sum(), jnp.ones(())), {})
+
+  params, batch = {'w': jnp.zeros((), jnp.bfloat16)}, {'x': jnp.array([1.0, *[2**-8] * 7])}
+  grads, _ = accumulate(gradient(loss_fn), 8)(params, {}, batch, jax.random.key(0))
+  assert float(grads['w']) == 1 + 7 * 2**-8
+
+
 def test_a_mean_of_means_would_be_seen():
   """Negative control: the ragged rows above do tell a sum from a mean of the parts' means."""
   params, batch = init(jax.random.key(1)), data()

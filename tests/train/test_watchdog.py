@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -52,6 +53,25 @@ def test_a_process_that_was_stopped_did_not_stand_still():
     time.sleep(1.5)
     life.send_signal(signal.SIGCONT)
     assert life.stdout.read() == 'went on\n' and life.wait(60) == 0
+
+
+class Noted(Watchdog):
+  """Knows which threads said that something is expected, or is not."""
+
+  def __setattr__(self, name, value):
+    if name == 'last':
+      self.__dict__.setdefault('said', set()).add(threading.current_thread().name)
+    super().__setattr__(name, value)
+
+
+def test_one_that_wakes_as_a_rest_begins_is_not_taken_to_work(monkeypatch):
+  """The watching thread once moved the last beat by the time of a stop: after the rest began, a rest was a step."""
+  with Noted(least=0.02) as dog:
+    dog.beat()
+    monkeypatch.setattr(dog.over, 'wait', lambda pause, wait=dog.over.wait: wait(0.2))      # longer than asked for: a stop
+    time.sleep(0.5)
+    assert dog.asleep > 0.1
+  assert dog.said == {threading.current_thread().name}
 
 
 TRAINING = '''

@@ -5,7 +5,6 @@ come back in the order in which they were dealt, so whatever has to see document
 Memory holds a few chunks a worker, and what the `InOrder` stages remember.
 """
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +19,7 @@ from train.artifact import Store
 from train.data.document import Document, size
 from train.data.stage import Batched, InOrder, Local, Outcome, Stage, dropped
 from train.data.table import Table
+from train.data.workers import processes
 
 CHUNK_BYTES, CHUNK_DOCUMENTS = 1 << 20, 512
 AHEAD = 3       # chunks dealt to each worker before the first must come back
@@ -111,8 +111,7 @@ class Pass:
   def __enter__(self) -> 'Pass':
     self._pool = None
     if self.workers > 1:
-      # spawned, not forked: the process that launches a run has threads of JAX in it
-      self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context('spawn'), _equip, (self._works,))
+      self._pool = processes(self.workers, _equip, (self._works,))
       self._closing.callback(self._pool.shutdown, wait=True, cancel_futures=True)
     return self
 

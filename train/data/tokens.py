@@ -2,10 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from train.data.fim import Fim
 from train.data.prepare import CHUNK_BYTES, CHUNK_DOCUMENTS, chunks
 from train.data.token_files import BYTES_OF, MANIFEST, TokenSplit, open_split, write_split
 from train.data.vocabulary import AnyVocabulary
+from train.data.workers import processes
 
 In = TypeVar('In')
 Out = TypeVar('Out')
@@ -88,7 +88,7 @@ def in_order(function: Callable[[In], Out], items: Iterable[In], workers: int) -
   if workers == 1:
     yield from map(function, items)
     return
-  with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
+  with processes(workers) as pool:
     waiting: deque[Future[Out]] = deque()
     try:
       for item in items:

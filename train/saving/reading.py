@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, StorageError
 from train.files import read_json
 from train.saving import arrays, integrity, shelf
 from train.saving.digest import MODULUS, digest
@@ -36,11 +36,15 @@ def load(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     try:
       compare({name: describe(leaf) for name, leaf in named(like).items()}, seal.leaves, str(path), whole=False)
       return read(path, seal, like), read_json(path / shelf.HOST)
-    except Damaged as damage:
+    except (Damaged, StorageError) as failure:
       if not path.exists():
         return load(folder, like)           # the training that goes on has a newer step and deleted this one
-      look.damaged[step] = damage
-      log.error('%s is damaged and is passed over: %s', path, damage)
+      if isinstance(failure, StorageError):
+        raise
+      look.damaged[step] = failure
+      log.error('%s is damaged and is passed over: %s', path, failure)
+  if any(not (folder / str(step)).exists() for step in look.damaged):
+    return load(folder, like)               # it was deleted while it was looked at
   raise no_step(folder, look)
 
 

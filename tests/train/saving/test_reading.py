@@ -13,7 +13,8 @@ from model.errors import CheckpointError
 from tests.data.noticed import flip
 from tests.train.saving.saves import at, new, restore, same, values, weights
 from train.checkpoint import Checkpoints
-from train.saving import arrays, integrity, shelf
+from train.files import read_json
+from train.saving import arrays, integrity, reading, shelf
 from train.saving.leaves import abstract_bits, bits, named
 from train.saving.reading import load
 
@@ -84,3 +85,29 @@ def test_no_part_of_what_is_not_there(saved, tmp_path):
 
 def test_a_look_does_not_need_the_folder(tmp_path):
   assert shelf.look(tmp_path / 'nowhere') == shelf.Shelf()
+
+
+def test_a_step_that_is_deleted_before_its_host_values_are_read_is_passed_over(saved, monkeypatch):
+  def delete_then_read(path):
+    if path.parent.name == '3':
+      shelf.remove(path.parent)
+    return read_json(path)
+
+  monkeypatch.setattr(reading, 'read_json', delete_then_read)
+  assert load(saved, jax.eval_shape(new))[1] == {'source': 2}
+
+
+def test_a_step_that_is_deleted_while_it_is_looked_at_is_not_all_there_was(saved, monkeypatch):
+  """A training that keeps one step puts the next in its place."""
+  (saved / '3').rename(saved.parent / '3')
+  shelf.remove(saved / '1')
+  whole = shelf.whole
+
+  def replace_then_look(path):
+    if path.name == '2':
+      (saved.parent / '3').rename(saved / '3')
+      shelf.remove(path)
+    return whole(path)
+
+  monkeypatch.setattr(shelf, 'whole', replace_then_look)
+  assert load(saved, jax.eval_shape(new))[1] == {'source': 3}
