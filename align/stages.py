@@ -101,7 +101,6 @@ class Stages(Artifact):
       jury = Jury(self.judges, Setting(self.base, store, built, base.tokenizer, frozen, {}))
       asked = Asked(self, base, store)
       said = {stage.name: asked.said(load(stage.run, store), jury) for stage in self.stages}
-    jury.close()
     return {
       'name': self.name, 'against': self.against, 'questions': len(asked.questions), 'notes': self.notes(),
       'stages': [{'name': stage.name, 'run': stage.run.name, 'digest': digest(stage.run)[:10]} |
@@ -114,7 +113,7 @@ class Stages(Artifact):
     """How the columns came about, in a sentence each."""
     return {
       'wins': f'share of questions on which the weighted reward is larger than that of {self.against}, ties half; 95% interval '
-              f'from {RESAMPLES:,} resamples of the questions',
+              f'from {RESAMPLES:,} resamples of the questions, exact where all were won or all lost',
       'kl': f'nats an answer: log p of the stage less log p of {self.against}, summed over the tokens that the stage wrote',
       'judges': 'mean reward and its standard error', 'ended': 'answers that ended before the limit',
       'answers': f'one for each question, sampled at temperature {self.temperature:g}, at most {self.answer_tokens} tokens'}
@@ -171,7 +170,15 @@ def compared(said: Said, base: Said) -> dict[str, Any]:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-  """The middle 95% of the means of resampled values."""
+  """The middle 95% of the means of resampled values; where all are 0, or all are 1, the exact one of such a share.
+
+  Resamples of what never varies do not vary either, but 0 of 16 does not mean never (Clopper and Pearson 1934).
+  """
+  rare = 0.025 ** (1 / len(values))
+  if (values == 0).all():
+    return 0.0, 1 - rare
+  if (values == 1).all():
+    return rare, 1.0
   places = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
   low, high = np.quantile(values[places].mean(1), (0.025, 0.975))
   return float(low), float(high)

@@ -29,6 +29,7 @@ class Bar(NamedTuple):
 
   name: str
   share: str
+  between: str
   width: str
   low: str
   span: str
@@ -37,7 +38,8 @@ class Bar(NamedTuple):
 
 def bars(found: dict[str, Any]) -> list[Bar]:
   """The stages as they stand in the lineage, without the one that they are compared with."""
-  return [Bar(row['name'], f'{row["wins"]:.1%}', f'{100 * row["wins"]:.1f}', f'{100 * row["wins_low"]:.1f}',
+  return [Bar(row['name'], f'{row["wins"]:.1%}', f'{row["wins_low"]:.0%} to {row["wins_high"]:.0%}',
+              f'{100 * row["wins"]:.1f}', f'{100 * row["wins_low"]:.1f}',
               f'{100 * (row["wins_high"] - row["wins_low"]):.1f}', row['wins_low'] > 0.5)
           for row in found['stages'] if row['name'] != found['against']]
 

@@ -57,7 +57,21 @@ def parse(argv: Sequence[str]) -> Overrides:
   if stray:
     raise ConfigError('config.stray-word', stray[0], 'settings are given by flags',
                       f'did you mean --config={stray[0]}? See --help')
+  _used()
   return overrides
+
+
+def _used() -> None:
+  """Raises: ConfigError for a flag of other commands that this one would pass over, such as --run for --runs."""
+  known = _own_flags()
+  for flag in (CONFIG, RUNS, RUN):
+    if known and flag.present and flag.name not in known:
+      raise _unknown_flag(flag.name)
+
+
+def _own_flags() -> list[str]:
+  """Those that the program itself takes; none where it is not the program that runs."""
+  return [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.modules['__main__'].__name__)]
 
 
 def no_overrides(overrides: Overrides) -> None:
@@ -69,11 +83,10 @@ def no_overrides(overrides: Overrides) -> None:
 
 def _unknown_flag(name: str) -> ConfigError:
   """Names the three nearest flags of this program; a misspelt `--cofnig.a.b` is nearest to `--config.a.b`."""
-  known = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.modules['__main__'].__name__)]
-  known = known or sorted(flags.FLAGS)
+  known = _own_flags() or sorted(flags.FLAGS)
   head, dot, rest = name.partition('.')
   near = [f'--{found}{dot}{rest}' for found in difflib.get_close_matches(head, known, n=3, cutoff=0.0)]
-  return ConfigError('config.unknown-flag', f'--{name}', f'there is no such flag; the nearest are {", ".join(near)}',
+  return ConfigError('config.unknown-flag', f'--{name}', f'this command has no such flag; the nearest are {", ".join(near)}',
                      'see --help; settings of an experiment are changed by --config.FIELD=VALUE')
 
 

@@ -17,7 +17,7 @@ from absl import flags
 
 from align.templates import template_of
 from experiments import command
-from experiments.load import load_model
+from experiments.load import context, load_model
 from model.adapt import LoRA
 from model.errors import ConfigError
 from model.new_tokens import newest
@@ -26,8 +26,7 @@ from model.weights.exporting import KINDS, Exported, check_new, export, export_g
 from model.weights.peft import write_peft
 from train.artifact import Store
 from train.data.class_rows import ClassRows
-from train.published import Published
-from train.run import Parent, Run
+from train.run import Run
 from train.trained import Trained
 from train.trained import load as open_run
 
@@ -76,18 +75,11 @@ def classes(trained: Trained) -> tuple[str, ...]:
   return ()
 
 
-def context(run: Parent, store: Store) -> int | None:
-  """How many tokens the model has learnt to read at once, or one that it comes from; None where nobody says."""
-  if isinstance(run, Published):
-    return run.reads(store)
-  before = None if run.restore is None else context(run.restore, store)
-  return max(run.rows.length, before or 0)
-
-
 def place(to: str, form: str) -> Path:
   """Where it is written. Raises: ConfigError where that is nowhere, of another kind, or taken."""
   if not to or (form == 'gguf') != to.endswith('.gguf'):
-    raise ConfigError('export.no-place', f'--into={to} --format={form}', 'a GGUF file ends in .gguf, and a folder does not',
+    raise ConfigError('export.no-place', f'--into={to} --format={form}',
+                      'a GGUF file ends in .gguf, and a folder does not' if to else 'nothing says where it should be written',
                       'give for example --into=exported/mine, or --into=exported/mine.gguf --format=gguf')
   check_new(Path(to))
   return Path(to)

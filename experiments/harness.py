@@ -8,13 +8,14 @@
 """
 
 import json
+import sys
 from pathlib import Path
 
 from absl import flags
 from rich import print as show
 
 from experiments import command
-from experiments.load import load_model
+from experiments.load import beyond, load_model
 from experiments.processes import cache_compilations
 from model.errors import ConfigError
 from train.artifact import Store
@@ -59,7 +60,9 @@ def evaluated(run, folder: Path) -> dict:
     raise ConfigError('config.tasks', f'--tasks={",".join(unknown)}', 'the harness knows no such task',
                       'mend the name, or give the folder that has it: --include=FOLDER')
   cache_compilations()
-  opened = load(run, Store(folder.parent))
+  store = Store(folder.parent)
+  print(beyond(run, store, LONGEST.value, '--longest lets the model read'), end='', file=sys.stderr)
+  opened = load(run, store)
   asked = Likelihoods(opened.model, opened.params, opened.tokenizer, BATCH.value, LONGEST.value)
   return simple_evaluate(Harness(asked), tasks=TASKS.value, limit=EXAMPLES.value, num_fewshot=SHOTS.value, task_manager=manager,
                          bootstrap_iters=0)['results']

@@ -16,15 +16,22 @@ Several processes share one --runs folder:
   python -m experiments.launch --config=FILE --coordinator=10.0.0.1:9876 --processes=2 --process=0     (and 1)
 
 Exit codes: 0 all is made, 75 saved and told to leave (launch again), 78 configuration, 65 data or checkpoint,
-74 storage, 70 numerics, 69 another process is gone or differs, 1 a bug.
+74 storage, 70 numerics, 69 another process is gone or differs, 130 interrupted, 1 a bug.
 """
 
+import os
 import sys
 from pathlib import Path
+
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
 
 import jax
 from absl import flags
 
+from align import apart
 from experiments import command, processes
 from experiments.load import load, whole
 from experiments.overrides import override
@@ -51,8 +58,9 @@ def main(overrides: command.Overrides) -> int:
   store = Store(Path(command.RUNS.value), **place._asdict())
   if place.processes > 1:
     processes.agree(config)
+  items = plan(config, store)
   if place.process == 0:
-    show(plan(config, store), store, prices=DRY_RUN.value)
+    show(items, store, prices=DRY_RUN.value)
   if not DRY_RUN.value:
     make(config, store)
   return 0
@@ -85,5 +93,17 @@ def _say(store: Store, text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def leave(code: int) -> None:
+  """Ends this process at once where a thread hangs that the end would wait for, or stumble over; else returns."""
+  if apart.busy():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == '__main__':
-  command.run(main)
+  try:
+    command.run(interrupt.heard(main))
+  except SystemExit as leaving:
+    leave(int(leaving.code or 0))
+    raise

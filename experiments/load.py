@@ -3,8 +3,10 @@
 Python is run only from the path that was given, never from a name inside a config.
 """
 
+import dataclasses
 import difflib
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,13 +15,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from experiments.overrides import unknown
 from model.errors import ConfigError, UserError
-from train.artifact import Artifact, decode, digest, encode, read_json
+from train.artifact import Artifact, Store, decode, digest, encode, read_json
 from train.lives import last_life
-from train.typed import check
+from train.typed import check, hints
 
 ROOT = Path(__file__).resolve().parent.parent
+KEYWORD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 FIRST = 'experiments/quickstart/pretrain.py'      # what somebody is told who named nothing that is like a file of ours
+MODELS = {'get_config': FIRST, 'sweep': 'experiments/sweeps/scaling.py'}     # a file that has the function
 
 
 def load(path: str) -> Artifact:
@@ -71,7 +76,7 @@ def call(module: ModuleType, name: str) -> Any:
   file = Path(str(module.__file__))
   function = vars(module).get(name)
   if not callable(function):
-    raise ConfigError('config.no-function', str(file), f'it has no {name}()', f'define {name}() in it')
+    raise ConfigError('config.no-function', str(file), f'it has no {name}()', f'define {name}() in it, as {MODELS[name]} does')
   return located(file, function)
 
 
@@ -87,10 +92,35 @@ def located(file: Path, function: Callable[[], Any]) -> Any:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
     where = f'{file}:{lines[-1]}' if lines else str(file)
-    if isinstance(error, UserError):
-      raise type(error)(error.id, f'{where}: {error.what}', error.why, error.do) from error
+    told = error if isinstance(error, UserError) else _mistyped(error) or _unknown(error)
+    if told is not None:
+      raise type(told)(told.id, f'{where}: {told.what}', told.why, told.do) from error
+    raised = f'{frames[-1].filename}:{frames[-1].lineno}'
     raise ConfigError('config.file-failed', where, f'{type(error).__name__}: {error}',
-                      f'mend this line; it was raised at {frames[-1].filename}:{frames[-1].lineno}') from error
+                      'mend this line' + (f'; it was raised at {raised}' if raised != where else '')) from error
+
+
+def _mistyped(error: Exception) -> UserError | None:
+  """The field of a wrong type over which a dataclass stumbled when it looked at its fields; None if that is not why."""
+  for frame, _ in traceback.walk_tb(error.__traceback__):
+    if frame.f_code.co_name == '__post_init__':
+      try:
+        check(frame.f_locals['self'], type(frame.f_locals['self']).__name__)
+      except UserError as found:
+        return found
+  return None
+
+
+def _unknown(error: Exception) -> UserError | None:
+  """The refusal of a field that a dataclass of ours does not have, with those that are like it; None if that is not why."""
+  said = KEYWORD.match(str(error))
+  if said is None:
+    return None
+  for frame, _ in traceback.walk_tb(error.__traceback__):
+    for cls in (frame.f_globals.get(said[1]), type(frame.f_locals.get('obj'))):       # obj: dataclasses.replace's own
+      if dataclasses.is_dataclass(cls) and isinstance(cls, type) and cls.__name__ == said[1]:
+        return unknown(f'{said[1]}({said[2]}=...)', said[2], list(hints(cls)), f'{said[1]} has no such field')
+  return None
 
 
 def load_json(path: Path) -> Any:
@@ -120,16 +150,47 @@ def load_model(path: str) -> tuple[Any, Path]:
   return _held(path, Parent, 'model')
 
 
+def context(run: Any, store: Store) -> int | None:
+  """How many tokens a `train.run.Parent` has learnt to read at once, or one that it comes from; None where nobody says."""
+  from train.published import Published
+  if isinstance(run, Published):
+    return run.reads(store)
+  before = None if run.restore is None else context(run.restore, store)
+  return max(run.rows.length, before or 0)
+
+
+def beyond(run: Any, store: Store, tokens: int, what: str) -> str:
+  """A line that says so where the model is asked for more tokens at once than it has learnt to read; '' where it is not."""
+  learnt = context(run, store)
+  if learnt is None or tokens <= learnt:
+    return ''
+  return (f'warning: {what} {tokens:,} tokens at once, and {run.name} has learnt to read {learnt:,}: what is beyond may make '
+          'no sense\n')
+
+
 def _held(path: str, kind: Any, what: str) -> tuple[Any, Path]:
   folder = Path(path).resolve()
   if not path or not (folder / 'run.json').is_file():
-    raise ConfigError('config.no-run', f'--run={path}', 'there is no run.json in it',
-                      'give the folder of a run, such as runs/NAME-1f3a9c42d0; experiments.launch says it')
+    why = ('no folder was named' if not path else 'there is no run.json in it' if folder.is_dir() else
+           'it is a file, and a run is a folder' if folder.is_file() else 'there is no such folder')
+    raise ConfigError('config.no-run', f'--run={path}', why, f'give the folder of a run, such as {_folders(path)}; '
+                      'experiments.launch says it, and experiments.listing lists all')
   held = load_json(folder / 'run.json')
   if not isinstance(held, kind):
     raise ConfigError('config.no-run', f'--run={path}', f'it holds a {type(held).__name__}, which is no {what}',
-                      'give the folder of a run')
+                      'give the folder of a run, not of what was made of one or for one; experiments.listing lists them')
   return held, folder
+
+
+def _folders(path: str) -> str:
+  """Folders with a name like the one that was meant, beside it or in runs; the form of such a name where there is none."""
+  if Path(path).name == 'run.json':
+    return str(Path(path).parent)
+  roots = dict.fromkeys((Path(path).parent, Path('runs')))
+  beside = [file.parent for root in roots for file in sorted(root.glob('*/run.json'))]
+  names = {folder.name.rpartition('-')[0]: folder for folder in beside} | {folder.name: folder for folder in beside}
+  near = difflib.get_close_matches(Path(path).name, names, n=2, cutoff=0.6) if path else []
+  return ' or '.join(dict.fromkeys(str(names[name]) for name in near)) or 'runs/NAME-1f3a9c42d0'
 
 
 def _nearest(path: str) -> str:

@@ -12,10 +12,11 @@ Values are literals. Nothing of them is ever evaluated.
 import ast
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from model.errors import ConfigError
+from train.artifact import Artifact
 from train.typed import build, classes, element, fits, hints, require, spell
 
 Tree = dict[str, Any]             # by the names of fields, down to the new values, which stand under OWN
@@ -54,7 +55,8 @@ def _apply(value: Any, hint: Any, tree: Tree, path: str) -> Any:
   values = {name: getattr(value, name) for name in known}
   for name, node in inner.items():
     if name not in known:
-      raise unknown(f'--{path}.{name}', name, list(known), f'{type(value).__name__} has no such field')
+      deeper = next(within(value, name, f'--{path}'), '')
+      raise unknown(f'--{path}.{name}', name, list(known), f'{type(value).__name__} has no such field', deeper)
     values[name] = _apply(values[name], known[name], node, f'{path}.{name}')
   return build(type(value), values, _flags(inner, path))
 
@@ -75,11 +77,21 @@ def _flags(tree: Tree, path: str) -> str:
   return ' '.join(found + [_flags(node, f'{path}.{name}') for name, node in tree.items() if name != OWN])
 
 
-def unknown(what: str, name: str, known: list[str], why: str) -> ConfigError:
-  """The refusal of a name that is not known, with the nearest three and all that are."""
+def within(value: Any, name: str, path: str) -> Iterator[str]:
+  """The paths to fields of that name in a value, those of its parents left out: the nearest to its root first."""
+  level = [(path, value)]
+  while level:
+    inner = [(f'{at}.{field}', getattr(thing, field)) for at, thing in level for field in hints(type(thing))]
+    yield from (at for at, _ in inner if at.endswith(f'.{name}'))
+    level = [(at, each) for at, each in inner if dataclasses.is_dataclass(each) and not isinstance(each, Artifact)]
+
+
+def unknown(what: str, name: str, known: list[str], why: str, deeper: str = '') -> ConfigError:
+  """The refusal of a name that is not known, with the nearest three and all that are, or where there is one of that name."""
   near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+  meant = f'did you mean {deeper}? Else ' if deeper else ''
   return ConfigError('config.unknown-field', what, f'{why}; the nearest are {", ".join(near)}' if near else why,
-                     f'use one of {", ".join(sorted(known))}')
+                     f'{meant}use one of {", ".join(sorted(known))}')
 
 
 def read(text: str, hint: Any, path: str) -> Any:

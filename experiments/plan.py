@@ -29,7 +29,8 @@ class Item(NamedTuple):
 def plan(artifact: Artifact, store: Store) -> list[Item]:
   """The lineage in the order in which it is made, each with its state.
 
-  Raises: StorageError where a folder holds something else.
+  Raises: StorageError where a folder holds something else; ConfigError for a training still to be done that would be over
+  before it is warm.
   """
   return [_item(thing, store) for thing in lineage(artifact)]
 
@@ -38,9 +39,18 @@ def _item(thing: Artifact, store: Store) -> Item:
   folder = store.folder(thing)
   if store.made(thing):
     return Item(thing, 'made', '', {}, thing.outdated(folder))
+  _warms_up(thing)
   if not (folder / 'run.json').exists():
     return Item(thing, 'to be made', '', {})
   return Item(thing, 'cut off', thing.remains(folder), changes(folder, encode(thing), digest(thing)))
+
+
+def _warms_up(thing: Artifact) -> None:
+  """Raises: ConfigError for a training that would be over before it is warm."""
+  from train.run import Run  # all of training, for which --help should not wait
+  from train.schedule import warms_up
+  if isinstance(thing, Run):
+    warms_up(thing.optimizer.schedule, thing.steps, thing.name)
 
 
 def show(items: list[Item], store: Store, prices: bool) -> None:

@@ -87,7 +87,7 @@ def newest(folder: Path) -> Path:
                   key=lambda path: path.stat().st_mtime)
   if not traces:
     raise DataError('profile.none', str(folder), 'there is no *.trace.json.gz of jax.profiler',
-                    "profile a run with --config.watch.profile='(20, 23)'")
+                    "launch it with --config.watch.profile='(20, 23)', under another --runs folder where it is made already")
   return traces[-1]
 
 

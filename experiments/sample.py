@@ -6,8 +6,9 @@
   python -m experiments.sample --run=runs/smollm2-5b05f69390 --speculate=lookup < text_to_correct.txt
 
 A model that was taught on conversations is asked in the template that it was taught in, and answers; any other goes on with
-the text. Without --prompt the text comes from standard input; at a terminal the model begins a document of its own. The same
---seed gives the same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.
+the text. A line says so where prompt and answer together may be longer than what it has learnt to read at once. Without
+--prompt the text comes from standard input; at a terminal the model begins a document of its own. The same --seed gives the
+same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.
 
 With --speculate several tokens are proposed at once and judged in one pass of the model, which changes no probability: it is
 quicker where they are guessed well. Then all prompts are answered together, and the text comes when all of it is written.
@@ -25,7 +26,7 @@ from absl import flags
 
 from align.templates import template_of
 from experiments import command
-from experiments.load import load_model
+from experiments.load import beyond, load_model
 from experiments.processes import cache_compilations
 from model import chat
 from model.errors import ConfigError, DataError, StorageError
@@ -40,6 +41,7 @@ from train.trained import Trained
 from train.trained import load as open_run
 
 ROWS = 16                           # of a batch that speculates: as many prompts are answered at a time
+Begun = tuple[list[int], chat.Endings]
 Answer = tuple[Iterator[int], str]  # its ids, and what is to be said of them
 
 flags.declare_key_flag('run')
@@ -66,10 +68,14 @@ def main(overrides: command.Overrides) -> int:
                       'on with a text', 'give the folder of a run with a causal model')
   cache_compilations()
   wanted = prompts()
-  trained = open_run(run, Store(folder.parent))
-  drafter = proposer(trained.tokenizer)
+  store = Store(folder.parent)
+  trained = open_run(run, store)
+  drafter, begins = proposer(trained.tokenizer), [begun(template_of(run), trained.tokenizer, prompt) for prompt in wanted]
+  longest = max(len(ids) for ids, _ in begins)
+  print(beyond(run, store, longest + MAX_NEW.value, f'a prompt of {longest:,} tokens and --max_new={MAX_NEW.value} make'),
+        end='', file=sys.stderr)
   try:
-    for index, (prompt, (ids, note)) in enumerate(zip(wanted, answers(trained, drafter, wanted, sampling))):
+    for index, (prompt, (ids, note)) in enumerate(zip(wanted, answers(trained, drafter, begins, sampling))):
       if index:
         say('\n' + '-' * 40 + '\n')
       write(trained, prompt, ids)
@@ -106,11 +112,10 @@ def proposer(tokenizer: Tokenizer) -> Drafter | None:
   return Draft(draft.model, draft.params)
 
 
-def answers(trained: Trained, drafter: Drafter | None, prompts: list[str], sampling: Sampling) -> Iterator[Answer]:
+def answers(trained: Trained, drafter: Drafter | None, begins: list[Begun], sampling: Sampling) -> Iterator[Answer]:
   """The ids after each prompt, as they come; with a drafter when all are there, and then how many passes they took."""
-  tokenizer, template = trained.tokenizer, template_of(trained.run)
-  before, ends = zip(*(begun(template, tokenizer, prompt) for prompt in prompts))
-  how: dict[str, Any] = {'max_new': MAX_NEW.value, 'sampling': sampling, 'limit': tokenizer.size, **ends[0]._asdict()}
+  before, ends = zip(*begins)
+  how: dict[str, Any] = {'max_new': MAX_NEW.value, 'sampling': sampling, 'limit': trained.tokenizer.size, **ends[0]._asdict()}
   keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(SEED.value)))(np.arange(len(before)))
   if drafter is None:
     yield from ((stream(trained.model, trained.params, ids, key=key, **how), '') for ids, key in zip(before, keys))
@@ -120,7 +125,7 @@ def answers(trained: Trained, drafter: Drafter | None, prompts: list[str], sampl
     yield iter(row.tolist()), f'{len(row)} tokens in {count} passes of the model\n'
 
 
-def begun(template: chat.Template | None, tokenizer: Tokenizer, text: str) -> tuple[list[int], chat.Endings]:
+def begun(template: chat.Template | None, tokenizer: Tokenizer, text: str) -> Begun:
   """What the model reads, and what ends what it writes: a user's message in the template, or the text itself."""
   if template is None:
     return [tokenizer.bos, *tokenizer.encode(text)], chat.Endings(tokenizer.eos, ())

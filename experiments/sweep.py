@@ -26,6 +26,7 @@ from experiments import command
 from experiments.grid import Changes, Trials
 from experiments.load import call, load_module, whole
 from experiments.overrides import override
+from experiments.plan import plan
 from experiments.processes import cache_compilations
 from experiments.trials import Trial, changed, word, words
 from model.errors import ConfigError, NumericsError
@@ -47,6 +48,8 @@ def main(overrides: command.Overrides) -> int:
   cache_compilations()
   things = configs(base, call(module, 'sweep'), command.CONFIG.value)
   writable(store.root)
+  for _, thing in things:
+    plan(thing, store)                  # a trial that makes no sense is told before the first one runs
   trials = run(things, store)
   folder = store.root / f'{base.name}-sweep-{digest([digest(thing) for _, thing in things])[:10]}'
   writable(folder)

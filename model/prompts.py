@@ -17,7 +17,7 @@ import numpy as np
 from model.cache import Cache, grow, resize
 from model.config import Learned
 from model.decoder import Model, check_length
-from model.errors import DataError, demand
+from model.errors import ConfigError, DataError, demand
 from model.membership import Answers, Told, alike, staying
 from model.sharding import pin
 
@@ -145,8 +145,18 @@ def asked_of(model: Model, prompts: Sequence[Sequence[int]], max_new: int, key: 
   demand(not key.ndim or len(key) == len(prompts), 'the number of keys', len(key) if key.ndim else 1,
          f'there are {len(prompts)} prompts', 'give one key for all, or one for each')
   lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
-  check_length(model.config, int(lengths_B.max()) + max_new)
+  _check_room(model, int(lengths_B.max()), max_new)
   tokens_BL = np.zeros((len(prompts), rounded(model, int(lengths_B.max()))), np.int32)
   for row, prompt in zip(tokens_BL, prompts):
     row[:len(prompt)] = prompt
   return Asked(prompts, tokens_BL, lengths_B, key)
+
+
+def _check_room(model: Model, prompt: int, max_new: int) -> None:
+  """Raises: ConfigError if prompt and answer have more positions than the model has vectors for."""
+  try:
+    check_length(model.config, prompt + max_new)
+  except ConfigError as error:
+    raise ConfigError(error.id, f'a prompt of {prompt} tokens and max_new = {max_new}',
+                      f'they make {prompt + max_new} positions, and {error.why}',
+                      'write fewer tokens, or shorten the prompt') from error

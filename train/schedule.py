@@ -1,8 +1,9 @@
 """Learning-rate schedules as shapes: a factor between 0 and 1 for every step, which the peak rates are multiplied with.
 
 Warm-up counts steps of the optimizer (never micro-batches), starts above zero at step 0 and reaches 1 at step `warmup`; the
-decay ends exactly on the last step of the run. A factor is traced with the step's program, and taken from numpy where the
-step is a plain number: who only writes the rate down neither compiles nor waits for the device.
+decay ends exactly on the last step of the run. A run that ends before it is warm is refused before it begins (`warms_up`). A
+factor is traced with the step's program, and taken from numpy where the step is a plain number: who only writes the rate down
+neither compiles nor waits for the device.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,8 @@ import numpy as np
 
 from model.errors import ConfigError
 
-Step = jax.Array | int
-Factor = Callable[[Step], jax.Array | float]  # step i32[] -> f32[]
+Step = jax.Array | np.ndarray | int
+Factor = Callable[[Step], jax.Array | np.ndarray | float]  # step i32[] -> f32[]
 
 
 def _check(schedule, **fractions: float) -> None:
@@ -110,3 +111,16 @@ class WSD:
 
 
 Schedule = Constant | Cosine | Linear | WSD
+
+
+def warms_up(schedule: Schedule, steps: int, where: str) -> None:
+  """Returns where a run of `steps` steps comes to its peak rates. `where` is its name, for the message.
+
+  No schedule asks for this when it is built: a run of which this is not so, and that is done, can still be opened.
+  Raises: ConfigError.
+  """
+  if schedule.warmup >= steps:
+    highest = float(np.max(schedule(steps)(np.arange(steps))))
+    raise ConfigError('config.warmup', f'{where}: optimizer.schedule.warmup = {schedule.warmup}, steps = {steps}',
+                      f'it ends before it is warm: no step has more than {highest:.0%} of the rates that are set',
+                      f'give a warm-up below {steps} (a tenth of the run is {steps // 10}), or more steps')

@@ -5,9 +5,12 @@ here before anything is built from them.
 """
 
 import dataclasses
+import difflib
+import inspect
 import math
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, Literal, Union
 
 from model.errors import ConfigError, UserError
@@ -126,11 +129,75 @@ def require(value: Any, hint: Any, path: str) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     raise ConfigError('config.not-finite', f'{path} = {value!r}', f'it must be {spell(hint)}', 'give a finite number')
   if not fits(value, hint):
-    shown = repr(value)
-    shown = shown if len(shown) <= LONGEST else f'{shown[:LONGEST]}...'
-    raise ConfigError('config.wrong-type', f'{path} = {shown} ({type(value).__name__})', f'it must be {spell(hint)}',
-                      'give a value of that type' + (', as in (1,) or 1,2' if 'a tuple' in spell(hint) else ''))
+    if isinstance(value, tuple) and _as_long(value, hint):
+      for index, item in enumerate(value):
+        require(item, element(hint, index), f'{path}.{index}')
+    raise ConfigError('config.wrong-type', f'{path} = {_shown(value)} ({type(value).__name__})', f'it must be {spell(hint)}',
+                      _instead(value, hint))
   return _settled(value, hint)
+
+
+def _shown(value: Any) -> str:
+  shown = repr(value)
+  return shown if len(shown) <= LONGEST else f'{shown[:LONGEST]}...'
+
+
+def _as_long(value: tuple, hint: Any) -> bool:
+  """Whether a tuple of such a length may stand here, whatever is in it."""
+  kinds = [typing.get_args(each) for each in alternatives(hint) if typing.get_origin(each) is tuple]
+  return any(args[-1:] == (Ellipsis,) or len(args) == len(value) for args in kinds)
+
+
+def _instead(value: Any, hint: Any) -> str:
+  """What to write in the place of a value that does not fit: that very thing in another form, where it would."""
+  if isinstance(value, type) or (callable(value) and not _is_config(value)):
+    return f'give {value.__name__}(...), with brackets' if hasattr(value, '__name__') else 'give what it returns'
+  if isinstance(value, list) and fits(_tupled(value), hint):
+    return f'give a tuple: {_shown(_tupled(value))}'
+  if fits((value,), hint):
+    return f'give ({_shown(value)},): it is the comma that makes a tuple'
+  if (number := _number(value, hint)) is not None:
+    return f'give {number!r}' + (', without quotes' if isinstance(value, str) else '')
+  if isinstance(value, str) and (kind := _concrete(hint, value)):
+    return f'give the value itself, {kind}(...), or one that is imported from its file, not a text'
+  if isinstance(value, str) and (kind := _concrete(element(hint, 0), value)):
+    return f'give a tuple of values, as in ({kind}(...),), not a text'
+  if (place := next(_places(value, hint), None)) is not None:
+    return f'it is a part of that: give {place}'
+  if value is None:
+    return 'leave it out for what it is by default, if it has one'
+  return 'give a value of that type' + (', as in (1,) or 1,2' if 'a tuple' in spell(hint) else '')
+
+
+def _tupled(value: Any) -> Any:
+  return tuple(map(_tupled, value)) if isinstance(value, list) else value
+
+
+def _number(value: Any, hint: Any) -> int | float | None:
+  """The number that a text, a float with a whole value or another library's number means, where it fits; else None."""
+  for kind in (int, float, lambda value: int(float(value))):
+    try:
+      number = kind(value)
+      same = number == (float(value) if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError):
+      continue
+    if same and not isinstance(value, bool) and fits(number, hint):
+      return number
+  return None
+
+
+def _concrete(hint: Any, meant: str) -> str | None:
+  """The class that may stand where the annotation is whose name is most like what was meant; None where there is none."""
+  names = [name for name, cls in classes(hint).items() if not inspect.isabstract(cls)]
+  return next(iter([*difflib.get_close_matches(meant, names, n=1), *names]), None)
+
+
+def _places(value: Any, hint: Any) -> Iterator[str]:
+  """The fields of what is wanted in which such a value may stand: `Optimizer(rule=AdamW(...))`."""
+  for name, cls in classes(hint).items() if _is_config(value) else ():
+    for field, inner in hints(cls).items():
+      if inner is not Any and not getattr(inner, '_is_protocol', False) and fits(value, inner):
+        yield f'{name}({field}={type(value).__name__}(...))'
 
 
 def _settled(value: Any, hint: Any) -> Any:

@@ -12,13 +12,15 @@ from model.sizes import heads
 from train.data.masking import Masking
 from train.data.rows import Rows
 from train.run import Run, Saving, Watch
+from train.schedule import Linear
 
 
 def get_config() -> Run:
-  tokens = sample_tokens()
+  large, tokens = full(), sample_tokens()
   return replace(
-      full(), name='encoder-base-tiny',
+      large, name='encoder-base-tiny',
       model=Decoder(tokens.vocabulary.size, width=64, layers=2, attention=heads(64, 2), mlp=Gated(176, 'gelu'),
                     causal=False),
       rows=Rows(tokens, length=64, masking=Masking()), batch=16, steps=60, parts=2, compute=Compute(),
-      watch=Watch(heldout=30, heldout_rows=16), saving=Saving(every=30))
+      optimizer=replace(large.optimizer, schedule=Linear(warmup=6)), watch=Watch(heldout=30, heldout_rows=16),
+      saving=Saving(every=30))

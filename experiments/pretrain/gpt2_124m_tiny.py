@@ -11,12 +11,14 @@ from model.config import Compute
 from model.sizes import gpt2
 from train.data.rows import Rows
 from train.run import Run, Saving, Watch
+from train.schedule import WSD
 
 
 def get_config() -> Run:
-  tokens = sample_tokens()
+  large, tokens = full(), sample_tokens()
   return replace(
-      full(), name='gpt2-124m-tiny',
+      large, name='gpt2-124m-tiny',
       model=replace(gpt2(width=64, layers=2, count=2), vocab=tokens.vocabulary.size),
       rows=Rows(tokens, length=64), batch=8, steps=60, parts=2, compute=Compute(),
-      watch=Watch(heldout=30, heldout_rows=16), saving=Saving(every=30))
+      optimizer=replace(large.optimizer, schedule=WSD(warmup=6, decay=0.3)), watch=Watch(heldout=30, heldout_rows=16),
+      saving=Saving(every=30))

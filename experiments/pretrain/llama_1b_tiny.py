@@ -10,12 +10,14 @@ from experiments.pretrain.web import sample_tokens
 from model.sizes import llama
 from train.data.rows import Rows
 from train.run import Run, Saving, Watch
+from train.schedule import Cosine
 
 
 def get_config() -> Run:
-  tokens = sample_tokens()
+  large, tokens = full(), sample_tokens()
   return replace(
-      full(), name='llama-1b-tiny',
+      large, name='llama-1b-tiny',
       model=llama(tokens.vocabulary.size, width=64, layers=2, count=4, kv=2),
       rows=Rows(tokens, length=64), batch=16, steps=60, parts=2,
-      watch=Watch(heldout=30, heldout_rows=16), saving=Saving(every=30))
+      optimizer=replace(large.optimizer, schedule=Cosine(warmup=6)), watch=Watch(heldout=30, heldout_rows=16),
+      saving=Saving(every=30))

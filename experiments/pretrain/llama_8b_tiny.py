@@ -11,12 +11,14 @@ from model.sharding import MeshShape
 from model.sizes import llama
 from train.data.rows import Rows
 from train.run import Run, Saving, Watch
+from train.schedule import Cosine
 
 
 def get_config() -> Run:
-  tokens = sample_tokens()
+  large, tokens = full(), sample_tokens()
   return replace(
-      full(), name='llama-8b-tiny',
+      large, name='llama-8b-tiny',
       model=llama(tokens.vocabulary.size, width=64, layers=4, count=4, kv=2),
       rows=Rows(tokens, length=64), batch=16, parts=2, steps=60, mesh=MeshShape(),
-      watch=Watch(heldout=30, heldout_rows=16), saving=Saving(every=30))
+      optimizer=replace(large.optimizer, schedule=Cosine(warmup=6)), watch=Watch(heldout=30, heldout_rows=16),
+      saving=Saving(every=30))

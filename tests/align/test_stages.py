@@ -64,3 +64,14 @@ def test_ties_are_half_a_win_and_intervals_hold_the_mean():
   assert row['judges']['x'] == {'mean': 2.0, 'error': pytest.approx(np.std([1, 2, 0, 5]) / 2)}
   low, high = interval(np.repeat([0.0, 1.0], 500))
   assert 0.46 < low < 0.48 and 0.52 < high < 0.54
+
+
+@pytest.mark.parametrize('won', [0.0, 1.0])
+def test_never_or_always_of_a_few_has_an_interval_that_can_be_seen(won):
+  low, high = interval(np.full(16, won))
+  assert (low, high) == pytest.approx((0.0, 0.2059) if won == 0 else (0.7941, 1.0), abs=1e-4)      # Clopper and Pearson's
+  assert (1 - high) ** 16 == pytest.approx(0.025) if won == 0 else low ** 16 == pytest.approx(0.025)
+  row = {'name': 'b', 'wins': won, 'wins_low': low, 'wins_high': high, 'kl': 1.0}
+  [bar] = bars({'against': 'a', 'stages': [row]})
+  assert bar.span == '20.6' and bar.between == ('0% to 21%' if won == 0 else '79% to 100%')
+  assert interval(np.full(16, 0.5)) == (0.5, 0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from train.eval.plots import Curve, Level, moving_average, plot, short
+from train.eval.plots import NAME, Curve, Level, moving_average, plot, short, spread
 from train.eval.show import NONE as DASH
 from train.eval.show import Grid, duration, fixed, grids, number, percent, scaled, settings, show, visible
 
@@ -78,6 +78,14 @@ def test_a_plot_is_self_contained_and_has_the_colours_of_the_page():
   assert not re.search(r'https?:|<style|<script|#[0-9a-f]{6}\b(?!\w)', drawn)
   assert {'var(--ember)', 'var(--line)', 'var(--quiet)'} <= set(re.findall(r'var\(--\w+\)', drawn))
   assert '>gzip</text>' in drawn
+
+
+def test_names_of_levels_that_lie_close_are_drawn_apart():
+  assert spread([10, 50], 12) == [10, 50] and spread([10, 10], 12) == [4, 16] and spread([0, 1, 40], 12) == [-5.5, 6.5, 40]
+  assert spread([10, 21, 32], 12) == pytest.approx([9, 21, 33])
+  drawn = plot([Curve('a', [1, 2], [1.0, 3.0])], label='x', levels=[Level(f'{n}-gram', 1.4 + n / 1000) for n in (5, 7, 6)])
+  places = {name: float(y) for y, name in re.findall(r' y="([\d.]+)"[^>]*>(\d)-gram', drawn)}
+  assert places['5'] - places['6'] > NAME - 0.5 and places['6'] - places['7'] > NAME - 0.5
 
 
 def test_the_same_plot_is_the_same_bytes():

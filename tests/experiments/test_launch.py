@@ -144,6 +144,16 @@ FILES = [       # the text of an experiment file, id, words
      'config.wrong-type', "config.minutes '9' int"),
     ('from experiments.bakery import *\ndef get_config(): return Bread(name="b", flour=Flour(name="f"), seeds=["x"])\n',
      'config.wrong-type', 'config.seeds tuple'),
+    ('from experiments.bakery import *\ndef get_config(): return Bread(name="b", flour=Flour(name="f"), minuets=9)\n',
+     'config.unknown-field', 'broken.py:2 Bread(minuets=...) nearest minutes'),
+    ('from experiments.bakery import *\nfrom dataclasses import replace\ndef get_config():\n'
+     '  return replace(Bread(name="b", flour=Flour(name="f")), minuets=9)\n',
+     'config.unknown-field', 'broken.py:4 nearest minutes'),
+    ('from experiments.bakery import *\ndef get_config():\n'
+     '  return Bread(name="b", flour=Flour(name="f"), baked=Oven(heat="9"))\n',
+     'config.wrong-type', "broken.py:3: Oven.heat '9' (str) float give 9,"),
+    ('from experiments.quickstart.pretrain import *\nfrom dataclasses import replace\nLONG = get_config()\n'
+     'def get_config(): return replace(LONG, steps=20)\n', 'config.warmup', 'sotu-lm: warmup = 20, steps = 20 below 20'),
     ('from experiments.bakery import *\ndef get_config(): return Bread(name="../b", flour=Flour(name="f"))\n',
      'config.bad-name', '../b'),
     ('from dataclasses import dataclass\nfrom train.artifact import Artifact\n@dataclass(frozen=True, kw_only=True)\n'
@@ -280,3 +290,17 @@ def test_the_coordinator_listens_on_loopback_alone(bread, tmp_path):
   finally:
     job.kill()
     job.communicate()
+
+
+def test_a_warm_up_that_outlasts_a_parent_is_refused_before_anything_is_made(tmp_path):
+  for dry in ([], ['--dry_run']):
+    with pytest.raises(ConfigError, match=r'sotu-lm: optimizer.schedule.warmup = 900, steps = 800'):
+      go(f'--config={ROOT}/experiments/quickstart/report.py', f'--runs={tmp_path / "runs"}', *dry,
+         '--config.run.optimizer.schedule.warmup=900')
+  assert not list(tmp_path.glob('runs/*'))
+
+
+def test_a_flag_of_other_commands_is_not_passed_over(bread, tmp_path):
+  job = shell(f'--config={bread}', f'--run={tmp_path / "runs"}')
+  said = job.communicate(timeout=100)[1]
+  assert job.returncode == 78 and 'config.unknown-flag' in said and 'the nearest are --runs' in said

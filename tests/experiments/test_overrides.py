@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pytest
 
 from experiments.overrides import override
@@ -123,6 +124,8 @@ def test_values_that_are_no_text_are_taken_as_they_are_and_checked():
 MISTAKES = [      # flags, error id, words that must be in the message
     ('stesp=3', 'config.unknown-field', '--config.stesp steps nearest Config net rule'),
     ('rule.lrr=3', 'config.unknown-field', '--config.rule.lrr lr betas Adam'),
+    ('lr=3', 'config.unknown-field', 'did you mean --config.rule.lr? one of'),
+    ('rule.width=3', 'config.unknown-field', '--config.rule.width Adam use'),
     ('zzz.lr=3', 'config.unknown-field', '--config.zzz nearest steps sources'),
     ('rule=Adam(lrr=3)', 'config.unknown-field', '--config.rule=Adam(lrr=...) lr betas'),
     ('rule=Muon', 'config.missing-field', '--config.rule=Muon.lr float'),
@@ -139,8 +142,8 @@ MISTAKES = [      # flags, error id, words that must be in the message
     ('rule.lr=-1e999', 'config.not-finite', 'config.rule.lr -inf finite'),
     ('rule=Lion', 'config.wrong-type', 'config.rule Lion Adam Muon'),
     ('rule=3', 'config.wrong-type', 'config.rule Adam Muon'),
-    ('sizes=3', 'config.wrong-type', 'config.sizes tuple int (1,)'),
-    ('sizes=1,x', 'config.wrong-type', 'config.sizes tuple'),
+    ('sizes=3', 'config.wrong-type', 'config.sizes tuple int (3,)'),
+    ('sizes=1,x', 'config.wrong-type', "config.sizes.1 'x' int"),
     ('rule.betas=1,2,3', 'config.wrong-type', 'config.rule.betas tuple finite float'),
     ('rule.lr=-1', 'config.out-of-range', '--config.rule.lr=-1 rate above'),
     ('rule=Muon(lr=1, others=Adam(lr=0))', 'config.out-of-range', '--config.rule.others=Adam rate'),
@@ -189,3 +192,28 @@ def test_check_finds_a_wrong_type_at_any_depth():
     check(Config(sources=(Text('a'), Text(5))))      # type: ignore[arg-type]
   with pytest.raises(ConfigError, match=r'config\.rule\.lr = nan'):
     check(Config(rule=Adam(float('nan'))))
+
+
+INSTEAD = [       # a value that does not fit, and what the answer says to write in its place
+    ({'steps': '8'}, "config.steps = '8' (str)", 'it must be an int', 'give 8, without quotes'),
+    ({'steps': '8e2'}, "(str)", 'an int', 'give 800, without quotes'), ({'steps': 800.0}, '(float)', 'an int', 'give 800'),
+    ({'steps': np.int64(8)}, '(int64)', 'an int', 'give 8'), ({'steps': None}, '(NoneType)', 'an int', 'leave it out'),
+    ({'steps': 8.5}, '(float)', 'an int', 'give a value of that type'), ({'steps': True}, '(bool)', 'an int', 'of that type'),
+    ({'rule': Adam}, '(type)', 'Adam or Muon', 'give Adam(...), with brackets'),
+    ({'rule': 'adam'}, '(str)', 'Adam or Muon', 'give the value itself, Adam(...)'),
+    ({'words': ['a', 'b']}, '(list)', 'a tuple', "give a tuple: ('a', 'b')"),
+    ({'words': 'a'}, '(str)', 'a tuple', "give ('a',): it is the comma"),
+    ({'words': ('a', 3)}, 'config.words.1 = 3 (int)', 'a str', 'of that type'),
+    ({'sources': Text('a')}, '(Text)', 'a tuple of Text', 'it is the comma'),
+    ({'sources': 'a.txt'}, '(str)', 'a tuple of Text', 'as in (Text(...),)'),
+    ({'rule': Muon(1.0), 'last': Muon(1.0)}, 'config.last', 'Adam or None', 'give a value of that type'),
+    ({'parent': Net()}, '(Net)', 'Config or None', 'it is a part of that: give Config(net=Net(...))'),
+]
+
+
+@pytest.mark.parametrize('fields, what, why, do', INSTEAD, ids=[repr(fields) for fields, *_ in INSTEAD])
+def test_a_wrong_type_is_told_with_what_to_write_instead(fields, what, why, do):
+  with pytest.raises(ConfigError) as caught:
+    check(Config(**fields))
+  error = caught.value
+  assert what in error.what and why in error.why and do in error.do, str(error)

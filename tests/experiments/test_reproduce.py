@@ -115,6 +115,16 @@ def test_a_folder_that_is_no_run_cannot_speak(run, tmp_path):
     assert caught.value.id == 'config.no-run'
 
 
+def test_a_folder_that_is_not_quite_named_is_found_by_its_name(run, tmp_path):
+  mistaken = [(run.parent / 'tiny', 'no such folder'), (run / 'run.json', 'it is a file'), (f'{run}0', 'no such folder')]
+  for given, why in mistaken:
+    with pytest.raises(UserError, match=re.escape(f'such as {run};')) as caught:
+      go(sample, f'--run={given}', '--prompt=x')
+    assert why in caught.value.why
+  with pytest.raises(UserError, match='no folder was named'):
+    go(sample, '--prompt=x')
+
+
 ODD = [         # flags of sample, id, words
     (['--prompt=x', '--temperature=-1'], 'config.bad-value', 'temperature'),
     (['--prompt=x', '--temperature=1e-40'], 'config.bad-value', 'use 0, which takes the best id'),
@@ -132,6 +142,18 @@ def test_odd_flags_get_one_message(run, argv, id, words):
   with pytest.raises(UserError) as caught:
     go(sample, f'--run={run}', *argv)
   assert caught.value.id == id and words in str(caught.value)
+
+
+@pytest.mark.parametrize('prompt, max_new, beyond', [('War', 3, False), ('War', 16, True), ('War ' * 20, 1, True)])
+def test_more_tokens_than_were_learnt_at_once_are_said_in_a_line(run, capsys, prompt, max_new, beyond):
+  assert go(sample, f'--run={run}', f'--prompt={prompt}', f'--max_new={max_new}') == 0
+  said = capsys.readouterr().err
+  assert bool(said) == beyond
+  if beyond:
+    found = re.fullmatch(r'warning: a prompt of (\d+) tokens and --max_new=(\d+) make (\d+) tokens at once, '
+                         r'and tiny has learnt to read 16: .*\n', said)
+    asked, more, all_of_them = map(int, found.groups())
+    assert asked + more == all_of_them > 16 and more == max_new
 
 
 def test_no_prompt_at_all_begins_a_text(run, capsys):
@@ -152,7 +174,7 @@ def test_a_reader_that_leaves_ends_it_without_a_word(run):
   with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
     assert job.stdout.read(3) == 'The'
     job.stdout.close()
-    assert job.stderr.read() == '' and job.wait(400) == 0
+    assert re.fullmatch(r'(warning: .*\n)?', job.stderr.read()) and job.wait(400) == 0
 
 
 STOPS = [([], 'one two three'), (['two'], 'one two'), (['o t'], 'one two t'), (['zz'], 'one two three'),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from model.errors import ConfigError
-from train.schedule import WSD, Constant, Cosine, Linear
+from train.schedule import WSD, Constant, Cosine, Linear, warms_up
 
 STEPS = 100
 
@@ -52,3 +52,14 @@ def test_one_step_is_enough():
 def test_a_share_above_one_is_refused():
   with pytest.raises(ConfigError, match='floor = 2'):
     Cosine(floor=2)
+
+
+@pytest.mark.parametrize('kind', [Constant, Cosine, Linear, WSD])
+def test_a_run_that_ends_before_it_is_warm_is_refused_where_it_would_begin_and_not_where_it_is_built(kind):
+  warms_up(kind(STEPS - 1), STEPS, 'r')
+  assert curve(kind(STEPS // 2)).max() == pytest.approx(1)
+  for warmup in (STEPS, 10 * STEPS):
+    assert curve(kind(warmup)).max() < 1
+    with pytest.raises(ConfigError, match=f'r: optimizer.schedule.warmup = {warmup}, steps = 100') as caught:
+      warms_up(kind(warmup), STEPS, 'r')
+    assert f'{curve(kind(warmup)).max():.0%} of the rates' in caught.value.why

@@ -15,6 +15,7 @@ from model.errors import DataError
 from train.artifact import Store
 from train.data.document import Document
 from train.data.files import decode, expand, name_of, read_bytes, read_lines, whole
+from train.data.readers_form import JSON_LINES, TEXT, refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +102,19 @@ class Matching(Reader):
 
 @dataclass(frozen=True)
 class TextFiles(Matching):
-  """One document for each file of UTF-8 that matches `pattern`; gzip is unpacked, a byte order mark left out."""
+  """One document for each file of UTF-8 that matches `pattern`; gzip is unpacked, a byte order mark left out.
+
+  What is named as JSON lines or CSV is refused: it would be one document, quotes and commas and all.
+  """
 
   _: KW_ONLY
   source: str = 'text'
 
   def within(self, path: Path) -> Iterator[Document]:
-    text = decode(read_bytes(path), str(path))
+    data = read_bytes(path)
+    if other := refusal(path, TEXT, data, guess=False):
+      raise other
+    text = decode(data, str(path))
     if not text.strip():
       raise empty(path, 'text')
     yield Document(text, self.source, name_of(path, self.pattern))
@@ -125,8 +132,11 @@ class Lines(Matching):
     bare = True
     for number, line in read_lines(path):
       if line.strip():
+        record = self._line(path, number, line)
+        if bare and isinstance(record, DataError) and (other := refusal(path, JSON_LINES)):
+          raise other
         bare = False
-        yield self._line(path, number, line)
+        yield record
     if bare:
       raise empty(path, 'record')
 
@@ -176,9 +186,10 @@ def parse(line: str, where: str) -> dict:
 def text_in(record: dict, field: str, where: str) -> str:
   """The text in a record's field. Raises: DataError if the field is not there, null, or no string."""
   if field not in record:
+    longest = max((name for name in record if isinstance(record[name], str)), key=lambda name: len(record[name]), default='')
     raise DataError('data.no-such-field', f'{where}: field {field!r}',
                     f'the record has {", ".join(map(repr, sorted(record))) or "no field at all"}',
-                    'name the field that holds the text')
+                    'put the text there, or name the field that holds it' + (f', perhaps {longest!r}' if longest else ''))
   if not isinstance(record[field], str):
     kind = 'null' if record[field] is None else type(record[field]).__name__
     raise DataError('data.no-text', f'{where}: field {field!r}', f'its value is {kind}, not text',

@@ -11,8 +11,10 @@ from model.errors import DataError
 from train.data.document import Document
 from train.data.files import decode, name_of, read_bytes
 from train.data.readers import JsonLines, empty
+from train.data.readers_form import CSV, refusal
 
 MEND = 'mend the row, or let `tolerate` leave it out'
+SEPARATORS = {'\t': 'name the file .tsv', ';': 'write it with commas, for example with csvformat -d ";"'}
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,19 @@ class CsvFiles(JsonLines):
 
   def within(self, path: Path) -> Iterator[Document | DataError]:
     csv.field_size_limit(sys.maxsize)                   # or a text of over 128 KiB would end the file
-    stream = io.StringIO(decode(read_bytes(path), str(path)), newline='')
+    data = read_bytes(path)
+    if other := refusal(path, CSV, data, guess=False):
+      raise other
+    stream = io.StringIO(decode(data, str(path)), newline='')
     rows = csv.reader(stream, strict=True, delimiter='\t' if '.tsv' in path.suffixes else ',')
     header = next(_rows(rows, path), [])
     bare = True
     for row in _rows(rows, path):
+      record = self._row(header, row, f'{path}:{rows.line_num}', f'{name_of(path, self.pattern)}:{rows.line_num}')
+      if bare and isinstance(record, DataError) and (other := _separated(header, path) or refusal(path, CSV, data)):
+        raise other
       bare = False
-      yield self._row(header, row, f'{path}:{rows.line_num}', f'{name_of(path, self.pattern)}:{rows.line_num}')
+      yield record
     if bare:
       raise empty(path, 'row below its header')
 
@@ -44,6 +52,12 @@ class CsvFiles(JsonLines):
       return self.document(dict(zip(header, row)), name, where)
     except DataError as error:
       return error
+
+
+def _separated(header: list[str], path: Path) -> DataError | None:
+  """The refusal of a header whose names are separated by what this file should not have."""
+  mark, do = next(((mark, do) for mark, do in SEPARATORS.items() if any(mark in name for name in header)), ('', ''))
+  return DataError('data.bad-csv', f'{path}: its header', f'its names are separated by {mark!r}', do) if mark else None
 
 
 def _rows(rows, path: Path) -> Iterator[list[str]]:

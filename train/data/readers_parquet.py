@@ -8,6 +8,7 @@ from model.errors import DataError
 from train.data.document import Document
 from train.data.files import name_of, whole
 from train.data.readers import Matching, empty, text_in
+from train.data.readers_form import HEAD, PARQUET, refusal
 
 ROWS = 256      # rows decoded at once
 
@@ -42,7 +43,7 @@ class Parquet(Matching):
         for batch in file.iter_batches(ROWS, columns=wanted):
           yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-      raise DataError('data.damaged-file', str(path), f'it cannot be read as Parquet ({error})',
+      raise _other(path) or DataError('data.damaged-file', str(path), f'it cannot be read as Parquet ({error})',
                       'fetch or write the file again') from error
 
   def _row(self, path: Path, number: int, row: dict) -> Document | DataError:
@@ -53,3 +54,12 @@ class Parquet(Matching):
       return error
     meta = {name: str(row[name]) for name in self.meta if row[name] is not None}
     return Document(text, self.source, f'{name_of(path, self.pattern)}:{number}', meta)
+
+
+def _other(path: Path) -> DataError | None:
+  """The refusal of a file that is no Parquet at all; gzip, too, which is not unpacked here."""
+  try:
+    with path.open('rb') as stream:
+      return refusal(path, PARQUET, stream.read(HEAD))
+  except OSError:
+    return None

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 # Stand-ins that Matplotlib draws with, and the page's variables that take their place.
 INK, QUIET, GRID, EMBER, SEA = '#010203', '#010204', '#010205', '#010206', '#010207'
+NAME = 12                               # points from one level's name to the next
 VARIABLES = {INK: 'var(--ink)', QUIET: 'var(--quiet)', GRID: 'var(--line)', EMBER: 'var(--ember)', SEA: 'var(--sea)'}
 STYLE: Any = {
   'svg.fonttype': 'none', 'font.size': 10, 'font.family': 'DejaVu Sans', 'text.color': INK, 'axes.labelcolor': QUIET,
@@ -55,8 +56,10 @@ def plot(curves: Sequence[Curve], *, label: str, levels: Sequence[Level] = (), l
     axes = figure.add_subplot()
     for curve in curves:
       _draw(axes, curve)
-    _levels(axes, levels)
+    for level in levels:
+      axes.axhline(level.y, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
     _scale(axes, log, zero, percent)
+    _names(axes, levels)
     axes.set_xlabel('step')
     if len(curves) > 1:
       axes.legend(frameon=False, loc='upper right', handlelength=1.4, labelcolor=INK)
@@ -82,11 +85,29 @@ def moving_average(y: np.ndarray, width: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (counts[high] - counts[low])
 
 
-def _levels(axes: Axes, levels: Sequence[Level]) -> None:
-  for level in levels:
-    axes.axhline(level.y, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(level.name, (1, level.y), xycoords=('axes fraction', 'data'), xytext=(5, 0), color=QUIET,
+def _names(axes: Axes, levels: Sequence[Level]) -> None:
+  """Each level's name beside its line, or as near to it as the names of others let it."""
+  figure = axes.get_figure()
+  assert figure is not None
+  height = axes.get_window_extent().height / figure.dpi * 72
+  ordered = sorted(levels, key=lambda level: level.y)
+  places = [height * float(axes.transAxes.inverted().transform(axes.transData.transform((0, level.y)))[1]) for level in ordered]
+  for level, place, moved in zip(ordered, places, spread(places, NAME)):
+    axes.annotate(level.name, (1, level.y), xycoords=('axes fraction', 'data'), xytext=(5, moved - place), color=QUIET,
                   textcoords='offset points', va='center', fontsize=9.5)
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+  """Places, in rising order, moved as little as can be (in squares) until all are at least a gap apart."""
+  blocks: list[tuple[float, int]] = []              # of neighbours that touch: the place of the first, and how many
+  for index, place in enumerate(places):
+    mean, count = place - index * gap, 1
+    while blocks and blocks[-1][0] > mean:
+      before, many = blocks.pop()
+      mean, count = (before * many + mean * count) / (many + count), many + count
+    blocks.append((mean, count))
+  flat = [mean for mean, count in blocks for _ in range(count)]
+  return [place + index * gap for index, place in enumerate(flat)]
 
 
 def _scale(axes: Axes, log: bool, zero: bool, percent: bool) -> None:

@@ -41,6 +41,7 @@ from train.eval.evaluation import FILE, Evaluation, headline
 from train.eval.latency import Timing
 from train.eval.measure import Answering, merged, within
 from train.eval.render import write
+from train.published import Published
 from train.run import Run
 from train.trained import load
 
@@ -62,6 +63,11 @@ class Report(Artifact):
   evaluation: Evaluation | None = added(None)     # of the same run
 
   def __post_init__(self):
+    if isinstance(self.run, Published):
+      raise ConfigError('report.published', f'run = {self.run.name}',
+                        'a report tells of a training and of what was held out of its text, and others trained this model',
+                        'measure it with Evaluation(run=..., tasks=(Foretelling(...), Answers(...))), which makes a page too: '
+                        'see experiments/smollm2/evaluation_tiny.py')
     if not 0 <= self.overlap < 1:
       raise ConfigError('config.out-of-range', f'overlap = {self.overlap}', 'it is a share of a window, but not all',
                         'use 0 or more and less than 1')
