@@ -72,7 +72,8 @@ def whiten(x: jax.Array, mask: jax.Array, *, shift: bool = True, deviation: Devi
   x, count = jnp.where(kept, x.astype(jnp.float32), 0.0), kept.sum()
   mean = x.sum() / jnp.maximum(count, 1)
   spread = x.max(initial=-jnp.inf, where=kept) - x.min(initial=jnp.inf, where=kept)
-  apart = jnp.where(kept & (spread > ALIKE * jnp.abs(x).max()), x - mean, 0.0)
+  alike = spread <= ALIKE * jnp.abs(x).max()           # not so where one is NaN: that stays NaN, and stops the run
+  apart = jnp.where(kept & ~alike, x - mean, 0.0)
   white = apart / (_deviation(jnp.square(apart).sum(), count, deviation) + eps)
   return jnp.where(kept, white if shift else white + mean, 0.0)
 
