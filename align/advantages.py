@@ -1,8 +1,9 @@
-"""From rewards to advantages: what looks along an answer, or across the answers of a group or a batch.
+"""From rewards to advantages, as pure functions of arrays: GAE, the group baselines of GRPO and RLOO, whitening.
 
 None of it is differentiated, and all of it happens in the source of batches: a loss may not look across rows. Means and
 deviations are those of the whole (global) batch, never of a micro-batch. float32 throughout, whatever comes in: a reward
-of 0.7 that is kept as an integer turns every advantage around.
+of 0.7 that is kept as an integer turns every advantage around. Arrays that should be of one shape and are not raise
+AssertionError.
 
 Letters: B rows (answers; those of one prompt follow one another), G answers of a prompt, T positions of answers.
 """
@@ -20,14 +21,17 @@ ALIKE = 1e-6      # of the largest: what differs by less differs by the rounding
 
 
 class Advantages(NamedTuple):
-  """What a critic is trained with."""
+  """What `gae` finds."""
 
   advantages_BT: jax.Array            # f32; 0 off the answer
-  returns_BT: jax.Array               # f32: advantages, before any whitening, plus values
+  returns_BT: jax.Array               # f32: advantages plus values, which a critic is trained towards
 
 
 def token_rewards(scores_B: jax.Array, kl_BT: jax.Array, mask_BT: jax.Array, *, beta: float) -> jax.Array:
-  """-beta * kl at each token of an answer, and the answer's score at its last one: f32[B, T]. Ziegler et al. 2019, eq. 2."""
+  """The reward of each token, f32[B, T]: -beta * kl, plus the answer's score at its last token. Ziegler et al. 2019, eq. 2.
+
+  `mask_BT` is 1 on the answer's tokens; elsewhere the reward is 0.
+  """
   chex.assert_equal_shape([kl_BT, mask_BT])
   mask_BT = mask_BT > 0
   later_BT = jnp.cumsum(mask_BT[:, ::-1], 1)[:, ::-1]
@@ -39,7 +43,7 @@ def token_rewards(scores_B: jax.Array, kl_BT: jax.Array, mask_BT: jax.Array, *, 
 @partial(jax.jit, static_argnames=('gamma', 'decay'))          # or each call from outside would compile its scan anew
 def gae(rewards_BT: jax.Array, values_BT: jax.Array, mask_BT: jax.Array, *, gamma: float = 1.0,
         decay: float = 0.95) -> Advantages:
-  """Generalised advantage estimates (Schulman et al. 2015, eq. 16), with `decay` as their lambda.
+  """Generalised advantage estimates (Schulman et al. 2015, eq. 16), f32[B, T], and returns; `decay` is the paper's lambda.
 
   An answer's tokens need not lie side by side: what the mask leaves out (a tool's output, padding) is passed over. The
   value after the last token is 0: the answer is over, also where a limit ended it.
@@ -62,10 +66,10 @@ def gae(rewards_BT: jax.Array, values_BT: jax.Array, mask_BT: jax.Array, *, gamm
 
 def whiten(x: jax.Array, mask: jax.Array, *, shift: bool = True, deviation: Deviation = 'population',
            eps: float = 1e-8) -> jax.Array:
-  """(x - mean) / deviation over what the mask keeps, 0 elsewhere: any shape. Without `shift` the mean stays (for rewards).
+  """(x - mean) / (deviation + eps) over what the mask keeps, 0 elsewhere: f32 of any shape. Huang et al. 2024.
 
-  Where all are alike their distance from the mean is 0: divided by its like, the rounding of the mean would be as large as
-  any advantage, and have one sign.
+  Without `shift` the mean is added again (for rewards). Where all numbers are alike, up to rounding, x - mean is taken as 0:
+  else the rounding of the mean, divided by a deviation just as small, would come out as large as any advantage.
   """
   chex.assert_equal_shape([x, mask])
   kept = mask > 0
@@ -83,7 +87,7 @@ def grouped(rewards_B: jax.Array, group: int, *, deviation: Deviation = 'sample'
 
   'sample' divides by G - 1, as TRL, Tunix and OpenRLHF do; 'population' by G, which makes advantages of eight answers 7%
   larger; 'none' does not divide by a deviation, which would weigh easy and hard prompts more (Dr. GRPO, Liu et al. 2025).
-  A group whose rewards are equal gets 0 exactly.
+  A group whose rewards are equal gets 0 exactly. Raises: ValueError if the answers are no whole groups.
   """
   rewards_PG = _by_prompt(rewards_B, group)
   apart_PG = rewards_PG - rewards_PG.mean(1, keepdims=True)
@@ -94,21 +98,25 @@ def grouped(rewards_B: jax.Array, group: int, *, deviation: Deviation = 'sample'
 
 
 def leave_one_out(rewards_B: jax.Array, group: int) -> jax.Array:
-  """Each answer's reward less the mean of the others' of its group, f32[B]. RLOO (Ahmadian et al. 2024, eq. 9).
+  """Each answer's reward less the mean of the other answers' of its group, f32[B]. RLOO (Ahmadian et al. 2024, eq. 9).
 
-  That is its distance from the mean of all, G / (G - 1) times; 0 exactly where a group's rewards are equal, or it has one.
+  Computed as G / (G - 1) times the distance from the mean of all; 0 exactly where a group's rewards are equal, or it has only
+  one. Raises: ValueError if the answers are no whole groups.
   """
   return grouped(rewards_B, group, deviation='none') * (group / max(group - 1, 1))
 
 
 def uninformative(rewards_B: jax.Array, group: int) -> jax.Array:
-  """Which answers belong to a group whose rewards are all equal, bool[B]: they teach nothing (DAPO draws such anew)."""
+  """Which answers belong to a group whose rewards are all equal, bool[B]: they teach nothing, and DAPO asks others instead.
+
+  Raises: ValueError if the answers are no whole groups.
+  """
   rewards_PG = _by_prompt(rewards_B, group)
   return jnp.broadcast_to(jnp.ptp(rewards_PG, 1, keepdims=True) == 0, rewards_PG.shape).reshape(-1)
 
 
 def kto_reference(mismatched_B: jax.Array) -> jax.Array:
-  """KTO's reference point, f32[]: the mean of log p - log p_ref of answers to other prompts, held above 0."""
+  """KTO's reference point, f32[]: the mean of log p - log p_ref over answers to other prompts, or 0 if that is negative."""
   return jnp.maximum(mismatched_B.astype(jnp.float32).mean(), 0.0)
 
 
@@ -119,7 +127,7 @@ def _by_prompt(rewards_B, group):
 
 
 def _deviation(squares, count, kind: Deviation):
-  """From the sum of squares of so many; of a single one 0 either way, where n - 1 would divide by zero."""
+  """The deviation of `count` numbers from the sum of squares of their distances from the mean; 0 for a single one."""
   if kind == 'none':
     return jnp.ones_like(squares)
   return jnp.sqrt(squares / jnp.maximum(count - (kind == 'sample'), 1))

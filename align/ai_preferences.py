@@ -1,4 +1,4 @@
-"""Preferences of a judge that reads principles: soft labels, and where each comes from (Bai et al. 2022, section 4).
+"""Constitutional AI, second stage (RLAIF): pairs with soft labels from a judge that reads principles (Bai et al. 2022, sec. 4).
 
     judged = AiPreferences(name='judged', questions=red, principles=PRINCIPLES, writers=(ByRun(sl), ByRun(sl)),
                            judge=ByRun(chat))
@@ -7,7 +7,7 @@
 The judge should not be the policy that learns from it, or both drift together.
 
 A line of the folder's `judged.jsonl` has both answers to a question, and for each principle and each order in which they were
-shown the judge's log-probs of its options (`align.generated`). Of a pair the likelier side comes first.
+shown the judge's log-probs of its options (`align.generated`). The side that the judge finds likelier is the chosen one.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ DIGITS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class AiPreferences(Generated):
-  """Two answers to each question, one of each writer, and which the judge finds the better.
+  """Two answers to each question, one of each writer, and the judge's label of them.
 
-  What it finds is asked for every principle in both orders and made a label by `align.constitution.label`. Two answers that
-  are alike are no pair, nor is one that says nothing or was cut off.
+  The judge is asked for every principle in both orders, and `align.constitution.label` makes one label of it. Two equal answers
+  are no pair, nor are two of which one is empty or was cut off.
   """
 
   principles: tuple[Principle, ...]
@@ -66,7 +66,7 @@ class AiPreferences(Generated):
 
 
 class Judging:
-  """From numbers of questions to the records of what was found."""
+  """AI preferences at work: a function from numbers of questions to their records."""
 
   def __init__(self, preferences: AiPreferences, store: Store):
     self.of = preferences
@@ -86,12 +86,12 @@ class Judging:
             for place, (number, question, two, each) in enumerate(zip(numbers, asked, answers, outcomes))]
 
   def _judged(self, asked: Sequence[Question], answers: Sequence[tuple[Said, Said]]) -> list[Record]:
-    """Of each pair what the judge said, and the label: the probability that the first answer is the better."""
+    """For each pair the judge's log-probs and the label, the probability that the first answer is the better."""
     talks = [self.of.ballot(question.messages, first.text, second.text, principle)
              for question, two in zip(asked, answers) for principle in self.of.principles for first, second in (two, two[::-1])]
     if not talks:
       return []
-    logps = self.judge.weigh(talks, self.of.ballot.options).round(DIGITS)       # as it is written, so is it reckoned with
+    logps = self.judge.weigh(talks, self.of.ballot.options).round(DIGITS)       # labels are made of the numbers as written
     logps_BNO2 = logps.reshape(len(asked), len(self.of.principles), len(ORDERS), 2)
     return [self._told(logps_NO2) for logps_NO2 in logps_BNO2]
 

@@ -1,4 +1,4 @@
-"""Answers as tokens on disk, and beside them what was judged: the artifact that pairs and labels have in common.
+"""Token files of answers, and a column of what was judged beside them: what `PairTokens` and `LabelTokens` have in common.
 
 The folder of `AnswerTokens` has, for each split, the files that `train.data.token_files` describes, a document for each
 answer with its prompt, and beside them
@@ -32,7 +32,7 @@ from train.data.vocabulary import AnyVocabulary
 
 
 class Derivation(Protocol):
-  """How documents become what is judged, each with an id. `stages` are those that a corpus of such documents can go through."""
+  """How a corpus becomes (id, pair) or (id, label). `stages` are the kinds that a corpus of such documents may go through."""
 
   @property
   def stages(self) -> tuple[type, ...]: ...
@@ -41,14 +41,14 @@ class Derivation(Protocol):
 
 
 class Judgement(NamedTuple):
-  """What was found, and the answers that it was found of."""
+  """One pair or label in tokens."""
 
-  found: Any                         # a row of the column
+  found: Any                         # its row of the column
   answers: Sequence[Rendered]
 
 
 class JudgedSplit(NamedTuple):
-  """A split, open and verified."""
+  """A split, opened and verified."""
 
   tokens: TokenSplit
   found: np.ndarray
@@ -57,7 +57,7 @@ class JudgedSplit(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerTokens(Artifact):
-  """What `derivation` makes of a corpus, as a template writes it, no answer of more than `longest` tokens with its prompt."""
+  """What `derivation` makes of a corpus, rendered by a template; no prompt with its answer has more than `longest` tokens."""
 
   corpus: Corpus
   vocabulary: AnyVocabulary
@@ -72,11 +72,11 @@ class AnswerTokens(Artifact):
   @property
   @abstractmethod
   def derivation(self) -> Derivation:
-    """Where what is judged comes from."""
+    """How the corpus becomes pairs or labels."""
 
   @abstractmethod
   def judgement(self, tokenizer: Tokenizer, id: str, judged: Any, counts: Counter[str]) -> Judgement | None:
-    """It in tokens, or None if it is left out; `counts` is told which, and what was cut.
+    """A pair or label in tokens, or None if it is left out; what was cut or left out is added to `counts`.
 
     Raises: DataError for messages that the template refuses.
     """
@@ -126,7 +126,7 @@ class AnswerTokens(Artifact):
 
   def _answers(self, store: Store, split: Split, tokenizer: Tokenizer, found: list[Any],
                counts: Counter[str]) -> Iterator[Encoded]:
-    """The answers of each judgement; what was found goes to `found`."""
+    """The answers of every judgement, in order; its row of the column is appended to `found`."""
     for id, judged in self.derivation(self.corpus, store.find(self.corpus), split, counts):
       if (judgement := self.judgement(tokenizer, id, judged, counts)) is not None:
         found.append(judgement.found)
@@ -134,7 +134,7 @@ class AnswerTokens(Artifact):
 
 
 def answer_of(tokens: TokenSplit, document: int) -> Rendered:
-  """A document's ids and its mask, 1 on the answer."""
+  """The ids and the mask of a document, 1 on its answer."""
   begin, end = tokens.offsets[document:document + 2]
   assert tokens.mask is not None, 'answers are written with a mask'
   return Rendered(tokens.ids[begin:end], tokens.mask[begin:end])

@@ -1,4 +1,6 @@
-"""How the losses of tokens become one number: whose mean it is. All three are sums over rows, so splits change nothing.
+"""How the losses of tokens become one number: the mean over tokens, over answers, or by a constant (GRPO, DAPO, Dr. GRPO).
+
+Each gives a `Mean`, a sum over rows and its weight, so that splitting a batch changes nothing.
 
 Letters: B rows, T positions of answers.
 """
@@ -14,7 +16,7 @@ from train.types import Mean
 
 @dataclass(frozen=True)
 class PerToken:
-  """Over all tokens of all answers alike (DAPO, Yu et al. 2025): long answers count for more."""
+  """The mean over all tokens of all answers (DAPO, Yu et al. 2025): long answers count for more."""
 
   def __call__(self, loss_BT: jax.Array, mask_BT: jax.Array) -> Mean:
     return Mean(_kept(loss_BT, mask_BT).sum(), mask_BT.astype(jnp.float32).sum())
@@ -22,7 +24,7 @@ class PerToken:
 
 @dataclass(frozen=True)
 class PerAnswer:
-  """Over each answer's tokens, then over answers (GRPO, Shao et al. 2024): a token of a short answer counts for more."""
+  """The mean over each answer's tokens, then over answers (GRPO, Shao et al. 2024): tokens of short answers count for more."""
 
   def __call__(self, loss_BT: jax.Array, mask_BT: jax.Array) -> Mean:
     lengths_B = mask_BT.astype(jnp.float32).sum(1)
@@ -31,7 +33,7 @@ class PerAnswer:
 
 @dataclass(frozen=True)
 class PerConstant:
-  """The sum over each answer divided by a constant, then over answers (Dr. GRPO, Liu et al. 2025): no length is favoured."""
+  """Each answer's sum divided by a constant, then the mean over answers (Dr. GRPO, Liu et al. 2025): no length is favoured."""
 
   length: int                         # such as the most tokens that an answer may have
 
@@ -47,5 +49,5 @@ Average = PerToken | PerAnswer | PerConstant
 
 
 def _kept(loss_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
-  """The loss where the mask counts it; what lies elsewhere, a NaN too, is nothing."""
+  """The loss where the mask counts it, else 0, whatever stands there, even a NaN."""
   return jnp.where(mask_BT > 0, loss_BT.astype(jnp.float32) * mask_BT, 0.0)

@@ -1,9 +1,9 @@
-"""Language modelling that avoids something: text is learnt but for what is forbidden in it, and that is paid for.
+"""Language modelling under a constraint: learn a text, but not the forbidden tokens in it, which become unlikely instead.
 
-    minimise the loss of the other tokens subject to mean charge(p of a forbidden token where the text has it) <= most
+    minimise the cross-entropy of the allowed tokens subject to mean charge(p(forbidden token)) <= most
 
-A forbidden token is never a target, yet it is read: what follows it is learnt. In its place the loss is price * charge(p),
-p what the model gives to it. The price is a multiplier that the source of batches holds (`align.avoid_rows`), a column here.
+A forbidden token is never a target, yet it is read: what follows it is learnt. In its place the loss is price * charge(p), with
+p the probability that the model gives it. The price is a Lagrange multiplier, which the source holds (`align.avoid_rows`).
 
 A batch holds what `train.objectives.shift` reads, forbidden f32[B, L+1] (1 on such tokens) and price f32[B] (the same in all
 rows; nats that a charge of 1 costs, in the units of an allowed token's loss).
@@ -26,11 +26,11 @@ from train.types import Batch, Form, Loss, LossFn, Mean, Objective, Params
 
 
 class Charge(ABC):
-  """What is paid for a token by its log-prob."""
+  """What a forbidden token costs, as a function of its log-prob."""
 
   @abstractmethod
   def __call__(self, logp_BL: jax.Array) -> jax.Array:
-    """0 where it is impossible, and more the likelier it is."""
+    """f32[B, L]: 0 for an impossible token, and more the likelier it is."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class Unlikelihood(Charge):
 
 @dataclass(frozen=True)
 class Probability(Charge):
-  """p itself: the expected number of forbidden tokens. Its gradient, p (1 - p), is gone where the model is sure of one."""
+  """p itself: the expected number of forbidden tokens. Its gradient, p (1 - p), vanishes where the model is sure of one."""
 
   def __call__(self, logp_BL: jax.Array) -> jax.Array:
     return jnp.exp(logp_BL.astype(jnp.float32))
 
 
 class Paid(NamedTuple):
-  """What a batch would pay at a price of 1."""
+  """What the forbidden tokens of a batch cost."""
 
-  charge: Mean                         # over forbidden tokens
-  p: Mean                              # of them
+  charge: Mean                         # times the price, over forbidden tokens
+  p: Mean                              # their probability
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class Avoid(Objective):
     return loss
 
   def summed(self, logp_BL: jax.Array, weights_BL: jax.Array, price_B: jax.Array | float = 1.0) -> Paid:
-    """What is paid for tokens at such weights."""
+    """The charge times the price, and the probability, over the tokens whose weight is above 0."""
     each_B = jnp.broadcast_to(jnp.asarray(price_B, jnp.float32), logp_BL.shape[:1])[:, None]
     kept_BL, weight = weights_BL > 0, weights_BL.sum()
     charge_BL = jnp.where(kept_BL, self.charge(jnp.where(kept_BL, logp_BL, -1.0)) * weights_BL * each_B, 0.0)
     return Paid(Mean(charge_BL.sum(), weight), Mean(jnp.where(kept_BL, jnp.exp(logp_BL) * weights_BL, 0.0).sum(), weight))
 
   def measured(self, model: Model, params: Params, batch: Batch) -> Mean:
-    """The constraint on a batch: the mean charge of its forbidden tokens."""
+    """The left side of the constraint on a batch: the mean charge of its forbidden tokens."""
     row = shift(batch)
     hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
     logp_BL = model.logp(params, hidden.x_BLD, row.targets_BL)

@@ -1,4 +1,4 @@
-"""What a run reads that avoids something: rows of marked tokens, and with each batch what a forbidden token costs.
+"""What a run with `Avoid` reads: rows of tokens of which some are marked as forbidden, and with each batch their price.
 
     AvoidRows(Rows(marked(tokens, Patterns(...)), length=256), most=0.01)             a limit, and a multiplier that keeps it
     AvoidRows(..., multiplier=PID(proportional=10.0, integral=1.0))                   augmented Lagrangian, rho = 10
@@ -19,10 +19,9 @@ import jax
 import numpy as np
 
 from align.avoid import Avoid
+from align.batch_means import Means, heldout, in_batches
 from align.constraint import PID, Multiplier
 from align.marks import Marked, mark
-from align.reference import lots
-from align.sided_rows import Means, heldout
 from model.errors import CheckpointError, ConfigError, DataError, demand
 from model.generate import generate
 from model.sampling import Sampling
@@ -96,7 +95,7 @@ class AvoidRows:
     return Priced(self, setting)
 
   def probed(self, store: Store) -> list[Row]:
-    """The first rows that hold what is forbidden. Raises: DataError if there is none."""
+    """The first `probe` rows that hold forbidden tokens. Raises: DataError if there is none."""
     visits = self.rows.visits(store)
     number = min(visits.rows, SEARCHED)
     found = list(islice((row for row in map(visits.__getitem__, range(number)) if counted(row)), self.probe))
@@ -106,7 +105,7 @@ class AvoidRows:
     return found
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """The means of loss and metrics over held-out rows at a price of 0; and the share of its own text that is forbidden."""
+    """The means of loss and metrics over held-out rows at a price of 0; and the share of forbidden tokens in its own texts."""
     batches = [lot | {'price': np.zeros(len(lot['tokens']), np.float32)}
                for lot in self.rows.heldout(setting.store, rows).batches(setting.run.batch)]
     means = Means(setting.run.objective(setting.built.model))
@@ -118,7 +117,7 @@ class AvoidRows:
     return judged
 
   def share(self, setting: Setting, params: Params) -> float:
-    """Of the tokens of texts that the model writes from their beginning, those that are forbidden."""
+    """The share of forbidden tokens among those of `written` texts that the model writes without a prompt."""
     tokenizer = setting.tokenizer
     said = generate(setting.built.model, params, [[tokenizer.bos]] * self.written, max_new=self.length - 1, sampling=Sampling(),
                     key=jax.random.key(0), eos=tokenizer.eos, limit=tokenizer.size).tokens
@@ -133,14 +132,14 @@ def counted(row: Row) -> bool:
 
 
 class Priced:
-  """A `train.types.Source`: batches with price f32[B], and what it was made of as `seen/` columns."""
+  """A `train.types.Source`: batches with price f32[B], and as metrics `seen/multiplier` and `seen/constraint`."""
 
   def __init__(self, feed: AvoidRows, setting: Setting):
     self.feed, self.frozen, self.mesh = feed, setting.frozen, setting.built.mesh
     self.source: Source = feed.rows.open(setting)
     self.place = Placement(self.mesh, setting.run.batch)
     self.lots = [self.place({name: column[self.place.rows] for name, column in lot.items()})
-                 for lot in lots(feed.probed(setting.store), setting.run.batch)]
+                 for lot in in_batches(feed.probed(setting.store), setting.run.batch)]
     self.memory, self.constraint, self.given = feed.multiplier.begin(), 0.0, 0
 
     objective = setting.run.objective
@@ -152,7 +151,7 @@ class Priced:
     self.measured = jax.jit(measured)
 
   def __call__(self, state: State) -> Batch:
-    """The next batch at the price that the parameters deserve."""
+    """The next batch; every so many, the constraint is measured under these parameters and the price follows it."""
     batch = self.source(state)
     if self.given % self.feed.every == 0:
       self.constraint = self.measure(state.params)
@@ -163,7 +162,7 @@ class Priced:
       ('price', price), (f'{SEEN}multiplier', price), (f'{SEEN}constraint', self.constraint))})
 
   def measure(self, params: Params) -> float:
-    """The constraint on the rows that stay the same."""
+    """The mean charge of the forbidden tokens in the probed rows."""
     parts: list[Mean] = jax.device_get([self.measured(params, self.frozen, lot) for lot in self.lots])
     return sum(float(part.total) for part in parts) / sum(float(part.weight) for part in parts)
 

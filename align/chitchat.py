@@ -1,4 +1,4 @@
-"""Chit-chat between people: 7,168 conversations of 2018, with their own ratings, from a wheel that is never run."""
+"""The Chit-Chat dataset: 7,168 conversations of 2018, rated by those who had them, from a wheel that is never run."""
 
 import zipfile
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ SIDES: tuple[Role, Role] = ('user', 'assistant')
 class Chitchat(Reader):
   """Every conversation of the Chit-Chat Challenge (Brigham Young University, MIT), one-sided ones too: see `Turns`.
 
-  Who writes first is the user, the other the assistant; what one side writes in a row is one message, a line each. The
-  topic that both were shown, where there was one, is the system message. `meta` has that topic and the ratings.
+  Whoever writes first is the user, the other is the assistant; what one of them writes in a row is one message, a line each.
+  The topic that both were shown, if any, is the system message. `meta` has that topic and the ratings.
   """
 
   wheel: Wheel = CHITCHAT

@@ -1,4 +1,4 @@
-"""How several models answer the same held-out questions, by rules that a program checks: shares, side by side."""
+"""Several models on the same held-out questions, measured side by side by rules that a program checks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ CONDUCT, ANSWERS = 'conduct.json', 'answers.jsonl'
 
 @dataclass(frozen=True)
 class Measure:
-  """One number of each answer, by the name under which it is told."""
+  """One number for each answer, and its name in the table."""
 
   name: str
   of: TextReward
@@ -29,7 +29,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Asked:
-  """Questions of one kind, and what is measured of their answers."""
+  """Questions of one kind, and the measures of their answers."""
 
   name: str
   questions: Asking
@@ -38,7 +38,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Writing:
-  """Who answers, by the name under which it is told."""
+  """A model that answers, and its name in the table."""
 
   name: str
   judge: Judge
@@ -65,7 +65,7 @@ class Conduct(Artifact):
       raise ConfigError('config.out-of-range', f'count = {self.count}', 'it counts questions', 'use 1 or more')
 
   def make(self, folder: Path, store: Store) -> None:
-    """Asks and measures."""
+    """Asks all questions, and writes means and answers."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     records: list[Record] = []
     for writing in self.writers:

@@ -1,4 +1,7 @@
-"""What is asked of critics and judges: how a principle, a question and answers become a conversation (Bai et al. 2022).
+"""Constitutional AI: the conversations in which critics and judges are asked, and the labels of a judge (Bai et al. 2022).
+
+The supervised stage (critique and revision) is `align.revisions`, the preferences of a judge are `align.ai_preferences`, the
+principles are read by `align.principles`. Here a principle, a question and answers become a conversation:
 
     user       what was asked                    user       one question with both answers and the
     assistant  its answer                                   principle's own question, a `Ballot`
@@ -22,12 +25,12 @@ PLACES = ('talk', 'first', 'second', 'prefer', 'one', 'two')
 
 
 def criticising(question: Messages, answer: str, principle: Principle) -> Messages:
-  """Asks for a critique of an answer."""
+  """The conversation that asks for a critique of an answer."""
   return *question, Message('assistant', answer), Message('user', principle.critique)
 
 
 def revising(question: Messages, answer: str, principle: Principle, critique: str) -> Messages:
-  """Asks for a better answer, after the critique."""
+  """The conversation that asks for a better answer, after the critique."""
   return *criticising(question, answer, principle), Message('assistant', critique), Message('user', principle.revise)
 
 
@@ -53,7 +56,7 @@ class Ballot:
                         'answers would not tell them apart', "use for example ('A', 'B')")
 
   def __call__(self, question: Messages, first: str, second: str, principle: Principle) -> Messages:
-    """The conversation to be gone on with by one of the options. What answers say is not taken for a part of the frame."""
+    """The conversation that the judge continues with one of the options. Braces in answers are not taken for places."""
     said = {'talk': as_text(question), 'first': first, 'second': second, 'prefer': principle.prefer,
             'one': self.options[0], 'two': self.options[1]}
     text = re.sub(r'\{(' + '|'.join(PLACES) + r')\}', lambda place: said[place[1]], self.frame)
@@ -69,10 +72,10 @@ def as_text(talk: Messages) -> str:
 def label(logps_NO2: np.ndarray, clamp: tuple[float, float] | None = None) -> float:
   """The probability that the first of two answers is the better, of a judge's log-probs f[principles, orders, options].
 
-  In the first order the first answer is the first option, in the second order it is the second. Both are averaged as
-  log-odds: whatever a judge adds to the log-odds of an option for its place or its letter is gone, exactly. What the
-  principles then say is averaged as probabilities. `clamp` holds the label between two numbers (Bai et al. 2022: 0.4 and
-  0.6, for judges that reason before they answer and so are sure of everything).
+  In the first order the first answer is the first option, in the second order it is the second. The two are averaged as
+  log-odds, so that whatever a judge adds to an option for its place or its letter cancels exactly. The principles are then
+  averaged as probabilities. `clamp` bounds the label (Bai et al. 2022: 0.4 and 0.6, for judges that reason before they answer
+  and so are sure of everything).
   """
   odds_NO = np.asarray(logps_NO2, np.float64)[..., 0] - np.asarray(logps_NO2, np.float64)[..., 1]
   odds_N = 0.5 * (odds_NO[:, 0] - odds_NO[:, 1])

@@ -1,10 +1,10 @@
-"""Limits on what answers may cost on average, and the multipliers that keep them: constrained RLHF (Dai et al. 2023).
+"""Constrained RLHF: limits on what answers may cost on average, and the Lagrange multipliers that keep them (Dai et al. 2023).
 
     maximise E[reward] subject to E[cost] <= most:        advantage = (A_reward - sum of m * A_cost) / (1 + sum of m)
 
 A multiplier m >= 0 rises while the mean cost of an iteration's answers is above its limit and falls while it is below. It is
-part of the source's position, not of what the optimizer learns; the cost that it sees is in its own units, never whitened.
-Advantages may be: then m weighs them as they are, and is a price in units of the reward only where neither is divided.
+part of the source's position, not of what the optimizer learns. The cost that it sees is in its own units, never whitened.
+Advantages may be whitened; m then weighs whitened ones, and is a price in units of the reward only where neither is divided.
 """
 
 import math
@@ -22,24 +22,24 @@ Memory = tuple[float, ...]             # what a multiplier remembers: JSON value
 
 
 class Multiplier(ABC):
-  """How a multiplier follows the costs."""
+  """How a Lagrange multiplier follows the costs. It remembers JSON values alone, so that a checkpoint can hold them."""
 
   @abstractmethod
   def begin(self) -> Memory:
-    """What it remembers before any cost is known."""
+    """Its memory before any cost is known."""
 
   @abstractmethod
   def value(self, memory: Memory) -> float:
-    """The multiplier, 0 or more."""
+    """The multiplier, 0 or more, that this memory stands for."""
 
   @abstractmethod
   def next(self, memory: Memory, excess: float) -> Memory:
-    """After an iteration whose mean cost was so much above the limit (below it if negative)."""
+    """The memory after an iteration whose mean cost was above the limit by `excess` (below it if negative)."""
 
 
 @dataclass(frozen=True)
 class Penalty(Multiplier):
-  """A price that stays as it is, whatever is paid; 0 to see a cost and not to mind it."""
+  """A constant multiplier; 0 measures a cost without acting on it."""
 
   price: float
 
@@ -125,30 +125,31 @@ class Limit:
   multiplier: Multiplier = PID()
 
   def part(self) -> Part:
-    """The cost as the jury judges it: no part of the reward."""
+    """The cost as a part of the jury's that weighs nothing in the reward."""
     return Part(self.name, self.cost, weight=0.0)
 
 
-class Held(NamedTuple):
-  """Where the multipliers of some limits stand."""
+class Multipliers(NamedTuple):
+  """The multipliers of several limits, each with its memory."""
 
   memories: tuple[Memory, ...]
 
   @classmethod
-  def begin(cls, limits: Sequence[Limit]) -> 'Held':
+  def begin(cls, limits: Sequence[Limit]) -> 'Multipliers':
+    """Before any cost is known."""
     return cls(tuple(limit.multiplier.begin() for limit in limits))
 
   def values(self, limits: Sequence[Limit]) -> list[float]:
-    """The multipliers."""
+    """The numbers, one for each limit."""
     return [limit.multiplier.value(memory) for limit, memory in zip(limits, self.memories)]
 
-  def next(self, limits: Sequence[Limit], costs: Sequence[float]) -> 'Held':
+  def next(self, limits: Sequence[Limit], costs: Sequence[float]) -> 'Multipliers':
     """After an iteration with these mean costs."""
-    return Held(tuple(limit.multiplier.next(memory, cost - limit.most)
-                      for limit, memory, cost in zip(limits, self.memories, costs)))
+    return Multipliers(tuple(limit.multiplier.next(memory, cost - limit.most)
+                             for limit, memory, cost in zip(limits, self.memories, costs)))
 
 
 def combined(reward: np.ndarray, costs: Sequence[np.ndarray], multipliers: Sequence[float]) -> np.ndarray:
-  """(A_reward - sum of m * A_cost) / (1 + sum of m), of any shape."""
+  """The advantage under limits, (A_reward - sum of m * A_cost) / (1 + sum of m): f32 of any shape. Dai et al. 2023."""
   priced = sum((np.float32(m) * cost for m, cost in zip(multipliers, costs)), np.float32(0))
   return ((reward - priced) / np.float32(1 + sum(multipliers))).astype(np.float32)

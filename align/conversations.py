@@ -5,7 +5,7 @@ all that is said in it, duplicates are found, and a corpus's table says what was
 
     Corpus(name='talks', sources=(ChatLines('talks/*.jsonl'),), stages=(Turns(2), ExactDuplicates()))
 
-Stages that look into prose (`ENGLISH`) have no place here, for they would take the JSON for it; `WHOLE` are those that do.
+Stages for prose (`ENGLISH`) do not suit such a corpus, for they would read the JSON as prose; those of `WHOLE` do.
 """
 
 import json
@@ -25,12 +25,12 @@ Messages = tuple[Message, ...]
 
 
 def to_text(messages: Sequence[Message]) -> str:
-  """The text of a document that is this conversation: the same messages, the same bytes."""
+  """A conversation as the text of a document; equal messages give equal bytes."""
   return json.dumps([message._asdict() for message in messages], ensure_ascii=False, separators=(',', ':'))
 
 
 def from_text(text: str, where: str) -> Messages:
-  """The messages that `to_text` wrote. Raises: DataError if the text is none of that."""
+  """The messages that `to_text` wrote. Raises: DataError for any other text."""
   try:
     value = json.loads(text)
   except ValueError:
@@ -42,7 +42,7 @@ def from_text(text: str, where: str) -> Messages:
 
 
 def messages_in(value: list[Any], where: str) -> Messages:
-  """The messages of a record. Raises: DataError that names the first that is none, counted from 1."""
+  """The messages of a record. Raises: DataError that names the first bad one, counted from 1."""
   return tuple(_message(item, f'{where}: message {place} of {len(value)}') for place, item in enumerate(value, 1))
 
 
@@ -57,7 +57,7 @@ def _message(item: Any, where: str) -> Message:
 
 
 def check_answers(messages: Messages, where: str) -> None:
-  """Returns when there is something to learn. Raises: DataError without messages or answers, or for an answer of nothing."""
+  """Raises: DataError if there is nothing to learn: no message, no answer, or an empty answer."""
   if not messages:
     raise DataError('chat.empty', where, 'it has no messages', 'remove it, or let `tolerate` leave it out')
   answers = [message for message in messages if message.role == 'assistant']

@@ -1,11 +1,14 @@
-"""Which tokens of an answer get how much of the credit: from the rewards of a lot of answers to the columns of batches.
+"""Credit: from the rewards of whole answers to the advantage of each token, or to which answers are learnt at all.
 
-    Grouped()       GRPO: each answer against the others to its question          LeaveOneOut()   RLOO
+    Grouped()       GRPO: each answer against the others to its question
+    LeaveOneOut()   RLOO: the same without itself in the mean
     FromCritic()    PPO: generalised advantage estimates, with a critic's values
     Best()          the best answer to each question is learnt like a text (best-of-n, rejection sampling)
-    Above(0.5)      all answers with such a reward are (expert iteration); Everyone()  all are (sequence distillation)
+    Above(0.5)      all answers with at least that reward are (expert iteration)
+    Everyone()      all answers are (sequence distillation)
 
-All of it looks across answers, so it happens in the source of batches, over all answers of an iteration at once.
+All of it looks across answers, so it happens in the source of batches, over all answers of an iteration at once. The functions
+of arrays behind it are in `align.advantages`.
 
 Letters: B answers (those to one question follow one another), T positions of rows.
 """
@@ -27,17 +30,17 @@ Array = np.ndarray | jax.Array
 
 
 class Judged(NamedTuple):
-  """A lot of answers with all that is known of them. float32."""
+  """The answers of an iteration with what is known of them, float32."""
 
-  rewards_B: Array
-  mask_BT: Array                      # 1 on what was sampled and counts
-  kl_BT: Array                        # beta times how far the policy is from its reference at each token; 0 without one
+  rewards_B: Array                    # of whole answers
+  mask_BT: Array                      # 1 on the sampled tokens that count
+  kl_BT: Array                        # beta times log p - log p_ref at each token; 0 without a reference
   values_BT: Array | None             # of a critic, before each token; None without one
   group: int                          # answers to a question
 
 
 class Credit(ABC):
-  """How answers share the credit. `form` is what the rows then are: to be learnt like a text, or by a policy's gradient."""
+  """A way to give credit. `form` is what the rows then are: `rollouts` for a policy's objective, `text` for a text's."""
 
   form: ClassVar[Form] = 'rollouts'
   critic: ClassVar[bool] = False      # it needs a critic's values
@@ -45,11 +48,11 @@ class Credit(ABC):
 
   @abstractmethod
   def __call__(self, judged: Judged) -> dict[str, Array]:
-    """Columns [B, T]: advantage (and returns) of tokens; or mask, where the rows are text."""
+    """Columns f32[B, T]: advantage, with a critic also returns; or mask alone, where the rows are text."""
 
 
 def shaped(judged: Judged) -> jax.Array:
-  """The reward of a whole answer less what its distance from the reference costs, f32[B]."""
+  """The reward of each answer less its KL penalty, f32[B]."""
   return jnp.asarray(judged.rewards_B, jnp.float32) - jnp.where(judged.mask_BT > 0, judged.kl_BT, 0.0).sum(1)
 
 
@@ -59,7 +62,7 @@ def _spread(advantage_B: jax.Array, mask_BT: Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class Grouped(Credit):
-  """(reward - mean) / (deviation + eps) within the answers to a question. Shao et al. 2024; 'none': Dr. GRPO."""
+  """GRPO's advantage (Shao et al. 2024): (reward - mean) / (deviation + eps) of the answers to a question; 'none': Dr. GRPO."""
 
   deviation: Deviation = 'sample'
   eps: float = 1e-4
@@ -73,7 +76,7 @@ class Grouped(Credit):
 
 @dataclass(frozen=True)
 class LeaveOneOut(Credit):
-  """The reward less the mean of the other answers' to the question (RLOO, Ahmadian et al. 2024)."""
+  """RLOO's advantage: the reward less the mean of the other answers to the question (Ahmadian et al. 2024)."""
 
   compares: ClassVar[bool] = True
 
@@ -83,14 +86,14 @@ class LeaveOneOut(Credit):
 
 @dataclass(frozen=True)
 class FromCritic(Credit):
-  """Generalised advantage estimates (Schulman et al. 2015), whitened over all tokens of the iteration (Huang et al. 2024).
+  """PPO's advantage: GAE (Schulman et al. 2015), whitened over all tokens of the iteration (Huang et al. 2024).
 
-  The reward stands at an answer's last token, and each token pays for its own distance from the reference.
+  The reward stands at an answer's last token, and each token pays its own KL penalty. `decay` is the paper's lambda.
   """
 
   gamma: float = 1.0
   decay: float = 0.95
-  whiten: Deviation = 'population'    # what advantages are divided by; 'none' also leaves their mean as it is
+  whiten: Deviation = 'population'    # the deviation that advantages are divided by; 'none' does not whiten at all
 
   critic: ClassVar[bool] = True
 
@@ -112,13 +115,13 @@ class FromCritic(Credit):
 
 
 class Chosen(Credit):
-  """Some answers are learnt like a text, each of their tokens alike, the others not at all."""
+  """Some answers are learnt like a text, all of their tokens alike; the others not at all."""
 
   form: ClassVar[Form] = 'text'
 
   @abstractmethod
   def chosen(self, judged: Judged) -> np.ndarray:
-    """Which answers, bool[B]."""
+    """Which answers are learnt, bool[B]."""
 
   def __call__(self, judged: Judged) -> dict[str, Array]:
     return {'mask': np.where(self.chosen(judged)[:, None], judged.mask_BT, 0.0).astype(np.float32)}
@@ -126,7 +129,7 @@ class Chosen(Credit):
 
 @dataclass(frozen=True)
 class Best(Chosen):
-  """The answer with the largest reward to each question; the first of them where several have it."""
+  """The answer with the largest reward to each question; the first one on a tie."""
 
   compares: ClassVar[bool] = True
 
@@ -137,7 +140,7 @@ class Best(Chosen):
 
 @dataclass(frozen=True)
 class Above(Chosen):
-  """The answers whose reward is at least this."""
+  """The answers whose reward is at least `least`."""
 
   least: float
 
@@ -147,7 +150,7 @@ class Above(Chosen):
 
 @dataclass(frozen=True)
 class Everyone(Chosen):
-  """All answers: those of a teacher, for sequence-level distillation (Kim and Rush 2016)."""
+  """All answers, such as those of a teacher: sequence-level distillation (Kim and Rush 2016)."""
 
   def chosen(self, judged: Judged) -> np.ndarray:
     return np.ones(len(judged.rewards_B), bool)

@@ -1,4 +1,4 @@
-"""Critics: models that foretell the reward of what a policy is writing, beside it in one tree of parameters.
+"""Critics for PPO: models that predict the reward of what a policy is writing, beside it in one tree of parameters.
 
     Run(restore=chat, edits=(Critic(),), rows=Rollouts(credit=FromCritic(), ...), objective=PPO())
 
@@ -24,12 +24,12 @@ from train.types import Key, Params
 
 @dataclass(frozen=True)
 class Critic(Edit):
-  """A critic of the reward, or of a cost by its name (`align.constraint`). To come after adapters."""
+  """Adds a critic of the reward, or of a cost by its name (`align.constraint`). It comes after adapters among the edits."""
 
   of: str = 'reward'
 
   def __call__(self, params: Params, key: Key) -> Params:
-    """Plain or boxed. Raises: ConfigError `edit.twice` if it is there."""
+    """The parameters with the critic; plain or boxed ones. Raises: ConfigError `edit.twice` if they have it already."""
     critics = params.get('critics', {})
     if self.of in critics:
       raise ConfigError('edit.twice', f'Critic({self.of!r})', 'there is one of that name', 'leave one out of the edits')
@@ -43,7 +43,7 @@ class Critic(Edit):
 
 
 def values(model: Model, params: Params, of: str, tokens_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
-  """What a critic foretells after each token, f32[B, L]: position t has read the tokens up to t, and not yet t + 1."""
+  """A critic's values, f32[B, L]: that at position t has read the tokens up to t, and not yet t + 1."""
   critic, policy = params['critics'][of], own(params)
   trunk = own(critic)
   if adapted(policy):

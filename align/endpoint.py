@@ -7,7 +7,7 @@ The key itself is in no config, file or message. A request that fails for a reas
 time, 408, 409, 425, 429, 5xx) is tried again, after twice the wait each time, or after what the server asks for; any other
 refusal ends the launch and says why. Redirects are not followed: the key would go with them.
 
-A server may answer the same request in another way tomorrow. What it said is in the artifact that asked.
+A server may answer the same request differently tomorrow. What it said is kept in the artifact that asked.
 """
 
 import json
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from align import apart
+from align import threads
 from align.conversations import Messages
 from align.judge import Judge, Said, normalised
 from model.errors import ConfigError, DataError, PeerError, UserError
@@ -83,7 +83,7 @@ class Client:
     self._opener = urllib.request.build_opener(_Stay)
 
   def write(self, talks: Sequence[Messages], seeds: Sequence[int]) -> list[Said]:
-    """Raises: UserErrors where the server cannot be reached, refuses, or gives no text."""
+    """As `Opened.write`. Raises: UserErrors if the server cannot be reached, refuses, or gives no text."""
     def one(item: tuple[Messages, int]) -> Said:
       choice = self._choice(item[0], max_tokens=self.of.tokens, temperature=self.of.temperature, seed=item[1])
       message = choice.get('message')
@@ -92,19 +92,19 @@ class Client:
         raise self._odd(f'no text in {json.dumps(choice)[:200]}')
       return Said(text.strip(), choice.get('finish_reason') == 'length')
 
-    return apart.each(one, list(zip(talks, seeds)), self.of.at_once, 'endpoint')
+    return threads.each(one, list(zip(talks, seeds)), self.of.at_once, 'endpoint')
 
   def weigh(self, talks: Sequence[Messages], options: Sequence[str]) -> np.ndarray:
-    """With and without a blank before it, a token is the same option: their probabilities are added.
+    """As `Opened.weigh`. A token with a blank before it is the same option as without: their probabilities are added.
 
-    An option that is not among the likeliest tokens counts as the last of these, which is more than it is. Raises: UserErrors
+    An option that is not among the likeliest tokens gets the log-prob of the last of these, an upper bound. Raises: UserErrors
     as `write` does, or if the server gives no log-probs, or none of the options.
     """
     def one(talk: Messages) -> list[float]:
       choice = self._choice(talk, max_tokens=1, temperature=1.0, logprobs=True, top_logprobs=TOP)
       return _options(self._top(choice), options, self)
 
-    found = apart.each(one, list(talks), self.of.at_once, 'endpoint')
+    found = threads.each(one, list(talks), self.of.at_once, 'endpoint')
     return normalised(np.array(found, np.float64).reshape(len(talks), len(options)))
 
   def _choice(self, talk: Messages, **settings: Any) -> Json:
@@ -128,7 +128,7 @@ class Client:
     return top
 
   def _asked(self, body: Json) -> Json:
-    """The server's answer, after as many tries as there may be."""
+    """The server's answer, after up to `tries` tries."""
     for attempt in range(self.of.tries):
       try:
         return self._sent(body)
@@ -159,7 +159,7 @@ class Client:
     return answer
 
   def _refused(self, error: urllib.error.HTTPError) -> Exception:
-    """What a status that is no success means."""
+    """The error that an HTTP status stands for."""
     said = error.read(2000).decode('utf-8', 'replace').strip()
     said = said.replace(self._secret, '***') if self._secret else said
     why = f'status {error.code} {error.reason}: {said[:300]}'
@@ -176,7 +176,7 @@ class Client:
 
 
 class _Passing(Exception):
-  """A failure that may be none next time; `after` is how many seconds the server wants to be left alone."""
+  """A failure that may pass; `after` is how many seconds the server asks to wait."""
 
   def __init__(self, why: str, after: float = 0.0):
     super().__init__(why)
@@ -184,7 +184,7 @@ class _Passing(Exception):
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-  """Makes a redirect the refusal that it is here."""
+  """Follows no redirect: it then counts as a refusal."""
 
   def redirect_request(self, *_: Any) -> None:
     return None
@@ -198,7 +198,7 @@ def _seconds(header: str | None) -> float:
 
 
 def _options(top: dict[str, float], options: Sequence[str], client: Client) -> list[float]:
-  """A log-prob for each option, not normalised. Raises: DataError if none is among the likeliest tokens."""
+  """A log-prob for each option, not normalised. Raises: DataError if none of them is among the likeliest tokens."""
   found = {option: [logp for token, logp in top.items() if token.strip() == option] for option in options}
   if not any(found.values()):
     raise DataError('endpoint.no-option', f'{client.url}, model {client.of.model}', f'none of {", ".join(options)} is among '

@@ -1,4 +1,4 @@
-"""What must not be said, as a value: where it stands in a text, and what an answer that says it costs.
+"""Forbidden content as a value: where it stands in a text, and what an answer that holds it costs.
 
     Patterns((r'\\b(?:1[789]|20)\\d\\d\\b',))        years, by regular expression
     Personal(('email', 'phone'))                  what is written like personal data and passes its checks (train.data.pii)
@@ -20,16 +20,16 @@ Found = tuple[int, int]                # characters begin .. end - 1 of a text
 
 
 class Content(ABC):
-  """What is looked for in texts."""
+  """Something to look for in texts."""
 
   @abstractmethod
   def finds(self, text: str) -> Iterator[Found]:
-    """Where it stands, in the order of the text for each pattern; none is empty, and those of two patterns may overlap."""
+    """Where it stands, in the order of the text for each pattern; never empty, and finds of two patterns may overlap."""
 
 
 @dataclass(frozen=True)
 class Patterns(Content):
-  """What one of these regular expressions matches."""
+  """Whatever one of these regular expressions matches."""
 
   patterns: tuple[str, ...]
 
@@ -44,7 +44,7 @@ class Patterns(Content):
 
 @dataclass(frozen=True)
 class Personal(Content):
-  """What `train.data.pii` takes for personal data of these kinds."""
+  """Whatever `train.data.pii` takes for personal data of these kinds."""
 
   kinds: tuple[Kind, ...] = KINDS
 
@@ -59,7 +59,7 @@ class Personal(Content):
 
 @lru_cache(maxsize=256)
 def compiled(pattern: str) -> re.Pattern:
-  """Raises: ConfigError if it is no regular expression, or matches where nothing stands."""
+  """The compiled pattern. Raises: ConfigError if it is no regular expression, or matches the empty text."""
   try:
     found = re.compile(pattern)
   except re.error as error:
@@ -73,7 +73,7 @@ def compiled(pattern: str) -> re.Pattern:
 
 @dataclass(frozen=True)
 class Forbidden(TextReward):
-  """A cost: 1 for an answer that has any of it, else 0, so that a limit is a share of answers."""
+  """A cost: 1 for an answer that holds such content, else 0, so that a limit is a share of answers."""
 
   content: Content
 
@@ -83,7 +83,7 @@ class Forbidden(TextReward):
 
 @dataclass(frozen=True)
 class HowOften(TextReward):
-  """A cost: in how many places of an answer it stands."""
+  """A cost: in how many places of an answer such content stands."""
 
   content: Content
 

@@ -1,4 +1,4 @@
-"""Data that models write: questions are asked, what was said is kept in a journal, and what came out right is learnt from.
+"""Training data that models write: every answer is kept in a journal, and a corpus reads those that came out right.
 
     Corpus(name='revised', sources=(FromGenerated(revisions),), stages=())
 
@@ -29,7 +29,7 @@ from train.data.shuffle import key
 
 @dataclass(frozen=True, kw_only=True)
 class Generated(Artifact):
-  """What is made of the first `count` training questions."""
+  """Data made of the first `count` training questions."""
 
   questions: Asking
   count: int = 1000
@@ -49,18 +49,18 @@ class Generated(Artifact):
 
   @abstractmethod
   def asking(self, store: Store) -> Callable[[range], list[Record]]:
-    """From numbers of questions to their records."""
+    """A function from numbers of questions to their records."""
 
   @abstractmethod
   def line(self, record: Record) -> Record:
-    """What is learnt from a record that is kept."""
+    """The line that a corpus reads of a record that is kept."""
 
   def counted(self, records: Sequence[Record]) -> dict[str, dict]:
     """What `table.json` says: how many questions had which outcome."""
     return {'outcomes': {'questions': len(records), **dict(sorted(Counter(each['outcome'] for each in records).items()))}}
 
   def make(self, folder: Path, store: Store) -> None:
-    """Asks. Raises: DataError if nothing came out right."""
+    """Asks all questions and writes the files. Raises: DataError if nothing came out right."""
     journal.write(folder / self.records, self.count, self.lot, self.asking(store))
     records = list(journal.read(folder / self.records))
     table = self.counted(records)
@@ -73,7 +73,7 @@ class Generated(Artifact):
     journal.dump(folder / self.lines, map(self.line, kept))
 
   def remains(self, folder: Path) -> str:
-    """How far it came."""
+    """How far a try that was cut off came, for people."""
     return f'after {journal.whole_lines(folder / f"{self.records}.part")} of {self.count} questions'
 
 
@@ -84,7 +84,7 @@ def seeds(seed: int, what: str, which: int, numbers: Sequence[int]) -> list[int]
 
 @dataclass(frozen=True)
 class FromGenerated(Written):
-  """What came out right, as documents."""
+  """The kept lines of generated data as the documents of a corpus."""
 
   generated: Generated
   _: KW_ONLY

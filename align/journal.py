@@ -1,7 +1,7 @@
-"""Files of one line of JSON for each of many things, written a lot at a time, that a cut-off try goes on with.
+"""JSON-lines files that are written some lines at a time, and that a killed process goes on with where it stopped.
 
-What a model or a server said is dear. So each lot is on the disk before the next is asked for, a try that is killed loses one
-lot at most, and what then comes out is the same, byte for byte, where line i is a function of i.
+What a model or a server said is expensive. So each lot of lines is on the disk before the next is asked for: a killed process
+loses one lot at most, and the file comes out the same, byte for byte, if line i is a function of i.
 """
 
 import json

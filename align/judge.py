@@ -1,10 +1,10 @@
-"""Judges: whoever writes answers, critiques and revisions, and says how likely it finds each of a few options.
+"""Judges: models that write answers, critiques and revisions, and say how likely they find each of a few options.
 
     ByRun(run, template)             a model that was trained here
     Endpoint(url, model)             a server that speaks OpenAI's protocol (`align.endpoint`)
 
-A judge is a value; it is opened to an `Opened` that loads or connects. What is written depends on the conversation and its
-seed alone, as far as a judge can help it.
+A judge is a value; opening it loads the model or connects to the server. What is written depends on the conversation and its
+seed alone, as far as a judge can promise that.
 
 Letters: N conversations, O options, R = N O rows, L positions.
 """
@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from align.answer_logps import answer_logps
+from align.batch_means import in_batches
 from align.conversations import Messages
-from align.dpo import answered
 from align.questions import Question
-from align.reference import lots
 from align.sampler import Writer
 from model.chat import ChatML, Message, Template, ends, prompt, render
 from model.decoder import check_length
@@ -35,21 +35,21 @@ from train.trained import load
 
 
 class Said(NamedTuple):
-  """What was written, and whether a limit ended it."""
+  """What was written, and whether the token limit cut it off."""
 
   text: str
   cut: bool
 
 
 class Opened(Protocol):
-  """A judge at work."""
+  """An open judge."""
 
   def write(self, talks: Sequence[Messages], seeds: Sequence[int]) -> list[Said]:
-    """What the assistant says next in each conversation, drawn with a seed of its own, 0 to 2^32 - 1."""
+    """What the assistant says next in each conversation, sampled with a seed of its own, 0 to 2^32 - 1."""
     ...
 
   def weigh(self, talks: Sequence[Messages], options: Sequence[str]) -> np.ndarray:
-    """The log-probs of the options as what the assistant says next, f64[N, O], nats, normalised over the options.
+    """Log-probs of the options as the assistant's next message, f64[N, O], nats, normalised over the options.
 
     NaN for a conversation that is too long to be read.
     """
@@ -57,18 +57,18 @@ class Opened(Protocol):
 
 
 class Judge(ABC):
-  """Who writes and judges."""
+  """A judge as a value."""
 
   @abstractmethod
   def open(self, store: Store) -> Opened:
-    """Raises: ConfigError or DataError where it is not there, or lacks what it needs."""
+    """The judge, ready to be asked. Raises: ConfigError or DataError if it is not there, or lacks what it needs."""
 
 
 @dataclass(frozen=True)
 class ByRun(Judge):
-  """The parameters of a run, in the template that they were taught: answers of at most `tokens` tokens.
+  """A trained run as a judge, asked in the template that it was trained with; it writes at most `tokens` tokens.
 
-  After a conversation of more than `prompt_tokens` it writes nothing, cut off.
+  A conversation of more than `prompt_tokens` gets an empty answer that counts as cut off.
   """
 
   run: Parent
@@ -97,7 +97,7 @@ class Loaded:
     self.params, self.template, self.tokenizer = trained.params, judge.template, trained.tokenizer
     self.rows, self.longest = judge.rows, judge.prompt_tokens
     self.writer = Writer(trained.model, trained.tokenizer, judge.template, judge.tokens, judge.temperature, judge.rows)
-    self.logps = jax.jit(lambda params, batch: answered(trained.model, params, batch).logp_R)
+    self.logps = jax.jit(lambda params, batch: answer_logps(trained.model, params, batch).logp_R)
 
   def write(self, talks: Sequence[Messages], seeds: Sequence[int]) -> list[Said]:
     able = [place for place, talk in enumerate(talks) if len(self._prompt(talk)) <= self.longest]
@@ -112,13 +112,13 @@ class Loaded:
     return [Said(answer.text, answer.reason == 'length') for answer in answers]
 
   def weigh(self, talks: Sequence[Messages], options: Sequence[str]) -> np.ndarray:
-    """Raises: DataError if an option is, id for id, how another begins, for then their log-probs cannot be compared."""
+    """As `Opened.weigh`. Raises: DataError if an option's ids begin another's, which makes log-probs incomparable."""
     rows = [self._row(talk, option) for talk in talks for option in options]
     self._check(rows, options)
     able = [len(before) <= self.longest for before, _ in rows]
     read = [row for row, fits in zip(rows, able) if fits]
     length = round_up(max((len(before) + len(ids) for before, ids in read), default=1))
-    logps = [np.asarray(self.logps(self.params, lot)) for lot in lots(map(partial(laid, length), read), self.rows)]
+    logps = [np.asarray(self.logps(self.params, lot)) for lot in in_batches(map(partial(laid, length), read), self.rows)]
     logp_R = np.full(len(rows), np.nan)
     logp_R[able] = np.concatenate([np.zeros(0), *logps])[:len(read)]
     return normalised(logp_R.reshape(len(talks), len(options)))
@@ -127,9 +127,9 @@ class Loaded:
     return prompt(self.template, self.tokenizer, talk)
 
   def _row(self, talk: Messages, option: str) -> tuple[list[int], list[int]]:
-    """The ids before an option, and its own, as they are in a conversation that it goes on: blanks and all.
+    """The ids before an option and the option's own, with the blank that the template puts before an answer.
 
-    What ends the turn is left out: whether a judge would have said more is not what it is asked.
+    The end of the turn is left out: whether the judge would have said more is not the question.
     """
     before = self._prompt(talk)
     ids = render(self.template, self.tokenizer, (*talk, Message('assistant', option))).ids.tolist()
@@ -159,7 +159,7 @@ def laid(length: int, row: tuple[list[int], list[int]]) -> Row:
 
 
 def normalised(logp_NO: np.ndarray) -> np.ndarray:
-  """Log-probs given that it is one of the options, f64[N, O]."""
+  """Log-probs given that one of the options is said, f64[N, O]; NaN stays NaN."""
   logp_NO = np.asarray(logp_NO, np.float64)
   with np.errstate(invalid='ignore'):              # NaN says that nothing was read
     return logp_NO - np.logaddexp.reduce(logp_NO, -1, keepdims=True)

@@ -1,6 +1,6 @@
-"""How far a judge can be believed: its labels beside rules that a program checks, and how much the place of an answer counts.
+"""How reliable a judge is: how often its labels agree with rules that a program checks, and how much it likes what comes first.
 
-Where a principle can be checked for some answers, this tells what the labels for all of them are worth.
+Where a principle can be checked for some answers, this shows what the labels of all answers are worth.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,11 @@ COLUMNS: dict[str, Callable[[Any], str]] = {'pairs': '{:,}'.format, 'agrees': '{
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeReport(Artifact):
-  """Of the judge behind preferences, for each principle with a rule, of its name, that costs an answer something.
+  """Compares the judge of `preferences` with rules: costs of answers, each of the name of the principle that it checks.
 
-  The folder's `judge.json` says for each: `pairs`, those that the rule tells apart; `agrees`, the share of them in which the
-  judge finds the same answer the better; `one order`, that share had each order been believed alone; `bias`, the log-odds that
-  an answer gains by being shown first, nats; `even`, the mean distance of labels from 0.5 where the rule tells nothing.
+  The folder's `judge.json` has for each rule: `pairs`, how many pairs the rule tells apart; `agrees`, the share of them in
+  which the judge prefers the answer of lower cost; `one order`, that share if each order is counted alone; `bias`, the log-odds
+  that an answer gains by being shown first, nats; `even`, the mean distance of labels from 0.5 where both cost the same.
   """
 
   preferences: AiPreferences
@@ -46,7 +46,7 @@ class JudgeReport(Artifact):
                         'give rules the names of principles')
 
   def make(self, folder: Path, store: Store) -> None:
-    """Compares."""
+    """Writes `judge.json` and prints it as a table."""
     records = [each for each in journal.read(store.find(self.preferences) / AiPreferences.records)
                if each['outcome'] == AiPreferences.kept]
     found = {rule.name: compared(rule, records) for rule in self.rules}

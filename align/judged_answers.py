@@ -1,9 +1,9 @@
-"""A judge's mark for answers beside wanted ones: how likely it finds what was said at least as good, by a principle.
+"""A judge as a marker of answers: the probability that an answer is better than the wanted one, by a principle.
 
     Answers(name='support', questions=..., marker=JudgedAnswers(ByRun(larger_run), PRINCIPLE))
 
-The judge reads both answers in both orders (`align.constitution`), so its liking for a place or a letter is gone. A mark of a
-half says that it finds the two equally good: 1 is better than the wanted answer, not merely right.
+The judge reads both answers in both orders (`align.constitution`), so that a preference for a place or a letter cancels. A mark
+of 0.5 means that it finds the two equally good; 1 is better than the wanted answer, not merely right.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ TRUE = Principle('true', 'Does the answer say something that is not true? Say wh
 
 @dataclass(frozen=True)
 class JudgedAnswers(Marker):
-  """By one judge and one principle. An answer of nothing is marked 0, and a conversation that is too long has no mark."""
+  """Marks by one judge and one principle. An empty answer is marked 0; a conversation that is too long gets NaN."""
 
   judge: Judge
   principle: Principle = TRUE

@@ -1,11 +1,11 @@
-"""What a run on labels reads: labels, one a row, and with each batch the point that KTO measures answers from.
+"""What a KTO run reads: labels, one a row, and with each batch KTO's reference point (`align.kto`).
 
     labels = LabelTokens(...)
     LabelRows(ScoredLabels(name='reference', labels=labels, by=parent))      the parent is the reference
     LabelRows(labels)                                                        for adapters, which are their own
 
 The point is a mean over the whole batch under the parameters that are about to learn from it, and so no loss may take it:
-`Pointed`, the source, does, and writes it into a column.
+the source, `WithReferencePoint`, does, and writes it into a column.
 
 Letters: B labels.
 """
@@ -20,11 +20,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from align.advantages import kto_reference
-from align.kto import ANOTHERS, ratio
+from align.batch_means import Means, heldout
+from align.kto import ANOTHERS, side_logps
 from align.label_tokens import LabelTokens
 from align.pairwise import mean, weights
 from align.reference import Reference, check_reference
-from align.sided_rows import Means, SidedRows, heldout
+from align.sided_rows import SidedRows
 from model.decoder import Model
 from model.errors import ConfigError
 from model.sharding import batch_sharding
@@ -36,7 +37,7 @@ from train.types import Batch, Evaluator, Form, Frozen, Mean, Params, Position, 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredLabels(Reference):
-  """Labels with the log-probs that a run's parameters give the own answer and the one beside it."""
+  """Labels with a reference's log-probs of each answer and of the other label's answer beside it."""
 
   labels: LabelTokens
 
@@ -59,28 +60,28 @@ class LabelRows(SidedRows):
     return self.labels
 
   def check(self, run: Run) -> None:
-    """Raises: ConfigError for a batch of one, or where what is compared with is missing or another than the parent."""
+    """Raises: ConfigError for a batch of one, or if the reference is missing or another than the parent."""
     if run.batch < 2:
       raise ConfigError('kto.batch', f'batch = {run.batch}', 'the point that answers are measured from is a mean over a batch',
                         'use a batch of 2 or more, the more the better')
     check_reference(run, self.labels)
 
-  def open(self, setting: Setting) -> 'Pointed':
+  def open(self, setting: Setting) -> 'WithReferencePoint':
     batches = self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
-    return Pointed(batches, setting.built.model, setting.frozen, setting.built.mesh)
+    return WithReferencePoint(batches, setting.built.model, setting.frozen, setting.built.mesh)
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """The means of the run's loss and metrics over held-out labels, measured from the point of them all."""
+    """The means of the run's loss and metrics over held-out labels, with the reference point of all of them."""
     batches, means = self.withheld(setting, rows), Means(setting.run.objective(setting.built.model))
-    point = Point(setting.built.model)
+    point = HeldoutReferencePoint(setting.built.model)
     return lambda params: heldout(means(params, point(params, batches)))
 
 
-class Point:
-  """The point of many lots, as a column of each."""
+class HeldoutReferencePoint:
+  """KTO's reference point over several batches, written into a column `kl` of each."""
 
   def __init__(self, model: Model):
-    self.of = jax.jit(lambda params, lot: mean(ratio(model, params, lot, ANOTHERS).gain_B, weights(lot)))
+    self.of = jax.jit(lambda params, lot: mean(side_logps(model, params, lot, ANOTHERS).gain_B, weights(lot)))
 
   def __call__(self, params: Params, batches: list[Row]) -> Iterator[Row]:
     parts: list[Mean] = jax.device_get([self.of(params, lot) for lot in batches])
@@ -88,15 +89,15 @@ class Point:
     return (lot | {'kl': np.full(len(lot['label']), kl, np.float32)} for lot in batches)
 
 
-class Pointed:
-  """A `train.types.Source`: batches with a column `kl` f32[B], the same in all rows, of the parameters they are asked with.
+class WithReferencePoint:
+  """A `train.types.Source`: batches with a column `kl` f32[B], the same in all rows, under the parameters of the state given.
 
-  What adapters drop of their input while they learn, they do not drop here.
+  The adapters' dropout is off here.
   """
 
   def __init__(self, source: Source, model: Model, frozen: Frozen, mesh: Mesh):
     def point(params: Params, frozen: Frozen, batch: Batch) -> jax.Array:
-      gain_B = ratio(model, join(params, frozen), batch, ANOTHERS).gain_B
+      gain_B = side_logps(model, join(params, frozen), batch, ANOTHERS).gain_B
       return jnp.broadcast_to(kto_reference(gain_B), gain_B.shape)
 
     self.source, self.frozen = source, frozen

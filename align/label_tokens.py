@@ -1,4 +1,4 @@
-"""Labels as tokens on disk, and beside each answer the one of another label, after the prompt to which it is no answer.
+"""Labels as token files; a row has an answer, and beside it the answer of another label after the same prompt (for KTO's KL).
 
 Document i is label i, prompt and all (`align.answer_tokens`).
 
@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from align.answer_tokens import AnswerTokens, Judgement, answer_of, side_by_side
-from align.fit import fit_answers
+from align.fit_answers import fit_answers
 from align.labels import Criticised, Halves, Label, Single
 from model.chat import Rendered
 from model.errors import DataError
@@ -30,12 +30,12 @@ from train.data.visits import Row
 
 @dataclass(frozen=True)
 class LabelSplit:
-  """The labels of a split, open and verified; the tokens lie in a file."""
+  """The labels of a split, opened and verified; the tokens stay in a memory-mapped file."""
 
   tokens: TokenSplit
   good: np.ndarray               # u8[labels]
   seed: int
-  sha256: str                    # of all that is in it, and of who gets whose answer
+  sha256: str                    # of tokens, labels and the seed
 
   def __len__(self) -> int:
     return len(self.good)
@@ -57,9 +57,9 @@ class LabelSplit:
     return Rendered(ids, mask)
 
   def partner(self, label: int) -> int:
-    """Whose answer follows: the next label's in an order that the seed decides, but for those that answer the very same.
+    """The label whose answer stands beside: the next one, in an order that the seed decides, with a different answer.
 
-    Raises: DataError if all of them do.
+    Raises: DataError if all answers are equal.
     """
     place, own = int(self._places[label]), self._parted(label)[1].ids
     for step in range(1, len(self)):
@@ -82,7 +82,7 @@ class LabelSplit:
     return np.argsort(self._order)
 
   def _parted(self, label: int) -> tuple[Rendered, Rendered]:
-    """All before the first token of the answer, and the rest."""
+    """(what stands before the answer, the answer and the rest)."""
     ids, mask = self.rendered(label)
     first = int(np.argmax(mask))
     return Rendered(ids[:first], mask[:first]), Rendered(ids[first:], mask[first:])
@@ -90,10 +90,10 @@ class LabelSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTokens(AnswerTokens):
-  """The labels that `labelling` makes of a corpus, as a template writes them, none of more than `longest` tokens."""
+  """The labels that `labelling` makes of a corpus, rendered by a template, none of more than `longest` tokens."""
 
   labelling: Single | Halves | Criticised = Single()
-  seed: int = 0                  # of who gets whose answer
+  seed: int = 0                  # of the order in which labels get each other's answers
 
   noun: ClassVar = 'label'
   column: ClassVar = 'good'
@@ -110,7 +110,7 @@ class LabelTokens(AnswerTokens):
     return LabelSplit(tokens, good, self.seed, hashlib.sha256(f'{mark}{self.seed}'.encode()).hexdigest())
 
   def judgement(self, tokenizer: Tokenizer, id: str, judged: Label, counts: Counter[str]) -> Judgement | None:
-    """Whether it is good, and its answer in tokens, unless nothing of it is left."""
+    """Whether the answer is good, and it in tokens; None if no token of it is left."""
     fit = fit_answers(self.template, tokenizer, judged.prompt, [judged.answer], self.longest, id)
     if fit is None:
       counts[f'labels left out: no answer within {self.longest} tokens'] += 1

@@ -1,11 +1,11 @@
-"""Labels: answers, each of which somebody found good or bad, alone. Thumbs are such, and every pair holds two.
+"""Labels: single answers that somebody found good or bad, such as thumbs up and down; a pair gives two. KTO learns from them.
 
     {"prompt": "Hi", "answer": "Hello!", "label": true}                        a line of `LabelLines`
     {"messages": [...], "answer": [...], "label": false}                       the same in full
 
-A label that is given is a document, as a pair is one. How the documents of a corpus become labels, is a value:
+A label that is given is a document, as a pair is one. How the documents of a corpus become labels is a value:
 
-    Single()                   each document is a label. It is held out by a hash of its prompt
+    Single()                   each document is a label. A hash of its prompt holds it out
     Halves(Rated())            both sides of each pair: the chosen one is good, the other bad
     Criticised()               each review of a film: good if it is what was asked for (`align.reviews`)
 """
@@ -40,15 +40,15 @@ class Label(NamedTuple):
 
 
 def label_text(label: Label) -> str:
-  """The text of a document that is this label: the same label, the same bytes."""
+  """A label as the text of a document; equal labels give equal bytes."""
   sides = {name: [message._asdict() for message in getattr(label, name)] for name in ('prompt', 'answer')}
   return json.dumps(sides | {'label': label.good}, ensure_ascii=False, separators=(',', ':'))
 
 
 def label_in(record: dict[str, Any], where: str) -> Label:
-  """The label that a record says.
+  """The label of a record.
 
-  Raises: DataError that names the field: one that is unknown, missing or of another kind, or an answer of nothing.
+  Raises: DataError that names the field: one that is unknown, missing or of another kind, or an empty answer.
   """
   if unknown := sorted(record.keys() - set(FIELDS)):
     raise DataError('label.unknown-field', f'{where}: {", ".join(unknown)}', f'a label has {", ".join(FIELDS)}',
@@ -70,29 +70,22 @@ class LabelLines(Lines):
     return Document(label_text(label_in(record, where)), self.source, name)
 
 
-class NamedLabel(NamedTuple):
-  """A label and where it is from."""
-
-  id: str
-  label: Label
-
-
 @dataclass(frozen=True)
 class Single:
   """Each document of the corpus is a label."""
 
   stages: ClassVar = (InOrder, Decontaminate)
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
-    """Raises: DataError for a document that is no label."""
-    for named in map(NamedLabel._make, by_prompt(corpus, folder, split, label_in)):
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[tuple[str, Label]]:
+    """(id, label) for each document. Raises: DataError for a document that is no label."""
+    for found in by_prompt(corpus, folder, split, label_in):
       counts['labels read'] += 1
-      yield named
+      yield found
 
 
 @dataclass(frozen=True)
 class Halves:
-  """The two sides of each pair, as if nobody had compared them."""
+  """The two sides of each pair as labels of their own: the chosen one good, the rejected one bad."""
 
   pairing: Given | Rated | SameFilm
 
@@ -100,10 +93,11 @@ class Halves:
   def stages(self) -> tuple[type, ...]:
     return self.pairing.stages
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[tuple[str, Label]]:
+    """(id, label) for each side."""
     for id, pair in self.pairing(corpus, folder, split, counts):
-      yield NamedLabel(f'{id}: chosen', Label(pair.prompt, pair.chosen, True))
-      yield NamedLabel(f'{id}: rejected', Label(pair.prompt, pair.rejected, False))
+      yield f'{id}: chosen', Label(pair.prompt, pair.chosen, True)
+      yield f'{id}: rejected', Label(pair.prompt, pair.rejected, False)
 
 
 @dataclass(frozen=True)
@@ -114,10 +108,13 @@ class Criticised:
 
   stages: ClassVar = WHOLE
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[NamedLabel]:
-    """Raises: ConfigError if the corpus does not hold films out as a whole; DataError for a document that is no review."""
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[tuple[str, Label]]:
+    """(id, label) for each review and verdict.
+
+    Raises: ConfigError if the corpus does not hold films out as a whole; DataError for a document that is no review.
+    """
     check_films(corpus)
     for document in corpus.documents(folder, split):
       film, verdict, review = review_in(document)
       counts['reviews read'] += 1
-      yield from (NamedLabel(review.id, Label(asks(film, asked), review.answer, verdict == asked)) for asked in self.asked)
+      yield from ((review.id, Label(asks(film, asked), review.answer, verdict == asked)) for asked in self.asked)

@@ -1,4 +1,4 @@
-"""Limits of answers in a file that people can read and change, as principles are (`align.principles`).
+"""Reads limits of answers (`align.constraint`) from a TOML file that people can read and change.
 
     [[limit]]
     name = 'years'                     the column of the metrics
@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from align.constraint import PID, Dual, Limit, Multiplier, Penalty
-from align.entries import read_entries
 from align.forbidden import Forbidden, Patterns, Personal
 from align.rewards import Length, Reward
+from align.toml_tables import read_entries
 from model.errors import ConfigError, DataError
-from train.typed import build, hints, require
+from train.typecheck import build, hints, require
 
 COMMON = ('name', 'kind', 'most', 'multiplier')
 MULTIPLIERS: dict[str, type[Multiplier]] = {'pid': PID, 'dual': Dual, 'penalty': Penalty}

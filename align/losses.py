@@ -1,9 +1,9 @@
-"""What is minimised when people, verifiers or models judge: functions of log-probs, values and rewards, arrays in and out.
+"""The losses of alignment as pure functions of arrays: DPO and its family, KTO, PPO and GRPO, reward models.
 
-Each gives one number a row (_B) or token (_BT) and averages nothing: how a batch becomes one number is a choice of its
-own (`align.average`), and whatever looks across rows (baselines, whitening, KTO's reference point) is a column of the
-batch by then (`align.advantages`). Log-probs of answers are sums over their tokens unless a name says mean. All of it is
-computed in float32, and gradients are finite wherever the inputs are.
+Each gives one float32 number per row (_B) or per token (_BT) and averages nothing: how a batch becomes one number is a choice
+of its own (`align.average`), and whatever looks across rows (baselines, whitening, KTO's reference point) is a column of the
+batch by then (`align.advantages`). Log-probs of answers are sums over their tokens, in nats, unless a name says mean. Gradients
+are finite wherever the inputs are. Arrays that should be of one shape and are not raise AssertionError: nothing is broadcast.
 
 Letters: B rows, T positions of answers, V vocabulary.
 """
@@ -18,60 +18,62 @@ CERTAIN = 1e-6                        # nats: a mean log-prob nearer to 0 than t
 
 def bradley_terry(chosen_B: jax.Array, rejected_B: jax.Array, *, margin: jax.Array | float = 0.0,
                   label: jax.Array | float = 1.0) -> jax.Array:
-  """-log p(chosen is preferred) of a reward model, nats, [B]. Bradley and Terry 1952; margin: Touvron et al. 2023.
+  """-log sigmoid(r_chosen - r_rejected - margin), nats, f32[B]: a reward model's loss.
 
-  `label` is the probability that the chosen one is the better, where judges give soft ones.
+  Bradley and Terry 1952; margin: Touvron et al. 2023. A soft `label` is the probability that the chosen one is the better; the
+  loss then is the cross-entropy with it.
   """
   chex.assert_equal_shape([chosen_B, rejected_B])
   return _binary(_f32(chosen_B) - _f32(rejected_B) - margin, label)
 
 
 def centring(chosen_B: jax.Array, rejected_B: jax.Array) -> jax.Array:
-  """The squared sum of both rewards, [B]: a penalty that keeps their mean near 0. Eisenstein et al. 2023."""
+  """(r_chosen + r_rejected)^2, f32[B]: a penalty that keeps the mean reward near 0. Eisenstein et al. 2023."""
   chex.assert_equal_shape([chosen_B, rejected_B])
   return jnp.square(_f32(chosen_B) + _f32(rejected_B))
 
 
 def process_reward(rewards_BT: jax.Array, labels_BT: jax.Array) -> jax.Array:
-  """Cross-entropy of each step's reward with whether that step is right, nats, [B, T]. Lightman et al. 2023."""
+  """Cross-entropy of sigmoid(reward) with each step being right (1) or wrong (0), nats, f32[B, T]. Lightman et al. 2023."""
   chex.assert_equal_shape([rewards_BT, labels_BT])
   return _binary(_f32(rewards_BT), labels_BT)
 
 
 def dpo(chosen_B: jax.Array, rejected_B: jax.Array, ref_chosen_B: jax.Array, ref_rejected_B: jax.Array, *,
         beta: float, smoothing: jax.Array | float = 0.0) -> jax.Array:
-  """-log sigmoid(beta * margin), nats, [B]. Rafailov et al. 2023, eq. 7; ln 2 where policy and reference agree.
+  """-log sigmoid(beta * `log_ratio_margin`), nats, f32[B]; ln 2 where policy and reference agree. Rafailov et al. 2023, eq. 7.
 
-  With `smoothing`, the share of labels that may be wrong, it is the conservative form (Mitchell 2023).
+  `smoothing` is the share of labels that may be wrong: the conservative form (Mitchell 2023).
   """
   return _binary(beta * log_ratio_margin(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B), 1.0 - smoothing)
 
 
 def ipo(mean_chosen_B: jax.Array, mean_rejected_B: jax.Array, mean_ref_chosen_B: jax.Array,
         mean_ref_rejected_B: jax.Array, *, beta: float) -> jax.Array:
-  """(margin - 1 / (2 beta))^2, [B]. Azar et al. 2023, eq. 17, on log-probs per token, as its authors run it."""
+  """(margin - 1 / (2 beta))^2, f32[B], with `log_ratio_margin` of log-probs per token. Azar et al. 2023, eq. 17."""
   margin_B = log_ratio_margin(mean_chosen_B, mean_rejected_B, mean_ref_chosen_B, mean_ref_rejected_B)
   return jnp.square(margin_B - 0.5 / beta)
 
 
 def hinge(chosen_B: jax.Array, rejected_B: jax.Array, ref_chosen_B: jax.Array, ref_rejected_B: jax.Array, *,
           beta: float) -> jax.Array:
-  """max(0, 1 - beta * margin), [B]. Zhao et al. 2023 (SLiC), normalised by the reference as in Liu et al. 2023."""
+  """max(0, 1 - beta * `log_ratio_margin`), f32[B]. Zhao et al. 2023 (SLiC), against the reference as in Liu et al. 2023."""
   return jax.nn.relu(1.0 - beta * log_ratio_margin(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B))
 
 
 def log_ratio_margin(chosen_B: jax.Array, rejected_B: jax.Array, ref_chosen_B: jax.Array,
                      ref_rejected_B: jax.Array) -> jax.Array:
-  """By how much more than the reference the policy prefers the chosen answer, nats, [B]."""
+  """log p/p_ref of the chosen answer less log p/p_ref of the rejected one, nats, f32[B]."""
   chex.assert_equal_shape([chosen_B, rejected_B, ref_chosen_B, ref_rejected_B])
   return (_f32(chosen_B) - _f32(ref_chosen_B)) - (_f32(rejected_B) - _f32(ref_rejected_B))
 
 
 def kto(logp_B: jax.Array, ref_B: jax.Array, desirable_B: jax.Array, reference_B: jax.Array, *, beta: float,
         desirable: float = 1.0, undesirable: float = 1.0) -> jax.Array:
-  """What an answer with a thumb up or down falls short of, from 0 to its weight, [B]. Ethayarajh et al. 2024, eq. 8.
+  """weight * sigmoid(-s beta (log p/p_ref - reference)), f32[B]; s = 1 if desirable, else -1. Ethayarajh et al. 2024, eq. 8.
 
-  `reference_B` is the KL of policy and reference, the same for all rows (`align.advantages.kto_reference`).
+  From 0 to the answer's weight, `desirable` or `undesirable`. `reference_B` is the reference point, the same in all rows
+  (`align.advantages.kto_reference`); it gets no gradient.
   """
   chex.assert_equal_shape([logp_B, ref_B, desirable_B, reference_B])
   gain_B = beta * (_f32(logp_B) - _f32(ref_B) - jax.lax.stop_gradient(_f32(reference_B)))
@@ -79,7 +81,7 @@ def kto(logp_B: jax.Array, ref_B: jax.Array, desirable_B: jax.Array, reference_B
 
 
 def orpo_odds(mean_chosen_B: jax.Array, mean_rejected_B: jax.Array) -> jax.Array:
-  """-log sigmoid(log odds ratio) of log-probs per token, nats, [B]. Hong et al. 2024, eq. 7.
+  """-log sigmoid(log odds of chosen - log odds of rejected), from log-probs per token, nats, f32[B]. Hong et al. 2024, eq. 7.
 
   To be added, times a weight, to the negative log-likelihood of the chosen answer.
   """
@@ -88,23 +90,23 @@ def orpo_odds(mean_chosen_B: jax.Array, mean_rejected_B: jax.Array) -> jax.Array
 
 
 def log_odds(logp: jax.Array) -> jax.Array:
-  """log(p / (1 - p)), any shape, finite up to p = 1."""
+  """log(p / (1 - p)), f32 of any shape, from log p; finite up to p = 1."""
   logp = jnp.minimum(_f32(logp), -CERTAIN)
   return logp - jnp.log(-jnp.expm1(logp))
 
 
 def simpo(mean_chosen_B: jax.Array, mean_rejected_B: jax.Array, *, beta: float, gamma: float) -> jax.Array:
-  """-log sigmoid(beta * margin - gamma) of log-probs per token, nats, [B]. Meng et al. 2024, eq. 6."""
+  """-log sigmoid(beta * (chosen - rejected) - gamma), from log-probs per token, nats, f32[B]. Meng et al. 2024, eq. 6."""
   chex.assert_equal_shape([mean_chosen_B, mean_rejected_B])
   return -log_sigmoid(beta * (_f32(mean_chosen_B) - _f32(mean_rejected_B)) - gamma)
 
 
-def policy(logp_BT: jax.Array, old_BT: jax.Array, advantage_BT: jax.Array, *, low: float = 0.2, high: float = 0.2,
-           cap: float | None = None) -> jax.Array:
-  """max(-A r, -A clip(r, 1 - low, 1 + high)) with r = p / p_old, [B, T]. Schulman et al. 2017, eq. 7.
+def clipped_surrogate(logp_BT: jax.Array, old_BT: jax.Array, advantage_BT: jax.Array, *, low: float = 0.2, high: float = 0.2,
+                      cap: float | None = None) -> jax.Array:
+  """max(-A r, -A clip(r, 1 - low, 1 + high)) with r = p / p_old, f32[B, T]: PPO's and GRPO's. Schulman et al. 2017, eq. 7.
 
   `high` above `low` is clip-higher (DAPO, Yu et al. 2025). `cap` bounds r where A < 0 (dual clip, Ye et al. 2020, eq. 5),
-  where the loss would else have no bound.
+  where the loss would else have no bound. No gradient reaches `old_BT` and `advantage_BT`.
   """
   chex.assert_equal_shape([logp_BT, old_BT, advantage_BT])
   ratio_BT = ratio(logp_BT, old_BT)
@@ -114,14 +116,15 @@ def policy(logp_BT: jax.Array, old_BT: jax.Array, advantage_BT: jax.Array, *, lo
 
 
 def ratio(logp: jax.Array, old: jax.Array) -> jax.Array:
-  """p / p_old, any shape. The exponent is held within 20 nats: beyond, only clipping matters."""
+  """p / p_old, f32 of any shape, from log-probs. They are taken to differ by 20 nats at most: beyond, only clipping matters."""
   return jnp.exp(jnp.clip(_f32(logp) - jax.lax.stop_gradient(_f32(old)), -20.0, 20.0))
 
 
 def sequence_logp(logp_BT: jax.Array, old_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
-  """The old log-prob plus the row's mean log-ratio, [B, T]: in `policy` it makes GSPO of it. Zheng et al. 2025, eq. 14.
+  """log p_old of each token plus the answer's mean log-ratio, f32[B, T]. Zheng et al. 2025, eq. 14.
 
-  All tokens of an answer then share one ratio, (p / p_old)^(1 / length), whose gradient reaches each of them equally.
+  Given to `clipped_surrogate` for log p it makes GSPO of it: all tokens of an answer share one ratio, (p / p_old)^(1 / length),
+  whose gradient reaches each of them equally. `mask_BT` is 1 on the answer's tokens.
   """
   chex.assert_equal_shape([logp_BT, old_BT, mask_BT])
   old_BT = jax.lax.stop_gradient(_f32(old_BT))
@@ -131,9 +134,9 @@ def sequence_logp(logp_BT: jax.Array, old_BT: jax.Array, mask_BT: jax.Array) -> 
 
 
 def value(values_BT: jax.Array, old_BT: jax.Array, returns_BT: jax.Array, *, clip: float | None = 0.2) -> jax.Array:
-  """Half the squared error of a critic, the larger of plain and clipped around the old value, [B, T].
+  """Half the squared error of a critic, f32[B, T], or that of its value clipped around the old one, if larger.
 
-  Schulman et al. 2017's baselines code; `clip=None`: the plain one.
+  As in the baselines code of Schulman et al. 2017. `clip=None` takes the plain one. No gradient reaches old values and returns.
   """
   chex.assert_equal_shape([values_BT, old_BT, returns_BT])
   values_BT, old_BT, returns_BT = _f32(values_BT), *map(jax.lax.stop_gradient, (_f32(old_BT), _f32(returns_BT)))
@@ -145,7 +148,7 @@ def value(values_BT: jax.Array, old_BT: jax.Array, returns_BT: jax.Array, *, cli
 
 
 def entropy(logits: jax.Array) -> jax.Array:
-  """Of softmax over the last axis, nats, [...] of [..., V]. Ids at negative infinity add nothing."""
+  """The entropy of softmax(logits) over the last axis, nats, f32[...] of [..., V]. Ids at negative infinity add nothing."""
   logp = jax.nn.log_softmax(_f32(logits), -1)
   return -jnp.sum(jnp.where(logp > -jnp.inf, jnp.exp(logp) * jnp.where(logp > -jnp.inf, logp, 0.0), 0.0), -1)
 

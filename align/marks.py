@@ -1,4 +1,4 @@
-"""Tokens of which each is marked that stands in forbidden content: a column beside the tokens of documents.
+"""Marks on the tokens of documents: which of them stand in forbidden content, as a column beside the tokens.
 
     Marked(name='years', tokens=tokens, content=Patterns((r'\\b1[789]\\d\\d\\b',)), ...)
 
@@ -31,7 +31,7 @@ MARKS = 'marks.json'
 
 
 def mark(content: Content, tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
-  """1 for each token with a byte of what is found, u8[T]."""
+  """u8[T]: 1 for each token that has any byte of forbidden content."""
   sizes = tokenizer.bytes_of[ids]
   marks = np.zeros(len(ids), np.uint8)
   bounds = [-1, *np.flatnonzero(sizes == 0).tolist(), len(ids)]
@@ -42,7 +42,7 @@ def mark(content: Content, tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
 
 
 def _marked(content: Content, text: bytes, sizes: np.ndarray) -> np.ndarray:
-  """Of tokens that stand for so many bytes of a text each; a byte that is no UTF-8 is a character of its own."""
+  """The marks of tokens that stand for `sizes` bytes each of a text; bytes that are no UTF-8 count as a character each."""
   words = text.decode('utf-8', 'surrogateescape')
   byte_of, ends = places(words), np.cumsum(sizes)
   marks = np.zeros(len(sizes), np.uint8)
@@ -53,7 +53,7 @@ def _marked(content: Content, text: bytes, sizes: np.ndarray) -> np.ndarray:
 
 
 def places(words: str) -> np.ndarray:
-  """The byte of UTF-8 at which each character begins, and where the last one ends, i64[characters + 1]."""
+  """i64[characters + 1]: the byte of the UTF-8 at which each character begins, and where the last one ends."""
   points = np.frombuffer(words.encode('utf-32-le', 'surrogatepass'), np.uint32)
   sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
   escaped = (points >= 0xDC80) & (points <= 0xDCFF)
@@ -62,13 +62,13 @@ def places(words: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MarkedSplit(TokenSplit):
-  """A split with its marks."""
+  """An open split with its marks."""
 
   marks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))      # u8[tokens]
   hashed: str = ''                                                              # of the marks
 
   def row(self, spans: list[Span], starts: np.ndarray, length: int) -> dict[str, np.ndarray]:
-    """As without marks, and forbidden f32[length + 1]: 1 on marked tokens."""
+    """The columns of a row and forbidden f32[length + 1]: 1 on marked tokens."""
     return super().row(spans, starts, length) | {'forbidden': lay(spans, self.marks, starts, length).astype(np.float32)}
 
   @property
@@ -109,6 +109,6 @@ class Marked(TokenFiles):
 
 
 def marked(tokens: TokenFiles, content: Content, name: str = '') -> Marked:
-  """Those tokens with marks, by the tokens' name and `-marked` if nothing is said."""
+  """Those tokens with marks; without a name it is the tokens' own and `-marked`."""
   return Marked(name=name or f'{tokens.name}-marked', corpus=tokens.corpus, vocabulary=tokens.vocabulary, tokens=tokens,
                 content=content)

@@ -1,4 +1,4 @@
-"""Rewards from a model: what a reward model gives the conversation up to the end of an answer.
+"""A reward model (or cost model) as a reward of rollouts: its number for the conversation up to the end of an answer.
 
     liked = Run(name='liked', restore=chat, rows=PairRows(pairs), objective=RewardModel(), edits=(Score(),), ...)
     Rollouts(rewards=(Part('liked', Modelled(Scale(name='liked-scale', run=liked))),), ...)
@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from align.batch_means import in_batches
 from align.pair_rows import PairRows
-from align.reference import each, lots
+from align.reference import all_rows
 from align.reward import RewardModel, score
 from align.rewards import Answer, Reward, Scores
-from align.sampler import filled, laid
+from align.sampler import laid, placed
 from model.adapter_tree import detach
 from model.decoder import Model, own
 from model.errors import ConfigError, DataError
@@ -41,13 +42,13 @@ def scorer(model: Model) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(Artifact):
-  """Where a reward model's zero lies, and how far its rewards spread: over both sides of the pairs that it learnt from.
+  """The mean and the standard deviation of a reward model's rewards, over both sides of pairs that it learnt from.
 
-  Rewards are differences, so their mean is whatever training left; the folder's `scale.json` has it, and the deviation.
+  Training leaves the mean anywhere, since only differences count in it. The folder's `scale.json` holds both numbers.
   """
 
   run: Run
-  pairs: int = 1000                   # of the first ones
+  pairs: int = 1000                   # how many pairs, the first ones
   batch: int = how(16)
 
   def __post_init__(self):
@@ -56,12 +57,12 @@ class Scale(Artifact):
                         'give a run that learnt as a RewardModel')
 
   def make(self, folder: Path, store: Store) -> None:
-    """Scores them."""
+    """Scores the pairs and writes `scale.json`."""
     assert isinstance(self.run.rows, PairRows)
     trained, pairs = load(self.run, store), self.run.rows.pairs.open(store, 'train')
     score_of, found = scorer(trained.model), []
-    some = (row for _, row in zip(range(self.pairs), each(pairs, self.run.rows.length)))
-    for lot in lots(some, self.batch):
+    some = (row for _, row in zip(range(self.pairs), all_rows(pairs, self.run.rows.length)))
+    for lot in in_batches(some, self.batch):
       tokens_RL, segments_RL = (lot[name].reshape(-1, lot[name].shape[-1]) for name in ('tokens', 'segments'))
       rewards_R = np.asarray(score_of(trained.params, tokens_RL, segments_RL))
       found.append(rewards_R[segments_RL[:, 0] > 0])
@@ -79,7 +80,7 @@ class Scale(Artifact):
 
 @dataclass(frozen=True)
 class Modelled(Reward):
-  """What a reward model gives the whole conversation, its ids as they were sampled, less the mean and over the deviation."""
+  """(reward - mean) / deviation of the whole conversation, its ids as they were sampled, with mean and deviation of `scale`."""
 
   scale: Scale
 
@@ -103,16 +104,12 @@ class Modelled(Reward):
     return scores
 
   def holds(self, run: Run) -> Any:
-    """Its adapters alone, where they lie over the policy's base."""
+    """The model's parameters; where they are adapters over the policy's own base, the adapters alone."""
     built = replace(self.scale.run, mesh=run.mesh).build()
     return built.abstract.params if same_base(self.scale.run, run) else (built.abstract.params, built.frozen)
 
 
 def _scored(score_of: Any, params: Params, columns: dict[str, np.ndarray], place: Placement) -> np.ndarray:
-  """The rewards of all rows and of those that fill up the last lot, f32."""
-  found = []
-  for begin in range(0, len(columns['tokens']), place.batch):
-    lot = place({name: filled(columns[name][begin:begin + place.batch], place.batch)[place.rows]
-                 for name in ('tokens', 'segments')})
-    found.append(jax.device_get(score_of(params, lot['tokens'], lot['segments'])))
-  return np.concatenate(found)
+  """The rewards of all rows, and after them of those that fill up the last batch, f32."""
+  read = {name: columns[name] for name in ('tokens', 'segments')}
+  return np.concatenate([jax.device_get(score_of(params, lot['tokens'], lot['segments'])) for lot in placed(read, place)])

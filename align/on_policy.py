@@ -1,4 +1,4 @@
-"""Distillation on what the student itself says: each batch is its answers, as it is now, and the teacher says what to mend.
+"""On-policy distillation: each batch is the student's own answers, sampled as it is now, for a teacher to correct.
 
     rows = OnPolicy(questions=FromTask(Sums()), vocabulary=chat.rows.vocabulary)
     Run(restore=chat, rows=rows, objective=Distil(teacher, Reverse()), ...)
@@ -8,17 +8,17 @@ Machines) has it. Rows are text whose mask is on the answer, so any objective of
 batch is a function of the parameters and of how many questions were asked.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
+from align.batch_means import Means, heldout
 from align.questions import Asking, Question, Questions
-from align.sampler import Columns, Writer, filled, keys, laid
+from align.sampler import Columns, Writer, keys, laid, placed, short_enough
 from model.chat import ChatML, Template
-from model.errors import CheckpointError, ConfigError, DataError
+from model.errors import CheckpointError, ConfigError
 from train.artifact import digest, how
 from train.build import Built
 from train.data.pipeline import Placement
@@ -28,7 +28,6 @@ from train.objectives import SEEN
 from train.run import Run
 from train.types import Batch, Evaluator, Form, Params, Position, Setting, Source, State
 
-LONGEST_SEARCH = 10_000      # questions in a row that may be too long
 HELDOUT = 1                  # added to the seed, so that no held-out answer is drawn with a key of training
 
 
@@ -71,32 +70,24 @@ class OnPolicy:
     return OnPolicySource(self, setting)
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """The means of the run's loss and metrics over sampled answers to so many held-out questions, the same chance each time."""
+    """The means of the run's loss and metrics over sampled answers to `rows` held-out questions, the keys always the same."""
     return HeldoutAnswers(self, setting, rows)
 
 
 class Answering:
-  """Answers of a student to questions by their numbers, as rows."""
+  """Samples the student's answers to numbered questions, as rows."""
 
   def __init__(self, feed: OnPolicy, setting: Setting, questions: Questions, seed: int):
     self.feed, self.questions, self.seed = feed, questions, seed
     self.writer = Writer(setting.built.model, setting.tokenizer, feed.template, feed.answer_tokens, feed.temperature, feed.lot)
 
-  def numbers(self, first: int) -> Iterator[tuple[int, Question]]:
-    """The questions from a number on whose prompts are short enough. Raises: DataError where too many in a row are not."""
-    passed = 0
-    while passed < LONGEST_SEARCH:
-      question = self.questions(first)
-      fits = len(self.writer.prompt(question)) <= self.feed.prompt_tokens
-      passed = 0 if fits else passed + 1
-      if fits:
-        yield first, question
-      first += 1
-    raise DataError('rollout.long-prompts', f'prompt_tokens = {self.feed.prompt_tokens}',
-                    f'{LONGEST_SEARCH} questions in a row are longer', 'allow for more tokens')
+  def asked(self, first: int, count: int) -> tuple[tuple[int, ...], tuple[Question, ...]]:
+    """(numbers, questions): `count` questions from number `first` on. Raises: DataError as `short_enough` does."""
+    numbers, questions = zip(*islice(short_enough(self.questions, self.writer, self.feed.prompt_tokens, first), count))
+    return numbers, questions
 
   def __call__(self, params: Params, numbers: tuple[int, ...], questions: tuple[Question, ...]) -> Columns:
-    """tokens, segments, mask of the answers, and what people look at."""
+    """The columns tokens, segments and mask of the answers, and metrics of each row."""
     answers, _ = self.writer(params, questions, keys(self.seed, numbers, 1))
     columns = laid(answers, self.feed.length + 1)
     cut_B = np.array([answer.reason == 'length' for answer in answers], np.float32)
@@ -114,8 +105,7 @@ class OnPolicySource:
 
   def __call__(self, state: State) -> Batch:
     """The next batch, written with these parameters."""
-    found = self.answering.numbers(self.asked)
-    numbers, questions = zip(*(next(found) for _ in range(self.setting.run.batch)))
+    numbers, questions = self.answering.asked(self.asked, self.setting.run.batch)
     self.asked, self.names = numbers[-1] + 1, [question.id for question in questions]
     columns = self.answering(join(state.params, self.setting.frozen), numbers, questions)
     return self.placement({name: column[self.placement.rows] for name, column in columns.items()})
@@ -142,26 +132,14 @@ class HeldoutAnswers:
   """A `train.types.Evaluator`."""
 
   def __init__(self, feed: OnPolicy, setting: Setting, rows: int):
-    loss_fn, size = setting.run.objective(setting.built.model), setting.run.batch
-    self.placement, self.frozen = Placement(setting.built.mesh, size), setting.frozen
+    self.placement = Placement(setting.built.mesh, setting.run.batch)
+    self.means = Means(setting.run.objective(setting.built.model), setting.frozen)
     self.answering = Answering(feed, setting, feed.questions.open(setting.store, 'heldout'), feed.seed + HELDOUT)
-    found = self.answering.numbers(0)
-    self.numbers, self.questions = zip(*(next(found) for _ in range(rows)))
-
-    def means(params, frozen, batch):
-      loss = loss_fn(params, frozen, batch, jax.random.key(0))
-      return {'loss': loss.objective, **loss.metrics}
-
-    self.means = jax.jit(means)
+    self.numbers, self.questions = self.answering.asked(0, rows)
 
   def __call__(self, params: Params) -> dict[str, float]:
-    """Of the whole parameters."""
-    columns, size = self.answering(params, self.numbers, self.questions), self.placement.batch
+    """What `OnPolicy.evaluator` promises, of the whole parameters (frozen ones joined in)."""
+    columns = self.answering(params, self.numbers, self.questions)
     seen = {name: columns.pop(name).mean() for name in list(columns) if name.startswith(SEEN)}
-    parts = []
-    for begin in range(0, len(self.numbers), size):
-      lot = {name: filled(column[begin:begin + size], size)[self.placement.rows] for name, column in columns.items()}
-      parts.append(jax.device_get(self.means(params, self.frozen, self.placement(lot))))
-    found = {name: sum(part[name].total for part in parts) / max(sum(part[name].weight for part in parts), 1e-20)
-             for name in parts[0]}
-    return {f'heldout_{name.removeprefix(SEEN)}': float(value) for name, value in (found | seen).items()}
+    found = self.means(params, placed(columns, self.placement))
+    return heldout(found | {name.removeprefix(SEEN): float(value) for name, value in seen.items()})

@@ -1,17 +1,18 @@
-"""What a run on preferences reads: pairs, one a row, perhaps with a reference.
+"""What a run on preferences (DPO and its family, reward models) reads: pairs, one a row, perhaps with a reference.
 
     pairs = PairTokens(...)
     PairRows(pairs)                                 for a reward model, for objectives without a reference, for adapters
-    PairRows(Scored(name='reference', pairs=pairs, by=parent))     adds a column: what the parent makes of each side
+    PairRows(Scored(name='reference', pairs=pairs, by=parent))     adds a column: the parent's log-probs of each side
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from align.batch_means import Means, heldout
 from align.dpo import Preference
 from align.pair_tokens import PairTokens
 from align.reference import Reference, check_reference
-from align.sided_rows import Means, SidedRows, heldout
+from align.sided_rows import SidedRows
 from train.data.pipeline import Batches
 from train.run import Run
 from train.types import Evaluator, Form, Setting
@@ -19,7 +20,7 @@ from train.types import Evaluator, Form, Setting
 
 @dataclass(frozen=True, kw_only=True)
 class Scored(Reference):
-  """Pairs with the log-probs that a run's parameters give the answers of their sides."""
+  """Pairs with a reference's log-probs of the answers of both sides."""
 
   pairs: PairTokens
 
@@ -42,7 +43,7 @@ class PairRows(SidedRows):
     return self.pairs
 
   def check(self, run: Run) -> None:
-    """Raises: ConfigError where what is compared with is missing, or is another than the parent."""
+    """Raises: ConfigError if the objective needs a reference and it is missing, or another than the parent."""
     if isinstance(run.objective, Preference) and run.objective.referred:
       check_reference(run, self.pairs)
 

@@ -1,4 +1,4 @@
-"""Pairs as tokens on disk: both sides in one template and vocabulary, which tokens are the answer, margins and labels.
+"""Pairs as token files: both sides with their prompts, which tokens are the answer, and the pairs' margins and labels.
 
 Document 2i is the chosen side of pair i, prompt and all, and document 2i + 1 the rejected one (`align.answer_tokens`).
 
@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from align.answer_tokens import AnswerTokens, Judgement, answer_of, side_by_side
-from align.fit import fit_answers
+from align.fit_answers import fit_answers
 from align.preferences import Given, Pair, Rated
 from align.review_pairs import SameFilm
 from model.tokenizer import Tokenizer
@@ -24,11 +24,11 @@ from train.data.visits import Row
 
 @dataclass(frozen=True)
 class PairSplit:
-  """The pairs of a split, open and verified; the tokens lie in a file."""
+  """The pairs of a split, opened and verified; the tokens stay in a memory-mapped file."""
 
   tokens: TokenSplit
   judged: np.ndarray             # f32[pairs, 2]: margin, label
-  sha256: str                    # of all that is in it
+  sha256: str                    # of tokens, margins and labels
 
   def __len__(self) -> int:
     return len(self.judged)
@@ -46,7 +46,7 @@ class PairSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class PairTokens(AnswerTokens):
-  """The pairs that `pairing` makes of a corpus, as a template writes them, no side of more than `longest` tokens."""
+  """The pairs that `pairing` makes of a corpus, rendered by a template, no side of more than `longest` tokens."""
 
   pairing: Given | Rated | SameFilm = Given()
 
@@ -65,7 +65,7 @@ class PairTokens(AnswerTokens):
     return PairSplit(tokens, judged, sha256)
 
   def judgement(self, tokenizer: Tokenizer, id: str, judged: Pair, counts: Counter[str]) -> Judgement | None:
-    """Margin and label, and both sides in tokens, unless one is lost or they are alike once they were cut."""
+    """Margin, label and both sides in tokens; None if a side has no answer left, or cutting made the sides equal."""
     fit = fit_answers(self.template, tokenizer, judged.prompt, (judged.chosen, judged.rejected), self.longest, id)
     if fit is None or np.array_equal(fit.answers[0].ids, fit.answers[1].ids):
       counts['pairs left out: ' + ('alike once they were cut' if fit else f'no answer within {self.longest} tokens')] += 1

@@ -1,4 +1,9 @@
-"""Policies learnt from rewards: objectives over batches of rollouts (`align.rollout_rows`).
+"""PPO, GRPO and their kin: a policy learns from the rewards of its own answers.
+
+    loss of a token  =  max(-A r, -A clip(r, 1 - low, 1 + high)),        r = p(token) / p_old(token)        Schulman et al. 2017
+
+They differ in the advantage A (`align.credit`), in whose mean the loss is (`align.average`), in what the ratio r is of, and in
+the price of distance from a reference (`align.kl`). Batches are rollouts (`align.rollout`, columns: `align.rollout_rows`).
 
     GRPO()                                            Shao et al. 2024        with Rollouts(credit=Grouped())
     GRPO(average=PerConstant(128))                    Dr. GRPO, Liu 2025      Grouped(deviation='none')
@@ -41,21 +46,22 @@ class PerSequence:
     return losses.sequence_logp(logp_BL, old_BL, mask_BL)
 
 
-class Step(NamedTuple):
-  """What a policy makes of a batch: numbers of tokens [B, L], under the positions that foretell them."""
+class Forward(NamedTuple):
+  """A policy's forward pass: what belongs to a token lies at the position before it, which predicts it."""
 
   row: Shifted
-  logp_BL: jax.Array
-  entropy_BL: jax.Array | None         # of all that could have been chosen, where the loss asks for it
+  logp_BL: jax.Array                   # f32, nats: of the tokens that were sampled
+  entropy_BL: jax.Array | None         # f32, nats: of the whole distribution; None where its price is 0
   aux: dict[str, jax.Array]            # f32[B] each: the router's penalties
 
 
 @dataclass(frozen=True, kw_only=True)
 class GRPO(Objective):
-  """The clipped policy gradient. `low` and `high` bound the ratio, `cap` that of answers that were worse (dual clip).
+  """The clipped policy gradient (Shao et al. 2024).
 
-  `beta` is the price of k3 to the reference as a term of the loss, `entropy` what a nat of entropy is worth (it costs the
-  logits of all positions).
+  The ratio is clipped to 1 - low .. 1 + high; `cap` bounds it where the advantage is negative (dual clip). `beta` weighs the
+  distance k3 from the reference in the loss, `entropy` a bonus per nat of entropy (which costs the logits of all positions).
+  `temperature` is that of sampling.
   """
 
   low: float = 0.2
@@ -79,41 +85,44 @@ class GRPO(Objective):
 
   def __call__(self, model: Model) -> LossFn:
     def loss(params, frozen, batch, key) -> Loss:
-      step = self.taken(model, params, batch)
-      return self.learnt(step, batch)
+      return self.loss_of(self.forward(model, params, batch), batch)
 
     return loss
 
-  def taken(self, model: Model, params: Params, batch: Batch) -> Step:
-    """The forward pass."""
+  def forward(self, model: Model, params: Params, batch: Batch) -> Forward:
+    """Log-probs of the sampled tokens, and the entropy if it has a price."""
     row, params = shift(batch), own(params)
     hidden = model.hidden(params, row.inputs_BL, row.segments_BL)
     logp_BL = model.logp(params, hidden.x_BLD, row.targets_BL, self.temperature)
-    every_BL = losses.entropy(model.logits(params, hidden.x_BLD) / self.temperature) if self.entropy else None
-    return Step(row, logp_BL, every_BL, hidden.aux)
+    entropy_BL = losses.entropy(model.logits(params, hidden.x_BLD) / self.temperature) if self.entropy else None
+    return Forward(row, logp_BL, entropy_BL, hidden.aux)
 
-  def learnt(self, step: Step, batch: Batch) -> Loss:
-    """The loss of a forward pass, and what people look at: the ratio, how often it is clipped, how far the policy moved."""
-    mask_BL, old_BL, advantage_BL = step.row.weights_BL, batch['logp'][:, 1:], batch['advantage'][:, 1:]
-    now_BL = self.ratio(step.logp_BL, old_BL, mask_BL)
-    loss_BL = losses.policy(now_BL, old_BL, advantage_BL, low=self.low, high=self.high, cap=self.cap)
+  def loss_of(self, now: Forward, batch: Batch) -> Loss:
+    """The loss from log-probs alone, with metrics, means over tokens.
+
+    `ratio`; `clipped`, the share of ratios at which the clip stops the gradient; `moved`, an estimate of KL(p_old || p);
+    `surprise`, -log p.
+    """
+    mask_BL, old_BL, advantage_BL = now.row.weights_BL, batch['logp'][:, 1:], batch['advantage'][:, 1:]
+    logp_BL = self.ratio(now.logp_BL, old_BL, mask_BL)
+    loss_BL = losses.clipped_surrogate(logp_BL, old_BL, advantage_BL, low=self.low, high=self.high, cap=self.cap)
     loss_BL = loss_BL * batch['correction'][:, 1:]
     if self.beta:
-      loss_BL = loss_BL + self.beta * k3(step.logp_BL, batch['ref'][:, 1:])
-    if step.entropy_BL is not None:
-      loss_BL = loss_BL - self.entropy * step.entropy_BL
-    for penalty_B in step.aux.values():
+      loss_BL = loss_BL + self.beta * k3(now.logp_BL, batch['ref'][:, 1:])
+    if now.entropy_BL is not None:
+      loss_BL = loss_BL - self.entropy * now.entropy_BL
+    for penalty_B in now.aux.values():
       loss_BL = loss_BL + penalty_B[:, None]
-    ratio_BL = losses.ratio(now_BL, old_BL)
+    ratio_BL = losses.ratio(logp_BL, old_BL)
     clipped_BL = ((advantage_BL > 0) & (ratio_BL > 1 + self.high)) | ((advantage_BL < 0) & (ratio_BL < 1 - self.low))
-    seen = {'ratio': ratio_BL, 'clipped': clipped_BL, 'moved': k3(old_BL, step.logp_BL), 'surprise': -step.logp_BL}
+    seen = {'ratio': ratio_BL, 'clipped': clipped_BL, 'moved': k3(old_BL, now.logp_BL), 'surprise': -now.logp_BL}
     return Loss(self.average(loss_BL, mask_BL), {name: PerToken()(jax.lax.stop_gradient(x_BL), mask_BL)
                                                  for name, x_BL in seen.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(GRPO):
-  """The same with critics: half the squared error of their values, times `value_weight`, is a term of the loss.
+  """The same with critics (Schulman et al. 2017): `value_weight` times the value loss of each is added (`losses.value`).
 
   A critic and the policy share no weights that learn, so the weight matters to the clip of the gradient's norm alone.
   """
@@ -125,14 +134,14 @@ class PPO(GRPO):
 
   def __call__(self, model: Model) -> LossFn:
     def loss(params, frozen, batch, key) -> Loss:
-      step = self.taken(model, params, batch)
-      objective, seen = self.learnt(step, batch)
+      now = self.forward(model, params, batch)
+      objective, seen = self.loss_of(now, batch)
       for of in self.critics:
-        values_BL = values(model, params, of, step.row.inputs_BL, step.row.segments_BL)
+        values_BL = values(model, params, of, now.row.inputs_BL, now.row.segments_BL)
         error_BL = losses.value(values_BL, batch[f'values/{of}'][:, 1:], batch[f'returns/{of}'][:, 1:], clip=self.value_clip)
-        mean = self.average(error_BL, step.row.weights_BL)
+        mean = self.average(error_BL, now.row.weights_BL)
         objective = Mean(objective.total + self.value_weight * mean.total, objective.weight)
-        seen |= {f'value_loss/{of}': mean, f'value/{of}': PerToken()(values_BL, step.row.weights_BL)}
+        seen |= {f'value_loss/{of}': mean, f'value/{of}': PerToken()(values_BL, now.row.weights_BL)}
       return Loss(objective, seen)
 
     return loss

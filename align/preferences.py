@@ -1,16 +1,16 @@
-"""Preferences: pairs of answers of which one was found the better, given as such or derived from people's ratings.
+"""Preference pairs: two answers of which one was found the better, given as such or derived from people's ratings.
 
     {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}                                     a line of `PairLines`
     {"messages": [...], "chosen": [...], "rejected": [...], "margin": 2.5, "label": 0.9}          the same in full
 
 A pair that is given is a document, as a conversation is one (`align.conversations`), so that a corpus reads, counts and
-keeps it. How the documents of a corpus become pairs, is a value too:
+keeps it. How the documents of a corpus become pairs is a value:
 
-    Given()      each document is a pair. It is held out by a hash of its prompt, so no prompt is on both sides
+    Given()      each document is a pair. A hash of its prompt holds it out, so no prompt is in both splits
     Rated()      two conversations on one topic, of which people liked one better. The corpus holds conversations out, and
-                 only those of one side are paired, so no conversation is on both
+                 pairs are made within a split, so no conversation is in both
 
-What people prefer is agreement among them, not truth, and a margin is in the units of whoever judged.
+What people prefer is what they agree on, not truth; a margin is in the units of whoever judged.
 """
 
 import json
@@ -37,23 +37,23 @@ FIELDS = ('prompt', 'messages', 'chosen', 'rejected', 'margin', 'label')
 
 
 class Pair(NamedTuple):
-  """Two ways to go on after a prompt. `label` is the probability that the chosen one is the better."""
+  """Two continuations of a prompt. `label` is the probability that the chosen one is the better."""
 
   prompt: Messages
   chosen: Messages
   rejected: Messages
-  margin: float = 0.0          # by how much, in units of the judge
+  margin: float = 0.0          # by how much it is better, in units of the judge
   label: float = 1.0
 
 
 def pair_text(pair: Pair) -> str:
-  """The text of a document that is this pair: the same pair, the same bytes."""
+  """A pair as the text of a document; equal pairs give equal bytes."""
   sides = {name: [message._asdict() for message in getattr(pair, name)] for name in ('prompt', 'chosen', 'rejected')}
   return json.dumps(sides | {'margin': pair.margin, 'label': pair.label}, ensure_ascii=False, separators=(',', ':'))
 
 
 def pair_in(record: dict[str, Any], where: str) -> Pair:
-  """The pair that a record says.
+  """The pair of a record.
 
   Raises: DataError that names the field: one that is unknown, missing or of another kind, a side without an answer, two
   sides that are alike, a margin below 0, a label that is no probability.
@@ -69,7 +69,7 @@ def pair_in(record: dict[str, Any], where: str) -> Pair:
 
 
 def prompt_in(record: dict[str, Any], where: str) -> Messages:
-  """What was asked, from the field `prompt` or `messages`. Raises: DataError without just one of them, or if it is empty."""
+  """The prompt, from the field `prompt` or `messages`. Raises: DataError unless there is exactly one of them, and not empty."""
   if ('prompt' in record) == ('messages' in record):
     raise DataError('pair.no-prompt', where, 'it has both a prompt and messages, or neither', 'give one of the two')
   name = 'prompt' if 'prompt' in record else 'messages'
@@ -80,7 +80,7 @@ def prompt_in(record: dict[str, Any], where: str) -> Messages:
 
 
 def answer_in(record: dict[str, Any], name: str, where: str) -> Messages:
-  """What a field answers. Raises: DataError where it does not answer, or with nothing."""
+  """The answer in a field. Raises: DataError if it holds no answer, or an empty one."""
   messages = _messages(record, name, 'assistant', where)
   check_answers(messages, f'{where}: field {name!r}')
   return messages
@@ -112,15 +112,8 @@ class PairLines(Lines):
     return Document(pair_text(pair_in(record, where)), self.source, name)
 
 
-class Named(NamedTuple):
-  """A pair and where it is from."""
-
-  id: str
-  pair: Pair
-
-
 class Prompted(Protocol):
-  """What has a prompt."""
+  """Whatever has a prompt: a pair or a label."""
 
   @property
   def prompt(self) -> Messages: ...
@@ -131,7 +124,7 @@ Said = TypeVar('Said', bound=Prompted)
 
 def by_prompt(corpus: Corpus, folder: Path, split: Split,
               read: Callable[[dict[str, Any], str], Said]) -> Iterator[tuple[str, Said]]:
-  """What documents say, those of a split by a hash of their prompt, whatever the corpus holds out; and where each is from."""
+  """(source:id, what `read` makes of it) for the documents of a split; a hash of the prompt alone says which split it is."""
   for document in (document for part in SPLITS for document in corpus.documents(folder, part)):
     where = f'{document.source}:{document.id}'
     found = read(parse(document.text, where), where)
@@ -145,11 +138,11 @@ class Given:
 
   stages: ClassVar = (InOrder, Decontaminate)
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[Named]:
-    """Raises: DataError for a document that is no pair."""
-    for named in map(Named._make, by_prompt(corpus, folder, split, pair_in)):
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[tuple[str, Pair]]:
+    """(id, pair) for each document. Raises: DataError for a document that is no pair."""
+    for found in by_prompt(corpus, folder, split, pair_in):
       counts['pairs read'] += 1
-      yield named
+      yield found
 
 
 class Talk(NamedTuple):
@@ -164,9 +157,9 @@ class Talk(NamedTuple):
 class Rated:
   """Two conversations with the same opening (the system message), whose mean ratings differ by `gap` or more.
 
-  Only those of `least` messages or more, and not those whose ratings all stand where the slider stood (`default`). No
-  conversation is in more than `cap` pairs; which of its pairs those are depends on the topic and the seed alone. The margin
-  is the difference of the means.
+  Left out are conversations of fewer than `least` messages, and those whose ratings are all at the slider's `default`. No
+  conversation is in more than `cap` pairs; which of its pairs are taken depends on the topic and the seed alone. The margin is
+  the difference of the means.
   """
 
   gap: float = 2.0
@@ -183,7 +176,7 @@ class Rated:
       raise ConfigError('config.out-of-range', f'{self}', 'a pair has a better side, a conversation messages and ratings',
                         'use a gap above 0, and 1 or more of least, cap and ratings')
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[Named]:
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[tuple[str, Pair]]:
     """Raises: DataError for a document that is no conversation, or a rating that is no number."""
     topics: defaultdict[Messages, list[Talk]] = defaultdict(list)
     for document in corpus.documents(folder, split):
@@ -197,7 +190,7 @@ class Rated:
       else:
         topics[opening].append(Talk(where, turns, fmean(ratings)))
     for opening, talks in topics.items():
-      yield from (Named(f'{better.id} > {worse.id}', Pair(opening, better.turns, worse.turns, better.rating - worse.rating))
+      yield from ((f'{better.id} > {worse.id}', Pair(opening, better.turns, worse.turns, better.rating - worse.rating))
                   for better, worse in self._pairs(opening, talks, counts))
 
   def _rated(self, document: Document, where: str) -> list[float]:
@@ -222,7 +215,7 @@ class Rated:
     return 'the slider was never moved' if all(rating == self.default for rating in ratings) else ''
 
   def _pairs(self, opening: Messages, talks: list[Talk], counts: Counter[str]) -> Iterable[tuple[Talk, Talk]]:
-    """(better, worse), each talk in at most `cap` of them."""
+    """(better, worse), each conversation in at most `cap` of them."""
     able = [(one, two) for one in talks for two in talks if one.rating - two.rating >= self.gap and one.turns != two.turns]
     used: Counter[str] = Counter()
     for place in permutation(key(self.seed, 'pairs', to_text(opening)), len(able)):

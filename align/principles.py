@@ -1,4 +1,4 @@
-"""Principles: what a constitution asks of answers, in a file that people can read and change.
+"""Reads the principles of a constitution (`align.constitution`) from a TOML file that people can read and change.
 
     [[principle]]
     id = 'private'
@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from align.entries import read_entries
+from align.toml_tables import read_entries
 from model.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
 class Principle:
-  """One thing that answers are asked to be. `id` is what records call it."""
+  """One principle of a constitution. `id` is its name in records."""
 
   id: str
   critique: str
@@ -60,7 +60,7 @@ def _principle(entry: dict[str, Any], where: str) -> Principle:
 
 
 def check_principles(principles: tuple[Principle, ...]) -> None:
-  """Returns when there are some, told apart. Raises: ConfigError."""
+  """Raises: ConfigError unless there is at least one, and each has an id of its own."""
   if not principles or len({principle.id for principle in principles}) < len(principles):
     raise ConfigError('config.principles', f'principles = {[principle.id for principle in principles]}',
                       'a constitution has at least one, each with an id of its own', 'read them with read_principles')

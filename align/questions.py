@@ -1,4 +1,4 @@
-"""What rollouts answer: questions by number, of a task or of the conversations of a corpus, some of them held out."""
+"""The questions of rollouts and judges, by number: of a task or of the conversations of a corpus, some of them held out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from train.data.shuffle import key, permutation
 
 
 class Question(NamedTuple):
-  """What is asked. `problem` is for a verifier; `answer` is what a person answered, where one did."""
+  """A question. `problem` is for a verifier; `answer` is a person's own answer, where there is one."""
 
   id: str
   messages: Messages
@@ -25,11 +25,11 @@ class Question(NamedTuple):
   answer: str = ''
 
 
-Questions = Callable[[int], Question]      # number g, from 0 on without end: a function of g alone
+Questions = Callable[[int], Question]      # question g for every g from 0 on, without end: a function of g alone
 
 
 class Asking(ABC):
-  """Where questions come from. Each is either for training or held out, whatever its number."""
+  """A source of questions. Each question is either for training or held out, whatever its number."""
 
   @abstractmethod
   def open(self, store: Store, split: Split) -> Questions:
@@ -38,7 +38,7 @@ class Asking(ABC):
 
 @dataclass(frozen=True)
 class FromTask(Asking):
-  """The problems of a task, after a system message if there is one. A problem is held out by a hash of its text."""
+  """The problems of a task, after the system message `system` if it is not empty. A hash of its text holds a problem out."""
 
   task: Task
   system: str = ''
@@ -66,7 +66,7 @@ class FromTask(Asking):
 
 @dataclass(frozen=True)
 class FromTalks(Asking):
-  """Each conversation of a corpus up to its last answer, which is left out; in an order of its own for every epoch."""
+  """Each conversation of a corpus up to its last answer, which is left out; shuffled anew for every epoch."""
 
   corpus: Corpus
   seed: int = 0
@@ -82,7 +82,7 @@ class FromTalks(Asking):
 
 
 def asked(document: Document) -> Question | None:
-  """What the last answer of a conversation answers, None where nobody does."""
+  """The conversation up to its last answer, as a question; None if there is no answer to a user's message."""
   where = f'{document.source}:{document.id}'
   messages = from_text(document.text, where)
   answers = [place for place, message in enumerate(messages) if message.role == 'assistant']

@@ -1,4 +1,4 @@
-"""Pairs that a verifier ranks: of several answers of a model to one question, the best before the worst.
+"""Preference pairs from a verifier: of several answers of a model to one question, the best is chosen over the worst.
 
     ranked = Ranked(name='ranked', questions=FromTask(TASK), writer=ByRun(chat), grader=Verified(TASK))
     Corpus(name='ranked-pairs', sources=(FromGenerated(ranked),), stages=())         pairs, as any others are
@@ -40,7 +40,7 @@ class Ranked(Generated):
       raise ConfigError('config.out-of-range', f'group = {self.group}', 'answers are compared', 'use 2 or more')
 
   def asking(self, store: Store) -> Callable[[range], list[Record]]:
-    """Asks the writer and grades what it says."""
+    """A function that asks the writer several times and grades what it says."""
     asked, writer = self.questions.open(store, 'train'), self.writer.open(store)
 
     def lot(numbers: range) -> list[Record]:
@@ -59,7 +59,7 @@ class Ranked(Generated):
 
 
 def record(number: int, question: list[dict[str, str]], answers: list[str], grades: list[float]) -> Record:
-  """What `graded.jsonl` says of a question; answers that say nothing are none."""
+  """The line of `graded.jsonl` for a question; empty answers do not count."""
   said = [grade for answer, grade in zip(answers, grades) if answer.strip()]
   outcome = 'ranked' if said and max(said) > min(said) else 'left out: all are graded alike'
   return {'number': number, 'question': question, 'answers': answers, 'grades': grades, 'outcome': outcome}

@@ -1,23 +1,24 @@
-"""What a run's parameters make of answers, scored once and kept: the reference that a policy is compared with.
+"""The reference's log-probs of answers, computed once and kept on disk: what DPO and KTO compare a policy with.
 
-It is an artifact of the answers and of the run whose parameters scored them, so it can be neither of other answers, nor of
-another template, nor of another policy than it says. Its folder has for each split
+An artifact of the answers and of the run whose parameters scored them: stored scores can belong neither to other answers, nor
+to another template, nor to another reference than it says. Its folder has for each split
 
-    train.reference.npy   f32[rows, 2], nats: sums over the tokens of a side's answers        reference.json   what they are of
+    train.reference.npy   f32[rows, 2], nats: sums over the tokens of a side's answers
+    reference.json        a hash of the rows with their scores
 """
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import jax
 import numpy as np
 
-from align.dpo import said
+from align.answer_logps import pair_logps
+from align.batch_means import in_batches
 from model.adapt import LoRA
 from model.errors import ConfigError, DataError
 from model.new_tokens import newest
@@ -32,7 +33,7 @@ REFERENCE = 'reference.json'
 
 
 class Opened(Protocol):
-  """A split whose rows have two sides: tokens, segments, mask [2, length]."""
+  """An open split whose rows have two sides: tokens, segments, mask [2, length]."""
 
   @property
   def sha256(self) -> str: ...         # of all that is in it
@@ -42,7 +43,7 @@ class Opened(Protocol):
 
 
 class Sided(Protocol):
-  """An artifact of such splits."""
+  """An artifact that opens to such splits."""
 
   @property
   def name(self) -> str: ...
@@ -55,7 +56,7 @@ class Sided(Protocol):
 
 @dataclass(frozen=True)
 class ScoredSplit:
-  """The rows of a split, and how likely a reference finds the answers of each side."""
+  """The rows of a split with the reference's log-probs of the answers of each side."""
 
   rows: Opened
   reference: np.ndarray            # f32[rows, 2]
@@ -65,7 +66,7 @@ class ScoredSplit:
     return len(self.rows)
 
   def row(self, index: int, length: int) -> Row:
-    """As the split has it, and reference f32[2]."""
+    """The split's own columns and reference f32[2]."""
     return self.rows.row(index, length) | {'reference': np.asarray(self.reference[index])}
 
   def describe(self, index: int) -> str:
@@ -74,7 +75,7 @@ class ScoredSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Artifact):
-  """The log-probs that the parameters of the run `by` give the answers."""
+  """The log-probs of the answers under the parameters of the run `by`."""
 
   by: Parent
   batch: int = how(16)             # rows at a time
@@ -82,7 +83,7 @@ class Reference(Artifact):
   @property
   @abstractmethod
   def answers(self) -> Sided:
-    """What is scored."""
+    """The rows whose answers are scored."""
 
   def __post_init__(self):
     if self.batch < 1:
@@ -100,13 +101,13 @@ class Reference(Artifact):
     return self.answers.longest
 
   def make(self, folder: Path, store: Store) -> None:
-    """Scores all rows, both splits."""
+    """Writes the log-probs of all rows of both splits."""
     trained = load(self.by, store)
-    score = jax.jit(lambda params, batch: said(trained.model, params, batch).logp_BP)
+    score = jax.jit(lambda params, batch: pair_logps(trained.model, params, batch).logp_BP)
     marks = {}
     for split in SPLITS:
       rows = self.answers.open(store, split)
-      scores = [np.asarray(score(trained.params, batch)) for batch in lots(each(rows, self.longest), self.batch)]
+      scores = [np.asarray(score(trained.params, batch)) for batch in in_batches(all_rows(rows, self.longest), self.batch)]
       reference = np.concatenate([np.zeros((0, 2), np.float32), *scores])[:len(rows)]
       np.save(folder / f'{split}.reference.npy', reference)
       marks[split] = _mark(rows, reference)
@@ -127,7 +128,7 @@ class Reference(Artifact):
 
 
 def check_reference(run: Run, answers: Sided | Reference) -> None:
-  """Returns when the run is compared with what it began as. Raises: ConfigError."""
+  """Raises: ConfigError unless the reference is the very policy that the run begins as."""
   if isinstance(answers, Reference):
     if run.restore is None or digest(answers.by) != digest(run.restore):
       raise ConfigError('config.other-reference', f'rows scored by {answers.by.name}', 'a policy begins as its reference',
@@ -142,17 +143,9 @@ def check_reference(run: Run, answers: Sided | Reference) -> None:
                       'put Merge() before LoRA among the edits, or use rows that the parent scored')
 
 
-def each(rows: Opened, length: int) -> Iterator[Row]:
-  """All rows, in order."""
+def all_rows(rows: Opened, length: int) -> Iterator[Row]:
+  """Every row of a split, in order."""
   return (rows.row(index, length) for index in range(len(rows)))
-
-
-def lots(rows: Iterable[Row], size: int) -> Iterator[Row]:
-  """All rows, `size` at a time; the last lot is filled with rows of zeros, which weigh nothing."""
-  left = iter(rows)
-  while lot := list(islice(left, size)):
-    lot += [{name: np.zeros_like(value) for name, value in lot[0].items()}] * (size - len(lot))
-    yield {name: np.stack([row[name] for row in lot]) for name in lot[0]}
 
 
 def _mark(rows: Opened, reference: np.ndarray) -> str:

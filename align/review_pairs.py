@@ -1,7 +1,7 @@
-"""Preferences from critics: of two reviews of one film, whoever asks for a favourable one wants the fresh one.
+"""Pairs of film reviews: who asks for a favourable review of a film prefers the fresh one to the rotten one.
 
-What is known is what the site made of the whole review, not of the sentence, so not every pair can be told by reading:
-words and pairs of words, weighed by logistic regression, tell 79% of those of films that it never saw.
+Fresh or rotten is what the site said of the whole review, not of the one sentence kept here, so not every pair can be told by
+reading: a logistic regression on words and pairs of words is right on 79% of the pairs of films that it never saw.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from align.conversations import WHOLE, Messages, from_text
-from align.preferences import Named, Pair
+from align.preferences import Pair
 from align.reviews import VERDICTS, Verdict, asks
 from model.errors import ConfigError, DataError
 from train.data.corpus import Corpus
@@ -20,14 +20,14 @@ from train.data.shuffle import key, permutation
 
 
 class Review(NamedTuple):
-  """A review, and where it is from."""
+  """A review, and the id of its document."""
 
   id: str
   answer: Messages
 
 
 def review_in(document: Document) -> tuple[str, Verdict, Review]:
-  """(film, verdict, review) of a document of `Reviews`. Raises: DataError if it is none."""
+  """(film, verdict, review) of a document of `Reviews`. Raises: DataError for another document."""
   where = f'{document.source}:{document.id}'
   for verdict in VERDICTS:
     if 'film' in document.meta and document.meta.get('kind') == verdict:
@@ -36,7 +36,7 @@ def review_in(document: Document) -> tuple[str, Verdict, Review]:
 
 
 def check_films(corpus: Corpus) -> None:
-  """Returns when no film is on both sides. Raises: ConfigError."""
+  """Raises: ConfigError unless the corpus holds films out as a whole, so that none is in both splits."""
   if corpus.heldout_by != 'film':
     raise ConfigError('pair.films', f'corpus {corpus.name!r}: heldout_by = {corpus.heldout_by}',
                       'a film would be on both sides', "set heldout_by to 'film'")
@@ -44,10 +44,10 @@ def check_films(corpus: Corpus) -> None:
 
 @dataclass(frozen=True)
 class SameFilm:
-  """A fresh and a rotten review of one film, no review in two such couples; which come together, the seed decides.
+  """Couples of a fresh and a rotten review of one film, no review in two of them; the seed decides which go together.
 
-  Each couple is a pair for each verdict that is `asked` for: the favourable one is chosen where `fresh` is, the other
-  where `rotten` is. With both, a score that does not read what was asked is right in exactly half of the pairs.
+  Each couple is a pair for each verdict that is `asked` for: the fresh review is chosen where `fresh` is asked for, the rotten
+  one where `rotten` is. With both, a model that does not read the prompt is right on exactly half of the pairs.
   """
 
   asked: tuple[Verdict, ...] = VERDICTS
@@ -60,7 +60,7 @@ class SameFilm:
       raise ConfigError('config.out-of-range', f'asked = {self.asked}', 'it says for what reviews one is asked',
                         f'give one or both of {", ".join(VERDICTS)}')
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[Named]:
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[tuple[str, Pair]]:
     """Raises: ConfigError if the corpus does not hold films out as a whole; DataError for a document that is no review."""
     check_films(corpus)
     films: defaultdict[str, dict[Verdict, list[Review]]] = defaultdict(lambda: {verdict: [] for verdict in VERDICTS})
@@ -78,6 +78,6 @@ class SameFilm:
     orders = [permutation(key(self.seed, 'reviews', film, verdict), len(reviews[verdict])) for verdict in VERDICTS]
     return [{verdict: reviews[verdict][place] for verdict, place in zip(VERDICTS, places)} for places in zip(*orders)]
 
-  def _named(self, film: str, verdict: Verdict, couple: dict[Verdict, Review]) -> Named:
+  def _named(self, film: str, verdict: Verdict, couple: dict[Verdict, Review]) -> tuple[str, Pair]:
     better, worse = couple[verdict], couple['rotten' if verdict == 'fresh' else 'fresh']
-    return Named(f'{better.id} > {worse.id}', Pair(asks(film, verdict), better.answer, worse.answer))
+    return f'{better.id} > {worse.id}', Pair(asks(film, verdict), better.answer, worse.answer)

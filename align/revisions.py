@@ -1,4 +1,4 @@
-"""Answers that a critic mended: sample, critique, revise, again and again (Bai et al. 2022, section 3).
+"""Constitutional AI, first stage: sample an answer, criticise it, revise it, several times (Bai et al. 2022, section 3).
 
     revisions = Revisions(name='revisions', questions=red, principles=PRINCIPLES, writer=ByRun(chat), critic=ByRun(chat))
     Corpus(name='revised', sources=(FromGenerated(revisions),), stages=())          conversations, as any others are
@@ -6,8 +6,8 @@
 Fine-tuning on nothing but these makes a model that refuses everything: mix them with helpful data (`Mixture`).
 
 A line of the folder's `steps.jsonl` has all that was said on the way; what is learnt is the question with its last revision
-alone, neither first answers nor critiques (`align.generated`). `table.json` also has for each principle how often it was drawn
-and how often the answer was another after it.
+alone, neither first answers nor critiques (`align.generated`). `table.json` also counts for each principle how often it was
+drawn and how often it changed the answer.
 """
 
 from collections import Counter
@@ -31,8 +31,7 @@ from train.data.shuffle import key, permutation
 class Revisions(Generated):
   """Answers of `writer`, each criticised and revised by `critic`, `draws` times.
 
-  Each time it is for another principle, in an order that the question's number decides; all have been drawn before one is
-  drawn again.
+  Each draw is for another principle, in an order that depends on the question's number; none is drawn again before all were.
   """
 
   principles: tuple[Principle, ...]
@@ -60,12 +59,12 @@ class Revisions(Generated):
     return {'messages': [*record['question'], {'role': 'assistant', 'content': record['final']}]}
 
   def counted(self, records: Sequence[Record]) -> dict[str, dict]:
-    """The outcomes; of each principle how often it was drawn, and how often it changed an answer."""
+    """The outcomes, and the counts of `changes` for each principle."""
     return super().counted(records) | {'principles': changes(records)}
 
 
 class Mending:
-  """From numbers of questions to the records of what was made of them."""
+  """Revisions at work: a function from numbers of questions to their records."""
 
   def __init__(self, revisions: Revisions, store: Store):
     self.of = revisions
@@ -88,7 +87,7 @@ class Mending:
 
   def _draw(self, numbers: range, draw: int, asked: Sequence[Question], answers: list[Said], principles: list[Principle],
             draws: list[list[Record]]) -> list[Said]:
-    """What the answers are after one more principle each; what was said for that is added to `draws`."""
+    """The answers after one more principle each; the critiques and revisions are added to `draws`."""
     said = list(zip((question.messages for question in asked), (answer.text for answer in answers), principles))
     critiques = self.critic.write([criticising(*one) for one in said], self._seeds(numbers, 'critique', draw))
     revised = self.critic.write([revising(*one, critique.text) for one, critique in zip(said, critiques)],
@@ -115,7 +114,7 @@ def outcome(first: Said, last: Said) -> str:
 
 
 def changes(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-  """Of each principle how often it was drawn, and how often the answer was another after it."""
+  """For each principle how often it was drawn, and how often the answer was different after it."""
   drawn: Counter[str] = Counter()
   changed: Counter[str] = Counter()
   for record in records:

@@ -1,9 +1,11 @@
-"""The reward model: a language model that gives one number for a whole conversation, learnt from pairs.
+"""The reward model: a language model with a head that gives a whole conversation one number, learnt from pairs.
+
+    loss  =  -log sigmoid(reward of the chosen side - reward of the rejected one - margin)        Bradley and Terry 1952
 
     replace(parent, name='reward', restore=parent, edits=(Score(),), objective=RewardModel(), ...)
 
 The head is a leaf of the tree beside the model's own, `params['score']`, that an edit puts there: all that reads, shards
-or saves a model goes on as before. Rewards are differences: a constant added to all of them changes no loss.
+or saves a model goes on as before. Only differences of rewards count: a constant added to all of them changes no loss.
 
 Letters: B pairs, P the two sides, R = 2B rows, L positions, D width.
 """
@@ -15,13 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from align import losses
-from align.pairwise import agreement, mean, pairs, penalties, rows, weights
+from align.pairwise import agreement, mean, pairs, penalties, rows, weights, with_penalties
 from model.decoder import Hidden, Model, box
 from model.edit import Edit
 from model.errors import ConfigError
 from model.sharding import is_box
 from model.start import normal
-from train.types import Form, Key, Loss, LossFn, Mean, Objective, Params
+from train.types import Batch, Form, Key, Loss, LossFn, Objective, Params
 
 if TYPE_CHECKING:
   from train.run import Run
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score(Edit):
-  """A head without bias that makes one number of a position, normal of deviation 1 / sqrt(D + 1), in float32."""
+  """Adds the head: a float32 vector without bias, drawn from a normal of deviation 1 / sqrt(D + 1)."""
 
   def __call__(self, params: Params, key: Key) -> Params:
-    """Plain or boxed. Raises: ConfigError `edit.twice` if it is there."""
+    """The parameters with `score`; plain or boxed ones. Raises: ConfigError `edit.twice` if they have it already."""
     if 'score' in params:
       raise ConfigError('edit.twice', 'Score', 'the model has a head that scores', 'leave it out of the edits')
     table: Any = params['embedding']['table']
@@ -43,9 +45,9 @@ class Score(Edit):
 
 
 def score(params: Params, hidden: Hidden, segments_RL: jax.Array) -> jax.Array:
-  """The reward of each row, f32[R], read at its last real token, which its length tells; 0 of an empty row.
+  """The reward of each row, f32[R], read at its last token that is not padding; 0 for an empty row.
 
-  Raises: ConfigError if the model has no such head.
+  Raises: ConfigError `reward.no-head` if the model has no such head.
   """
   if 'score' not in params:
     raise ConfigError('reward.no-head', 'objective = RewardModel', 'the model has no head that scores',
@@ -56,12 +58,19 @@ def score(params: Params, hidden: Hidden, segments_RL: jax.Array) -> jax.Array:
   return jnp.where(lengths_R > 0, reward_R, 0.0)
 
 
+def refuse_score(objective: Objective, run: 'Run') -> None:
+  """Raises: ConfigError where a run has a head that its objective does not learn."""
+  if any(isinstance(edit, Score) for edit in run.edits):
+    raise ConfigError('config.score', f'objective = {type(objective).__name__}, edits = {run.edits}',
+                      'only a reward model learns a head that scores', 'leave Score out, or use RewardModel()')
+
+
 @dataclass(frozen=True)
 class RewardModel(Objective):
   """-log p(the chosen side is preferred) after Bradley and Terry 1952, less a pair's margin (Touvron et al. 2023).
 
-  `margin` is what a point of the judge's scale is worth in rewards, 0 to leave margins out. `centring`
-  times the squared sum of both rewards keeps their mean near 0 (Eisenstein et al. 2023; they use 0.01).
+  `margin` is what a point of the judge's scale is worth in rewards; 0 ignores the pairs' margins. `centring` weighs a penalty,
+  the squared sum of both rewards, that keeps their mean near 0 (Eisenstein et al. 2023 use 0.01).
   """
 
   form: ClassVar[Form] = 'pairs'
@@ -83,19 +92,15 @@ class RewardModel(Objective):
     def loss(params, frozen, batch, key) -> Loss:
       segments_RL = rows(batch['segments'])
       hidden = model.hidden(params, rows(batch['tokens']), segments_RL)
-      rewards_BP = pairs(score(params, hidden, segments_RL))
-      return self.judged(rewards_BP, batch['margin'], batch['label'], weights(batch), hidden.aux)
+      return self.loss_of(pairs(score(params, hidden, segments_RL)), batch, hidden.aux)
 
     return loss
 
-  def judged(self, rewards_BP: jax.Array, margin_B: jax.Array, label_B: jax.Array, weights_B: jax.Array,
-             aux: dict[str, jax.Array]) -> Loss:
-    """The loss of rewards, and how often they agree with the judges, ties half."""
-    chosen_B, rejected_B = rewards_BP.T
-    loss_B = losses.bradley_terry(chosen_B, rejected_B, margin=self.margin * margin_B, label=label_B)
+  def loss_of(self, rewards_BP: jax.Array, batch: Batch, aux: dict[str, jax.Array]) -> Loss:
+    """The loss from rewards and the batch's labels alone, with metrics: accuracy (ties half) and the rewards' gap and mean."""
+    weights_B, (chosen_B, rejected_B) = weights(batch), rewards_BP.T
+    loss_B = losses.bradley_terry(chosen_B, rejected_B, margin=self.margin * batch['margin'], label=batch['label'])
     objective = mean(loss_B + self.centring * losses.centring(chosen_B, rejected_B), weights_B)
-    extra = penalties(aux, weights_B)
     metrics = {'bradley_terry': mean(loss_B, weights_B), 'accuracy': mean(agreement(rewards_BP), weights_B),
                'reward_gap': mean(chosen_B - rejected_B, weights_B), 'reward': mean(rewards_BP.mean(1), weights_B)}
-    total = objective.total + sum(penalty.total for penalty in extra.values())
-    return Loss(Mean(total, objective.weight), metrics | extra)
+    return with_penalties(objective, metrics, penalties(aux, weights_B))

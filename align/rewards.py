@@ -1,6 +1,6 @@
-"""What an answer is worth: rewards as values, opened once for a run, and a jury that believes none of them blindly.
+"""Rewards: what an answer is worth, and the jury that asks several of them and checks what they return.
 
-Any callable of Python is one: a frozen dataclass with a method, in a file of one's own under experiments/.
+A reward is a frozen dataclass with a method, and yours may stand in a file of your own under experiments/:
 
     @dataclass(frozen=True)
     class Brief(TextReward):
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from align import apart
+from align import threads
 from align.questions import Question
 from align.tasks import Task
 from model.errors import ConfigError, DataError, NumericsError, UserError
@@ -27,11 +27,11 @@ from train.types import Setting
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5           # lots of answers that all got one reward, after which somebody should know
+PATIENCE = 5           # iterations in a row in which all answers got one reward, before a warning
 
 
 class Answer(NamedTuple):
-  """What was written after a question. `ids` are the sampled ones, with what ended them; nothing is encoded again."""
+  """An answer to a question. `ids` are the sampled ones, the end token included; the text is never encoded again."""
 
   question: Question
   prompt: np.ndarray                  # i32
@@ -44,23 +44,23 @@ Scores = Callable[[Sequence[Answer]], Sequence[float] | np.ndarray]
 
 
 class Reward(ABC):
-  """What answers are worth. A larger number is better."""
+  """A reward, or a cost: one number for each answer."""
 
   @abstractmethod
   def open(self, setting: Setting) -> Scores:
-    """A function of many answers, which gives a number for each."""
+    """Makes it ready for a run: a function from answers to a number for each."""
 
   def holds(self, run: Run) -> Any:
-    """The abstract arrays that it keeps on the devices of a run."""
+    """The abstract arrays that it keeps on the devices of a run, for the plan of memory; None without any."""
     return None
 
 
 class TextReward(Reward):
-  """A reward that sees a question and the answer's text."""
+  """A reward of the question and the answer's text alone."""
 
   @abstractmethod
   def score(self, question: Question, answer: str) -> float:
-    """What this answer is worth."""
+    """The number for one answer."""
 
   def open(self, setting: Setting) -> Scores:
     return lambda answers: [self.score(answer.question, answer.text) for answer in answers]
@@ -68,7 +68,7 @@ class TextReward(Reward):
 
 @dataclass(frozen=True)
 class Verified(TextReward):
-  """What the task's own verifier says of the answer, from 0 to 1. The questions are `FromTask`."""
+  """The grade of the task's own verifier, from 0 to 1. The questions must be `FromTask`."""
 
   task: Task
 
@@ -81,7 +81,7 @@ class Verified(TextReward):
 
 @dataclass(frozen=True)
 class Length(Reward):
-  """`per_token` for each token of the answer beyond the first `free` of them: a price if it is negative."""
+  """`per_token` for each token of the answer beyond the first `free` ones: a length penalty if it is negative."""
 
   per_token: float
   free: int = 0
@@ -92,12 +92,12 @@ class Length(Reward):
 
 @dataclass(frozen=True)
 class Part:
-  """One term of a sum of rewards, by the name under which it is written down."""
+  """One term of a weighted sum of rewards; `name` is its column in the metrics."""
 
   name: str
   reward: Reward
   weight: float = 1.0
-  seconds: float = how(600.0)         # that it may take for the answers of one iteration
+  seconds: float = how(600.0)         # the longest it may take for the answers of one iteration
 
   def __post_init__(self):
     if not self.name.isidentifier() or not self.seconds > 0:
@@ -114,7 +114,7 @@ class Jury:
     self.alike = dict.fromkeys((part.name for part in self.parts), 0)
 
   def __call__(self, answers: Sequence[Answer]) -> dict[str, np.ndarray]:
-    """What each part gives each answer, {name: f32[B]}, not weighed.
+    """What each part gives each answer, {name: f32[B]}, before weights.
 
     Raises: NumericsError `reward.not-finite`; DataError `reward.raised`, `reward.slow`, `reward.count`.
     """
@@ -125,11 +125,11 @@ class Jury:
     return found
 
   def total(self, found: dict[str, np.ndarray]) -> np.ndarray:
-    """The weighted sum, f32[B]."""
+    """The weighted sum of the parts, f32[B]."""
     return np.stack([np.float32(part.weight) * found[part.name] for part in self.parts if part.weight]).sum(0)
 
   def _called(self, part: Part, scores: Scores, answers: Sequence[Answer]) -> Sequence[float] | np.ndarray:
-    work = apart.begin(scores, answers, 'reward')
+    work = threads.begin(scores, answers, 'reward')
     if not wait([work], part.seconds).done:
       raise DataError('reward.slow', f'reward {part.name!r}: {len(answers)} answers', f'it took more than {part.seconds:g} s',
                       'make it faster, or raise its seconds')
@@ -153,7 +153,7 @@ class Jury:
     return values
 
   def _notice(self, part: Part, values: np.ndarray, answers: Sequence[Answer]) -> None:
-    """Says so where a reward has been the same for all answers for a while: nothing can be learnt from it."""
+    """Warns where a reward has given all answers the same for `PATIENCE` calls: nothing can be learnt from it."""
     self.alike[part.name] = self.alike[part.name] + 1 if len(answers) > 1 and np.ptp(values) == 0 else 0
     if self.alike[part.name] and self.alike[part.name] % PATIENCE == 0:
       log.warning('reward %r gave %g to each of %d answers, as it did the %d times before: nothing can be learnt from it',

@@ -1,11 +1,11 @@
-"""Rollouts as what a run reads: questions, the live policy's answers, rewards, credit, and batches of all that.
+"""Rollouts, the data of PPO, GRPO and their kin: the live policy's answers to questions, with rewards and credit.
 
     rows = Rollouts(questions=FromTask(Sums()), rewards=(Part('right', Verified(Sums())),), vocabulary=chat.rows.vocabulary)
     grpo = Run(restore=chat, rows=rows, objective=GRPO(), ...)
 
-An iteration asks `asked` questions, takes `group` answers to each from the policy as it is, judges them, and is learnt from
-`epochs` times, `batch` rows a step, in an order of its own each time. What it was sampled with, it is learnt with: the ids,
-the temperature, the code that gives log-probs.
+An iteration asks `asked` questions, samples `group` answers to each from the policy as it is, judges them, and is learnt from
+`epochs` times, `batch` rows a step, shuffled anew each time. Sampling and learning use the same ids, the same temperature and
+the same code for log-probs.
 """
 
 from abc import ABC, abstractmethod
@@ -33,16 +33,16 @@ from train.types import Evaluator, Form, Setting, Source
 
 
 class Truncated(ABC):
-  """What is made of answers that the limit ended, not they themselves."""
+  """How answers that ran into the token limit, and did not end by themselves, are treated."""
 
   @abstractmethod
   def __call__(self, rewards_B: np.ndarray, mask_BT: np.ndarray, cut_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Their rewards and masks among those of all; `cut_B` says which they are."""
+    """Rewards and masks of all answers; bool `cut_B` says which ones ran into the limit."""
 
 
 @dataclass(frozen=True)
 class Kept(Truncated):
-  """They are answers like the others."""
+  """They are treated like the others."""
 
   def __call__(self, rewards_B: np.ndarray, mask_BT: np.ndarray, cut_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rewards_B, mask_BT
@@ -50,7 +50,7 @@ class Kept(Truncated):
 
 @dataclass(frozen=True)
 class Charged(Truncated):
-  """They lose so much of their reward (Huang et al. 2024)."""
+  """Their reward is lower by `price` (Huang et al. 2024)."""
 
   price: float = 1.0
 
@@ -68,12 +68,12 @@ class Ignored(Truncated):
 
 @dataclass(frozen=True, kw_only=True)
 class Rollouts:
-  """What is asked, of whom, and what of it is learnt.
+  """Rollouts as a `train.types.Feed`: what is asked, how answers are sampled and judged, and what is learnt of them.
 
-  `kl` is the price of a nat of distance from the reference, taken off the reward (estimator k1); the reference is the run's
-  parent. `importance` caps p / q where the log-probs of sampling (q) and of learning (p) differ (Yao et al. 2025). `refill`
-  times, questions whose answers all got one reward give their places to new ones (dynamic sampling, Yu et al. 2025). `by`
-  is who writes: a teacher, or the policy itself.
+  `kl` weighs the KL penalty that is taken off the reward (estimator k1); the reference is the run's parent. `importance` caps
+  the weight p / q of tokens whose log-probs differ between sampling (q) and learning (p) (Yao et al. 2025). `refill`
+  times, questions whose answers all got one reward, charged where that is chosen, give their places to new ones (dynamic
+  sampling, Yu et al. 2025). `by` is who writes: a teacher, or the policy itself.
   """
 
   questions: Asking
@@ -129,20 +129,20 @@ class Rollouts:
 
   @property
   def answers(self) -> int:
-    """Rows of an iteration."""
+    """How many answers, and rows, an iteration has."""
     return self.asked * self.group
 
   @property
   def critics(self) -> tuple[str, ...]:
-    """The names of the critics that it asks."""
+    """The names of the critics whose values the credit needs."""
     return ('reward', *(limit.name for limit in self.limits)) if self.credit.critic else ()
 
   def referred(self, run: Run) -> bool:
-    """Whether answers are compared with what a reference makes of them."""
+    """Whether the reference's log-probs are needed."""
     return self.kl.beta > 0 or (isinstance(run.objective, GRPO) and run.objective.beta > 0)
 
   def check(self, run: Run) -> None:
-    """Raises: ConfigError where batches, critics, temperature, reference or teacher do not suit the run."""
+    """Raises: ConfigError if batch, critics, temperature, reference or teacher do not fit the run."""
     if self.answers % run.batch:
       raise ConfigError('config.batch', f'batch = {run.batch}, {self.asked} x {self.group} answers an iteration',
                         'an iteration is a whole number of batches', f'use a batch that divides {self.answers}')
@@ -170,13 +170,13 @@ class Rollouts:
                         'ratios and distances mean something at the temperature of sampling alone', 'use one for both')
 
   def holds(self, run: Run, built: Built) -> dict[str, Any]:
-    """The abstract trees that are held beside the state: a reference, unless it is the base under adapters."""
+    """The abstract trees held in memory beside the state: rewards' models, and the reference unless it lies under adapters."""
     reference = {'the reference': own(built.abstract.params)} if self.keeps_reference(run) else {}
     parts = (*self.rewards, *(limit.part() for limit in self.limits))
     return reference | {f'the reward {part.name}': tree for part in parts if (tree := part.reward.holds(run))}
 
   def keeps_reference(self, run: Run) -> bool:
-    """Whether the reference is a model of its own: it is none where adapters began on it."""
+    """Whether the reference is held as a model of its own: it is not where the policy is adapters over it."""
     return self.referred(run) and not any(isinstance(edit, LoRA) for edit in run.edits)
 
   def open(self, setting: Setting) -> Source:
@@ -184,6 +184,6 @@ class Rollouts:
     return RolloutSource(self, setting)
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """The rewards of sampled answers to so many held-out questions, their length, and their distance from the reference."""
+    """The rewards, length and KL of sampled answers to `rows` held-out questions."""
     from align.rollout_evaluator import HeldoutAnswers
     return HeldoutAnswers(self, setting, rows)

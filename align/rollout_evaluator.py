@@ -1,11 +1,11 @@
-"""What a policy is worth on questions that it never learnt from."""
+"""Rewards, length and KL of a policy's answers to held-out questions."""
 
 from dataclasses import replace
-from itertools import count, islice
+from itertools import islice
 
 from align.rollout import Rollouts
 from align.rollout_source import Crew
-from align.sampler import keys
+from align.sampler import keys, short_enough
 from train.data.pipeline import Placement
 from train.types import Params, Setting
 
@@ -13,14 +13,13 @@ HELDOUT = 1             # added to the seed, so that no answer is drawn with a k
 
 
 class HeldoutAnswers:
-  """A `train.types.Evaluator`: one sampled answer to each of the first held-out questions, the same chance every time."""
+  """A `train.types.Evaluator`: one sampled answer to each of the first held-out questions, with the same keys every time."""
 
   def __init__(self, rollouts: Rollouts, setting: Setting, rows: int):
     self.rollouts = replace(rollouts, by=None) if rollouts.by else rollouts
     self.crew = Crew(self.rollouts, setting, Placement(setting.built.mesh, setting.run.batch))
     questions = rollouts.questions.open(setting.store, 'heldout')
-    fits = ((number, question) for number in count() if len(self.crew.writer.prompt(question := questions(number)))
-            <= rollouts.prompt_tokens)
+    fits = short_enough(questions, self.crew.writer, rollouts.prompt_tokens, 0)
     self.numbers, self.questions = zip(*islice(fits, rows))
 
   def __call__(self, params: Params) -> dict[str, float]:

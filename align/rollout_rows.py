@@ -1,4 +1,4 @@
-"""From judged answers to the columns that are learnt from: credit, old log-probs, and what people look at.
+"""From judged answers to the columns of batches: credit, old log-probs, and the metrics of an iteration.
 
 Letters: B answers (those to one question follow one another), T positions of rows.
 """
@@ -19,7 +19,7 @@ from train.objectives import SEEN
 
 
 class Lot(NamedTuple):
-  """Answers as they were drawn and judged."""
+  """Answers as they were sampled and judged."""
 
   answers: list[Answer]
   logps: list[np.ndarray]                  # f32 each: of their ids, as they were drawn
@@ -31,6 +31,11 @@ class Lot(NamedTuple):
     return Lot([self.answers[row] for row in rows], [self.logps[row] for row in rows],
                {name: values[list(rows)] for name, values in self.rewards.items()}, self.total_B[list(rows)])
 
+  @property
+  def cut_B(self) -> np.ndarray:
+    """Which the limit ended, bool[B]."""
+    return np.array([answer.reason == 'length' for answer in self.answers])
+
 
 def joined(lots: Sequence[Lot]) -> Lot:
   """One lot after another."""
@@ -40,12 +45,12 @@ def joined(lots: Sequence[Lot]) -> Lot:
 
 
 class Scored(NamedTuple):
-  """The rows of a lot, and what models make of them, f32[B, T] at the places of tokens."""
+  """A lot as rows, with what models say of each token, f32[B, T] at the tokens' places."""
 
   columns: Columns                         # tokens, segments, mask
-  logp_BT: np.ndarray                      # of the policy that is to learn
-  values: dict[str, np.ndarray]            # of its critics
-  ref_BT: np.ndarray | None                # of the reference
+  logp_BT: np.ndarray                      # log-probs under the policy that is to learn
+  values: dict[str, np.ndarray]            # by critic: what it says before each token
+  ref_BT: np.ndarray | None                # log-probs under the reference
 
   @property
   def kl_BT(self) -> np.ndarray:
@@ -56,9 +61,11 @@ class Scored(NamedTuple):
 
 
 def rows_of(rollouts: Rollouts, lot: Lot, scored: Scored, beta: float, multipliers: Sequence[float]) -> Columns:
-  """All columns of the rows: tokens, segments, mask; for a policy's gradient advantage, logp, correction, and of critics
-  values/name and returns/name; ref, where there is a reference; and `seen/name` f32[B]."""
-  cut_B = np.array([answer.reason == 'length' for answer in lot.answers])
+  """All columns of the rows: tokens, segments, mask, and metrics `seen/name` f32[B].
+
+  For a policy's objective also advantage, logp and correction; with critics values/name and returns/name; with a reference ref.
+  """
+  cut_B = lot.cut_B
   rewards_B, mask_BT = rollouts.truncated(lot.total_B, scored.columns['mask'], cut_B)
 
   def credited(worth_B: np.ndarray, of: str, price: float) -> Columns:
@@ -80,7 +87,7 @@ def rows_of(rollouts: Rollouts, lot: Lot, scored: Scored, beta: float, multiplie
 
 
 def correction(logp_BT: np.ndarray, sampled_BT: np.ndarray, most: float) -> np.ndarray:
-  """min(p / q, most), f32[B, T]: what a token weighs that was drawn with q and is learnt with p (Yao et al. 2025)."""
+  """min(p / q, most), f32[B, T]: the weight of a token that was sampled with q and is learnt with p (Yao et al. 2025)."""
   return np.minimum(np.exp(np.clip(logp_BT - sampled_BT, -20, 20)), np.float32(most))
 
 
@@ -90,7 +97,7 @@ def _sampled(lot: Lot, scored: Scored) -> np.ndarray:
 
 def _seen(rollouts: Rollouts, lot: Lot, scored: Scored, rewards_B: np.ndarray, cut_B: np.ndarray, beta: float,
           multipliers: Sequence[float]) -> Columns:
-  """What people look at, of each row."""
+  """Metrics of an iteration, one number for each row."""
   ones_B = np.ones(len(rewards_B), np.float32)
   parts = {f'reward/{part.name}': lot.rewards[part.name] for part in rollouts.rewards} if len(rollouts.rewards) > 1 else {}
   limits = {f'{what}/{limit.name}': value for limit, m in zip(rollouts.limits, multipliers)
@@ -106,7 +113,7 @@ def _seen(rollouts: Rollouts, lot: Lot, scored: Scored, rewards_B: np.ndarray, c
 
 
 def _explained(rollouts: Rollouts, columns: Columns) -> Columns:
-  """The share of the returns' variance that each critic foretold, over all tokens: 1 is all, below 0 worse than a constant."""
+  """The explained variance of each critic, over all tokens: 1 is perfect, below 0 is worse than a constant."""
   kept_BT, ones_B = columns['mask'] > 0, np.ones(len(columns['mask']), np.float32)
 
   def share(of: str) -> float:

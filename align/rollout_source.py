@@ -1,26 +1,26 @@
-"""The source of rollouts: it samples with the state it is given, judges, and deals out batches until it must sample again.
+"""The source of rollouts: it samples with the state it is given, judges, and serves batches until it must sample again.
 
-Its position is all that the next batch depends on beside the parameters: how far the questions are, the rollouts that are
-being learnt and which part of them, the price of distance, the multipliers of limits. So a run that is killed in the middle
-of an iteration goes on to the same bits.
+Its position is all that the next batch depends on beside the parameters: how many questions were asked, the rollouts at hand
+and how many batches of them were served, the weight of the KL, the multipliers of limits. So a run that is killed in the
+middle of an iteration goes on to the same bits.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import jax
 import numpy as np
 
-from align.buffer import packed, unpacked
-from align.constraint import Held
+from align.array_json import packed, unpacked
+from align.constraint import Multipliers
 from align.questions import Question
 from align.rewards import Jury
 from align.rollout import Rollouts
 from align.rollout_rows import Lot, Scored, joined, rows_of
-from align.sampler import Columns, Reader, Writer, keys, laid
+from align.sampler import Columns, Reader, Writer, keys, laid, short_enough
 from model.adapter_tree import detach
 from model.decoder import own
-from model.errors import CheckpointError, DataError
+from model.errors import CheckpointError
 from train.artifact import digest
 from train.data.pipeline import Placement
 from train.data.shuffle import key, permutation
@@ -30,11 +30,9 @@ from train.run import Parent
 from train.trained import load
 from train.types import Batch, Params, Position, Setting, State
 
-LONGEST_SEARCH = 10_000      # questions in a row that may be too long
-
 
 class Crew:
-  """Those who take part in a rollout beside the policy: who writes, who judges, and the reference."""
+  """What a rollout needs beside the policy: writer, reader, jury, and where there is one a teacher and a reference."""
 
   def __init__(self, rollouts: Rollouts, setting: Setting, placement: Placement):
     built, run = setting.built, setting.run
@@ -51,13 +49,13 @@ class Crew:
     self.referred = rollouts.referred(run)
 
   def write(self, params: Params, questions: list[Question], each: jax.Array) -> Lot:
-    """An answer to each, judged; `each` is a key for every one of them."""
+    """An answer to each question, judged; `each` holds a sampling key for every one."""
     answers, logps = self.writer(params if self.teacher is None else self.teacher, questions, each)
     rewards = self.jury(answers)
     return Lot(answers, logps, rewards, self.jury.total(rewards))
 
   def score(self, params: Params, lot: Lot, length: int, critics: tuple[str, ...]) -> Scored:
-    """The rows of a lot, and what policy, critics and reference make of them."""
+    """The lot as rows, with log-probs under the policy and the reference, and the critics' values."""
     columns = laid(lot.answers, length)
     logp_BT, values = self.reader(params, columns, critics)
     if not self.referred:
@@ -76,7 +74,7 @@ class RolloutSource:
     self.questions = rollouts.questions.open(setting.store, 'train')
     self.batches = rollouts.epochs * rollouts.answers // setting.run.batch          # of an iteration
     self.iteration, self.served, self.asked = -1, self.batches, 0
-    self.beta, self.held = rollouts.kl.beta, Held.begin(rollouts.limits)
+    self.beta, self.multipliers = rollouts.kl.beta, Multipliers.begin(rollouts.limits)
     self.buffer: Columns = {}
     self.names: dict[int, list[str]] = {}            # of the questions of the last two iterations
 
@@ -90,7 +88,7 @@ class RolloutSource:
 
   def save(self) -> Position:
     return {'rollouts': digest(self.rollouts), 'iteration': self.iteration, 'served': self.served, 'asked': self.asked,
-            'beta': self.beta, 'multipliers': [list(memory) for memory in self.held.memories],
+            'beta': self.beta, 'multipliers': [list(memory) for memory in self.multipliers.memories],
             'buffer': packed(self.buffer) if self.served < self.batches else {}}
 
   def load(self, position: Position) -> None:
@@ -99,7 +97,7 @@ class RolloutSource:
       raise CheckpointError('rollout.other', 'the position in a checkpoint', 'it is one of other rollouts',
                             'resume with the settings of the checkpoint, or start a new run')
     self.iteration, self.served, self.asked = (int(position[name]) for name in ('iteration', 'served', 'asked'))
-    self.beta, self.held = position['beta'], Held(tuple(tuple(memory) for memory in position['multipliers']))
+    self.beta, self.multipliers = position['beta'], Multipliers(tuple(tuple(memory) for memory in position['multipliers']))
     self.buffer = unpacked(position['buffer'])
 
   def describe(self, record: int) -> str:
@@ -120,17 +118,17 @@ class RolloutSource:
     return order[part * self.setting.run.batch:(part + 1) * self.setting.run.batch]
 
   def _sample(self, params: Params) -> None:
-    """Another iteration, from the policy as it is; then the price of distance and the multipliers follow what came out."""
+    """Fills the buffer with another iteration; then the weight of the KL and the multipliers follow what came out."""
     lot, drawn = self._written(params)
     scored = self.crew.score(params, lot, self.rollouts.length + 1, self.rollouts.critics)
-    self.buffer = rows_of(self.rollouts, lot, scored, self.beta, self.held.values(self.rollouts.limits))
+    self.buffer = rows_of(self.rollouts, lot, scored, self.beta, self.multipliers.values(self.rollouts.limits))
     self.iteration, self.served = self.iteration + 1, 0
     self.names = {iteration: names for iteration, names in self.names.items() if iteration == self.iteration - 1}
     self.names[self.iteration] = [answer.question.id for answer in lot.answers]
     if f'{SEEN}kl' in self.buffer:
       self.beta = self.rollouts.kl.next(self.beta, float(self.buffer[f'{SEEN}kl'].mean()), self.rollouts.answers)
     costs = [float(drawn.rewards[limit.name].mean()) for limit in self.rollouts.limits]
-    self.held = self.held.next(self.rollouts.limits, costs)
+    self.multipliers = self.multipliers.next(self.rollouts.limits, costs)
 
   def _written(self, params: Params) -> tuple[Lot, Lot]:
     """`asked` questions answered; those that teach nothing give their places to others, `refill` times. And all that were."""
@@ -143,25 +141,24 @@ class RolloutSource:
       lot = self.crew.write(params, each, keys(self.rollouts.seed, numbers, group))
       groups = [lot.of(range(begin, begin + group)) for begin in range(0, len(each), group)]
       for one in groups:
-        alike = self.rollouts.refill and not any(np.ptp(worth_B) for worth_B in self._worths(one))
-        (dull if alike else kept).append(one)
+        (kept if not self.rollouts.refill or self._teaches(one) else dull).append(one)
       if len(kept) == wanted:
         break
     return joined([*kept, *dull[:wanted - len(kept)]]), joined([*kept, *dull])
 
-  def _worths(self, lot: Lot) -> list[np.ndarray]:
-    """All that answers are compared by."""
-    return [lot.total_B, *(lot.rewards[limit.name] for limit in self.rollouts.limits)]
+  def _teaches(self, lot: Lot) -> bool:
+    """Whether answers to one question differ in something that they are compared by, and are learnt from.
 
-  def _next(self, count: int) -> Iterator[tuple[int, Question]]:
-    """The next questions with their numbers; those whose prompt is too long are passed over."""
-    passed = 0
-    while count:
-      number, question = self.asked, self.questions(self.asked)
-      self.asked += 1
-      if len(self.crew.writer.prompt(question)) <= self.rollouts.prompt_tokens:
-        count, passed = count - 1, 0
-        yield number, question
-      elif (passed := passed + 1) == LONGEST_SEARCH:
-        raise DataError('rollout.long-prompts', f'prompt_tokens = {self.rollouts.prompt_tokens}',
-                        f'none of {passed:,} questions in a row has a prompt as short as that', 'raise prompt_tokens')
+    Rewards are taken after answers that the limit ended were charged, as credit and `alike` take them: answers of one reward
+    teach where some of them are charged.
+    """
+    rewards_B, mask_B1 = self.rollouts.truncated(lot.total_B, np.ones((len(lot.answers), 1), np.float32), lot.cut_B)
+    costs = [lot.rewards[limit.name] for limit in self.rollouts.limits]
+    return bool(mask_B1.any()) and any(np.ptp(worth_B) != 0 for worth_B in (rewards_B, *costs))
+
+  def _next(self, count: int) -> list[tuple[int, Question]]:
+    """The next `count` questions with their numbers; those whose prompt is too long are passed over."""
+    every = short_enough(self.questions, self.crew.writer, self.rollouts.prompt_tokens, self.asked)
+    found = list(islice(every, count))
+    self.asked = found[-1][0] + 1
+    return found

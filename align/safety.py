@@ -1,4 +1,4 @@
-"""Pairs with what is known of each side by itself: whether it is safe. What a cost model (`align.cost`) learns from.
+"""Preference pairs with a flag for each side, whether it is safe: what a cost model (`align.cost`) learns from.
 
     {"prompt": "...", "chosen": "...", "rejected": "...", "safe": [true, false]}            a line of `SafetyLines`
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from align.conversations import to_text
 from align.pair_tokens import PairSplit, PairTokens
-from align.preferences import Given, Named, Pair, PairLines, pair_in, pair_text
+from align.preferences import Given, Pair, PairLines, pair_in, pair_text
 from model.errors import DataError
 from train.artifact import Store, write_json
 from train.data.columns import read_column, write_column
@@ -34,7 +34,7 @@ Sides = tuple[bool, bool]
 
 
 def safety_in(record: dict[str, Any], where: str) -> tuple[Pair, Sides]:
-  """The pair that a record says, and which of its sides are safe. Raises: DataError as `pair_in`, and without `safe`."""
+  """The pair of a record, and which of its sides are safe. Raises: DataError as `pair_in`, and for a bad `safe`."""
   safe = record.get('safe')
   if not isinstance(safe, list) or len(safe) != 2 or not all(isinstance(each, bool) for each in safe):
     raise DataError('safety.bad-flags', f"{where}: field 'safe' is {safe!r:.60}", 'it says of both sides whether they are '
@@ -57,18 +57,18 @@ class SafetyLines(PairLines):
 
 @dataclass(frozen=True)
 class Safety(Given):
-  """Each document of the corpus is such a pair, held out by a hash of its prompt."""
+  """Each document of the corpus is a pair with flags. A hash of its prompt holds it out."""
 
-  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[Named]:
-    """Raises: DataError for a document that is none."""
-    for where, (pair, _) in told(corpus, folder):
+  def __call__(self, corpus: Corpus, folder: Path, split: Split, counts: Counter[str]) -> Iterator[tuple[str, Pair]]:
+    """(id, pair) for each document. Raises: DataError for a document that is no such pair."""
+    for where, (pair, _) in flagged(corpus, folder):
       if held_out(to_text(pair.prompt), corpus.heldout_modulo) == (split == 'heldout'):
         counts['pairs read'] += 1
-        yield Named(where, pair)
+        yield where, pair
 
 
-def told(corpus: Corpus, folder: Path) -> Iterator[tuple[str, tuple[Pair, Sides]]]:
-  """Every document of a corpus by its place."""
+def flagged(corpus: Corpus, folder: Path) -> Iterator[tuple[str, tuple[Pair, Sides]]]:
+  """(source:id, (pair, flags)) for every document of a corpus, both splits."""
   for document in (document for part in SPLITS for document in corpus.documents(folder, part)):
     where = f'{document.source}:{document.id}'
     yield where, safety_in(parse(document.text, where), where)
@@ -76,28 +76,28 @@ def told(corpus: Corpus, folder: Path) -> Iterator[tuple[str, tuple[Pair, Sides]
 
 @dataclass(frozen=True)
 class SafetySplit(PairSplit):
-  """Pairs with what is known of their sides."""
+  """An open split of pairs with flags."""
 
   safe: np.ndarray               # u8[pairs, 2]
 
   def row(self, pair: int, length: int) -> Row:
-    """As a pair without, and safe f32[2]."""
+    """The columns of a pair and safe f32[2]."""
     return super().row(pair, length) | {'safe': self.safe[pair].astype(np.float32)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SafetyPairs(PairTokens):
-  """`PairTokens` of such pairs."""
+  """`PairTokens` of pairs with flags."""
 
   pairing: Safety = Safety()
 
   def make(self, folder: Path, store: Store) -> None:
-    """Writes the files. Raises: DataError as `PairTokens.make`, and where two pairs are called alike."""
+    """Writes the files. Raises: DataError as `PairTokens.make`, and if two pairs of one id differ in their flags."""
     super().make(folder, store)
     known: dict[str, Sides] = {}
-    for where, (_, safe) in told(self.corpus, store.find(self.corpus)):
+    for where, (_, safe) in flagged(self.corpus, store.find(self.corpus)):
       if known.setdefault(where, safe) != safe:
-        raise DataError('safety.twice', f'{self.corpus.name}: {where}', 'two pairs are called so, and one of them is safer',
+        raise DataError('safety.twice', f'{self.corpus.name}: {where}', 'two pairs have this id, and their flags differ',
                         'give the readers sources of their own')
     marks = {}
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""Answers from a model, and what models make of them: the two halves of a rollout, without rewards.
+"""Sampling answers from a model, and scoring them with models: the two halves of a rollout, without rewards.
 
 Rows have room for the longest prompt and the longest answer: tokens i32[B, T], segments i32[B, T] (1 on what is there) and
 mask f32[B, T] (1 on what was sampled). Whatever belongs to a token (a log-prob, a value before it was chosen) lies at its
@@ -7,7 +7,7 @@ own place in [B, T]; `train.objectives.shift` is what moves it under the positio
 Letters: B rows, T = L + 1 positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from align.critic import values
-from align.questions import Question
+from align.questions import Question, Questions
 from align.rewards import Answer
 from model.chat import Template, ends, prompt, reply
 from model.decoder import Model, own
+from model.errors import DataError
 from model.generate import generate, lay_out
 from model.sampling import Sampling
 from model.sharding import pin
@@ -30,10 +31,12 @@ from train.types import Batch, Params
 
 Columns = dict[str, np.ndarray]
 
+LONGEST_SEARCH = 10_000      # questions in a row that may be too long
+
 
 @dataclass(frozen=True)
 class Writer:
-  """How answers are written. `rows` of them at a time, which changes nothing but memory; equal neighbours are read once."""
+  """Samples answers, `rows` at a time (which changes memory alone); equal prompts that follow one another are read once."""
 
   model: Model
   tokenizer: Tokenizer
@@ -43,11 +46,11 @@ class Writer:
   rows: int
 
   def prompt(self, question: Question) -> list[int]:
-    """The ids that an answer goes on from."""
+    """The ids of a question up to where the answer begins."""
     return prompt(self.template, self.tokenizer, question.messages)
 
   def __call__(self, params: Params, questions: Sequence[Question], keys: jax.Array) -> tuple[list[Answer], list[np.ndarray]]:
-    """An answer to each, drawn with a key of its own, and the log-probs of its ids as they were when they were drawn."""
+    """An answer to each question, sampled with a key of its own, and f32 log-probs of its ids as the sampler had them."""
     ending, prompts = ends(self.template, self.tokenizer), [self.prompt(question) for question in questions]
     made = generate(self.model, lay_out(self.model, own(params)), prompts, max_new=self.answer_tokens,
                     sampling=Sampling(self.temperature), key=keys, eos=ending.eos, stop=ending.stop, limit=self.tokenizer.size,
@@ -56,6 +59,23 @@ class Writer:
     answers = [Answer(question, np.array(before, np.int32), ids, text, reason) for question, before, ids, text, reason
                in zip(questions, prompts, made.tokens, said, made.reasons)]
     return answers, made.logps
+
+
+def short_enough(questions: Questions, writer: Writer, tokens: int, first: int) -> Iterator[tuple[int, Question]]:
+  """The questions from number `first` on whose prompts have at most `tokens` tokens, with their numbers, without end.
+
+  Raises: DataError `rollout.long-prompts` if 10,000 in a row are longer.
+  """
+  passed = 0
+  while passed < LONGEST_SEARCH:
+    question = questions(first)
+    fits = len(writer.prompt(question)) <= tokens
+    passed = 0 if fits else passed + 1
+    if fits:
+      yield first, question
+    first += 1
+  raise DataError('rollout.long-prompts', f'prompt_tokens = {tokens}', f'the prompts of {LONGEST_SEARCH:,} questions in a row '
+                  'are longer', 'raise prompt_tokens')
 
 
 def keys(seed: int, numbers: Sequence[int], group: int) -> jax.Array:
@@ -68,7 +88,7 @@ def keys(seed: int, numbers: Sequence[int], group: int) -> jax.Array:
 
 
 def laid(answers: Sequence[Answer], length: int) -> Columns:
-  """The answers after their prompts as rows of `length` tokens, which must do."""
+  """Prompts and answers as rows of `length` tokens, the columns tokens, segments and mask; none may be longer."""
   tokens, segments, mask = (np.zeros((len(answers), length), kind) for kind in (np.int32, np.int32, np.float32))
   for row, answer in enumerate(answers):
     begin, end = len(answer.prompt), len(answer.prompt) + len(answer.ids)
@@ -78,7 +98,7 @@ def laid(answers: Sequence[Answer], length: int) -> Columns:
 
 
 def along(each: Sequence[np.ndarray], answers: Sequence[Answer], length: int) -> np.ndarray:
-  """Numbers of sampled ids at their ids' places, f32[B, length], 0 elsewhere."""
+  """One number per sampled id, laid at the id's place in its row: f32[B, length], 0 elsewhere."""
   row_BT = np.zeros((len(answers), length), np.float32)
   for row, answer, numbers in zip(row_BT, answers, each):
     row[len(answer.prompt):len(answer.prompt) + len(numbers)] = numbers
@@ -86,19 +106,19 @@ def along(each: Sequence[np.ndarray], answers: Sequence[Answer], length: int) ->
 
 
 def at_tokens(x_BL: jax.Array, weights_BL: jax.Array) -> jax.Array:
-  """What was foretold at position t, under the token that it foretold: [B, L + 1], 0 where nothing counts."""
+  """What a model says at position t about the token at t + 1, moved to t + 1: [B, L + 1], 0 where the weight is 0."""
   return jnp.pad(jnp.where(weights_BL > 0, x_BL, 0.0), ((0, 0), (1, 0)))
 
 
 class Read(NamedTuple):
-  """What a policy and its critics make of rows, f32[B, T] at the places of tokens."""
+  """Log-probs of tokens and critics' values before them, f32[B, T] at the tokens' places."""
 
   logp: np.ndarray
   values: dict[str, np.ndarray]
 
 
 class Reader:
-  """Reads rows with the code that the step uses, `placement.batch` at a time: log-probs at the temperature of sampling."""
+  """Scores rows with the very code of the training step, a batch at a time; log-probs are at the temperature of sampling."""
 
   def __init__(self, model: Model, temperature: float, placement: Placement):
     self.placement = placement
@@ -116,16 +136,19 @@ class Reader:
     self.read = jax.jit(read, static_argnames='critics')
 
   def __call__(self, params: Params, columns: Columns, critics: tuple[str, ...] = ()) -> Read:
-    size, place = self.placement.batch, self.placement
-    parts = []
-    for begin in range(0, len(columns['tokens']), size):
-      lot = {name: filled(column[begin:begin + size], size)[place.rows] for name, column in columns.items()}
-      parts.append(jax.device_get(self.read(params, place(lot), critics)))
+    parts = [jax.device_get(self.read(params, batch, critics)) for batch in placed(columns, self.placement)]
     count = len(columns['tokens'])
     return Read(np.concatenate([logp for logp, _ in parts])[:count],
                 {of: np.concatenate([found[of] for _, found in parts])[:count] for of in critics})
 
 
-def filled(column: np.ndarray, size: int) -> np.ndarray:
-  """The column with rows of zeros after it."""
+def placed(columns: Columns, placement: Placement) -> Iterator[Batch]:
+  """All rows in batches on the devices; the last batch is filled up with rows of zeros."""
+  size = placement.batch
+  for begin in range(0, len(columns['tokens']), size):
+    lot = {name: column[begin:begin + size] for name, column in columns.items()}
+    yield placement({name: _filled(column, size)[placement.rows] for name, column in lot.items()})
+
+
+def _filled(column: np.ndarray, size: int) -> np.ndarray:
   return np.pad(column, [(0, size - len(column))] + [(0, 0)] * (column.ndim - 1))

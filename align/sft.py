@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on conversations: which of their tokens are learnt, what is cut of long ones, and their files.
+"""Supervised fine-tuning on conversations: their token files, which tokens are learnt, and how long ones are cut.
 
     tokens = ChatTokens(name='talks-tokens', corpus=talks, vocabulary=parent.rows.vocabulary, longest=1025)
     replace(parent, name='chat', restore=parent, rows=Rows(tokens, length=1024, packing=Whole()))
@@ -61,7 +61,7 @@ class NoAnswerLeft(DataError):
 
 
 class Fitted(NamedTuple):
-  """A conversation of at most so many tokens, and what was cut for that."""
+  """A conversation cut to a length, and what was cut."""
 
   rendered: Rendered
   unanswered: int      # messages after the last answer, which nobody answers
@@ -100,7 +100,7 @@ Pieces = list[Fitted | NoAnswerLeft]
 
 @dataclass(frozen=True)
 class Shorten:
-  """Of a long conversation the end: `fit`."""
+  """Of a long conversation the end alone, as `fit` cuts it."""
 
   def __call__(self, template: Template, tokenizer: Tokenizer, messages: Sequence[Message], length: int, where: str) -> Pieces:
     try:
@@ -133,7 +133,7 @@ class Divide:
 
 
 def exchanges(turns: Sequence[Message]) -> list[int]:
-  """Where each begins: with a user's message after an answer, if another answer follows."""
+  """Where each exchange begins: at a user's message after an answer, if another answer follows."""
   answers = [place for place, message in enumerate(turns) if message.role == 'assistant']
   begins = [0]
   for place, message in enumerate(turns[:answers[-1]]):
@@ -144,9 +144,9 @@ def exchanges(turns: Sequence[Message]) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTokens(TokenFiles):
-  """The conversations of a corpus as a template writes them, none of more than `longest` tokens, and what of it is learnt.
+  """The conversations of a corpus rendered by a template, none of more than `longest` tokens, with a mask of what is learnt.
 
-  The folder has beside the files of all tokens a `table.json`: what was read, cut, and left out.
+  The folder has beside the token files a `table.json`: what was read, cut, and left out.
   """
 
   template: Template = ChatML()

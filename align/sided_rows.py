@@ -1,19 +1,15 @@
-"""What rows of pairs and of labels have in common: one thing judged a row, in an order of their own for every epoch.
-
-Which sides, `align.pair_tokens` and `align.label_tokens` say; what a reference is, `align.reference`.
-"""
+"""What `align.pair_rows` and `align.label_rows` have in common: feeds whose rows have two sides, shuffled anew every epoch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from align.reference import Opened, Sided, lots
+from align.batch_means import in_batches
+from align.reference import Opened, Sided
 from model.errors import DataError
 from train.artifact import Store
 from train.build import Built
@@ -22,11 +18,11 @@ from train.data.shuffle import key, permutation
 from train.data.visits import RECORDS, Row
 from train.data.vocabulary import AnyVocabulary
 from train.run import Run
-from train.types import Batch, LossFn, Mean, Params, Setting
+from train.types import Setting
 
 
 class SidedVisits:
-  """The endless order of what is judged: row g is a function of the seed and g, each once an epoch."""
+  """The endless order of rows: row g depends on the seed and g alone, and each comes once an epoch."""
 
   def __init__(self, judged: Opened, length: int, seed: int, noun: str):
     self.judged, self.length, self.seed, self.noun = judged, length, seed, noun
@@ -38,7 +34,7 @@ class SidedVisits:
     return len(self.judged)
 
   def __getitem__(self, number: int) -> Row:
-    """As the split has it; record i32[]: the number, modulo 2^31."""
+    """The split's own columns and record i32[]: the number, modulo 2^31."""
     return self.judged.row(self._index(number), self.length) | {'record': np.asarray(number % RECORDS, np.int32)}
 
   def describe(self, number: int) -> str:
@@ -53,7 +49,7 @@ class SidedVisits:
 
 @dataclass(frozen=True)
 class SidedRows(ABC):
-  """A `train.types.Feed`, but for how it is opened and what is measured."""
+  """A `train.types.Feed`, all but `check`, `open` and `evaluator`."""
 
   _: KW_ONLY
   seed: int = 0
@@ -63,7 +59,7 @@ class SidedRows(ABC):
   @property
   @abstractmethod
   def answers(self) -> Sided:
-    """What is judged."""
+    """The answers that rows are made of."""
 
   @property
   def vocabulary(self) -> AnyVocabulary:
@@ -81,40 +77,19 @@ class SidedRows(ABC):
     return {}
 
   def visits(self, store: Store) -> SidedVisits:
-    """The order of all there is to learn from. Raises: DataError if it is not as it was made."""
+    """The training rows in their order. Raises: DataError if their files are not as they were made."""
     return SidedVisits(self.answers.open(store, 'train'), self.length, self.seed, self.noun)
 
   def source(self, store: Store, *, batch: int, mesh: Mesh) -> Batches:
-    """Batches on the mesh, of which this process makes the rows that its devices hold."""
+    """Batches laid on the mesh; this process makes the rows that its devices hold."""
     placement = Placement(mesh, batch)
     return Batches(self.visits(store), batch, rows=placement.rows, place=placement)
 
   def withheld(self, setting: Setting, rows: int) -> list[Row]:
-    """So many held-out rows, the first in the order of their own, in lots of a batch. Raises: DataError where there is none."""
+    """The first `rows` held-out rows of their order, in batches. Raises: DataError where there is none."""
     judged = self.answers.open(setting.store, 'heldout')
     if not len(judged):
       raise DataError(f'{self.noun}.none', f'held-out {self.noun}s of {setting.run.name}', 'there is none',
                       'lower heldout_modulo of the corpus')
     visits = SidedVisits(judged, self.length, self.seed, self.noun)
-    return list(lots(map(visits.__getitem__, range(min(rows, visits.rows))), setting.run.batch))
-
-
-class Means:
-  """The means of a loss and of each of its metrics over rows, however many lots they come in."""
-
-  def __init__(self, loss_fn: LossFn):
-    def means(params: Params, batch: Batch) -> dict[str, Mean]:
-      loss = loss_fn(params, {}, batch, jax.random.key(0))
-      return {'loss': loss.objective, **loss.metrics}
-
-    self.of = jax.jit(means)
-
-  def __call__(self, params: Params, batches: Iterable[Row]) -> dict[str, float]:
-    parts = jax.device_get([self.of(params, batch) for batch in batches])
-    return {name: float(sum(part[name].total for part in parts) / max(sum(part[name].weight for part in parts), 1e-20))
-            for name in parts[0]}
-
-
-def heldout(values: dict[str, float]) -> dict[str, float]:
-  """The same, named as what is measured on held-out rows."""
-  return {f'heldout_{name}': value for name, value in values.items()}
+    return list(in_batches(map(visits.__getitem__, range(min(rows, visits.rows))), setting.run.batch))

@@ -1,4 +1,4 @@
-"""The stages of a lineage side by side: what each answers to the same held-out questions, and what judges make of it.
+"""The stages of a lineage side by side (SFT, DPO, PPO, ...): win rates, rewards and KL on the same held-out questions.
 
     chat = Stage('SFT', sft)
     Stages(name='stages', stages=(Stage('pre-trained', lm), chat, Stage('DPO', dpo), Stage('PPO', ppo)), against='SFT',
@@ -25,22 +25,22 @@ from align.questions import Asking
 from align.rewards import Answer, Jury, Part
 from align.sampler import Reader, Writer, keys, laid
 from align.stages_page import render
-from align.templates import template_of
+from align.template_of import template_of
 from model.chat import Plain, Template
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, digest, how, write_json
 from train.data.pipeline import Placement
+from train.eval.resampling import INSIDE, RESAMPLES, exact
 from train.run import Run
 from train.trained import Trained, foundation, load, opened
 from train.types import Setting
 
 STAGES = 'stages.json'
-RESAMPLES = 2000                      # of the questions, for an interval
 
 
 @dataclass(frozen=True)
 class Stage:
-  """A run, by the name under which it is compared."""
+  """A run, and its name in the comparison."""
 
   name: str
   run: Run
@@ -48,10 +48,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Stages(Artifact):
-  """One sampled answer of each stage to each of so many held-out questions, drawn with the same chance.
+  """One sampled answer of each stage to each of the first `answers` held-out questions, with the same keys for all stages.
 
   A stage wins where its weighted reward is larger than that of the stage `against`; ties are half a win. `kl` is the mean
-  over its answers of log p - log p_against, summed over tokens: what it paid in distance.
+  over its answers of log p - log p_against, summed over tokens.
   """
 
   stages: tuple[Stage, ...]
@@ -110,7 +110,7 @@ class Stages(Artifact):
                   for place, question in enumerate(asked.questions[:self.shown])]}
 
   def notes(self) -> dict[str, str]:
-    """How the columns came about, in a sentence each."""
+    """What each column means, in a sentence each."""
     return {
       'wins': f'share of questions on which the weighted reward is larger than that of {self.against}, ties half; 95% interval '
               f'from {RESAMPLES:,} resamples of the questions, exact where all were won or all lost',
@@ -129,7 +129,7 @@ class Said(NamedTuple):
 
 
 class Asked:
-  """The questions, and what it takes to have stages answer them."""
+  """The questions, and what is needed to have stages answer them."""
 
   def __init__(self, stages: Stages, base: Trained, store: Store):
     self.stages, self.base = stages, base
@@ -148,7 +148,7 @@ class Asked:
                   self.stages.batch)
 
   def said(self, stage: Trained, jury: Jury) -> Said:
-    """What a stage answers, what the judges say to it, and how far it is from the base."""
+    """A stage's answers, their rewards, and their KL from the base."""
     chance = keys(self.stages.seed, range(len(self.questions)), 1)
     answers, _ = self.writer(stage)(stage.params, self.questions, chance)
     rewards = jury(answers)
@@ -159,7 +159,7 @@ class Asked:
 
 
 def compared(said: Said, base: Said) -> dict[str, Any]:
-  """The numbers of a stage."""
+  """The numbers of a stage, as `stages.json` has them."""
   wins = 0.5 * (1 + np.sign(said.total - base.total))
   low, high = interval(wins)
   return {'wins': float(wins.mean()), 'wins_low': low, 'wins_high': high, 'kl': float(said.kl.mean()),
@@ -170,22 +170,14 @@ def compared(said: Said, base: Said) -> dict[str, Any]:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-  """The middle 95% of the means of resampled values; where all are 0, or all are 1, the exact one of such a share.
-
-  Resamples of what never varies do not vary either, but 0 of 16 does not mean never (Clopper and Pearson 1934).
-  """
-  rare = 0.025 ** (1 / len(values))
-  if (values == 0).all():
-    return 0.0, 1 - rare
-  if (values == 1).all():
-    return rare, 1.0
+  """A 95% interval of the mean: from bootstrap resamples, or where all values are 0 or all are 1 the exact binomial one."""
   places = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-  low, high = np.quantile(values[places].mean(1), (0.025, 0.975))
+  low, high = exact(values) or np.quantile(values[places].mean(1), INSIDE)
   return float(low), float(high)
 
 
 def table(found: dict[str, Any]) -> Table:
-  """The stages for a terminal."""
+  """The stages as a table for the terminal."""
   drawn = Table(title=f'{found["name"]}: {found["questions"]} held-out questions', title_justify='left')
   judges: Sequence[str] = list(found['stages'][0]['judges'])
   for head in ('stage', *judges, f'wins against {found["against"]}', 'KL', 'tokens', 'ended'):

@@ -8,7 +8,7 @@ from train.eval.show import Figure, Grid, percent
 
 
 def render(found: dict[str, Any]) -> str:
-  """The page."""
+  """The page, as HTML."""
   better = [row['name'] for row in found['stages'] if row['wins_low'] > 0.5]
   columns = min(3, max(len(sample['answers']) + bool(sample['person']) for sample in found['samples']))
   return template('stages.html.j2', Path(__file__).parent).render(
@@ -16,7 +16,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def summary(found: dict[str, Any]) -> str:
-  """One sentence: which stage is preferred most, and what it paid."""
+  """One sentence: which stage wins most often, and at what KL."""
   best = max(found['stages'], key=lambda row: row['wins'])
   if best['wins_low'] <= 0.5:
     return f'No stage is preferred to {found["against"]} beyond chance.'
@@ -37,7 +37,7 @@ class Bar(NamedTuple):
 
 
 def bars(found: dict[str, Any]) -> list[Bar]:
-  """The stages as they stand in the lineage, without the one that they are compared with."""
+  """One bar per stage in the order of the lineage, without the stage that they are compared with."""
   return [Bar(row['name'], f'{row["wins"]:.1%}', f'{row["wins_low"]:.0%} to {row["wins_high"]:.0%}',
               f'{100 * row["wins"]:.1f}', f'{100 * row["wins_low"]:.1f}',
               f'{100 * (row["wins_high"] - row["wins_low"]):.1f}', row['wins_low'] > 0.5)
@@ -45,7 +45,7 @@ def bars(found: dict[str, Any]) -> list[Bar]:
 
 
 def grid(found: dict[str, Any]) -> Grid:
-  """A row a stage."""
+  """The table of numbers, one row per stage."""
   judges = list(found['stages'][0]['judges'])
   rows = [[row['name'], *(Figure(f'{row["judges"][name]["mean"]:.3f} ± {row["judges"][name]["error"]:.3f}') for name in judges),
            percent(row['wins']), Figure(f'{row["kl"]:.2f}'), Figure(f'{row["answer_tokens"]:.1f}'), percent(row['ended']),

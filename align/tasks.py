@@ -1,4 +1,4 @@
-"""Tasks whose answers a program can check: the questions, and how right an answer is.
+"""Tasks whose answers a program can verify: the questions, and a grade for an answer.
 
     Largest()       Which is the largest: 3 8 1 5?      8           small enough for a model of minutes
     Sums()          What is 17 + 5?                     22
@@ -29,7 +29,7 @@ class Problem(NamedTuple):
 
 
 class Task(ABC):
-  """Problems by number, without end: problem i is a function of the task and i alone."""
+  """An endless series of problems: problem i is a function of the task and i alone."""
 
   @abstractmethod
   def problem(self, number: int) -> Problem:
@@ -119,9 +119,9 @@ def _gym(name: str, seed: int) -> Any:
 
 @dataclass(frozen=True)
 class Guesses(Reader):
-  """Conversations in which problems of `Largest` are answered by one of their numbers, any of them alike.
+  """Conversations in which problems of `Largest` are answered by one of their numbers at random.
 
-  Who learns from them knows what an answer looks like, and not which is right: where reinforcement learning begins.
+  A model that learns from them knows what an answer looks like, and not which is right: a start for reinforcement learning.
   """
 
   task: Largest

@@ -1,4 +1,4 @@
-"""Pairs of preferences out of datasets of TFDS, in either of the forms in which such sets are shared.
+"""Preference pairs out of TFDS datasets, in either of the forms in which such sets are shared.
 
     TfdsPairs('mine', data_dir='shared', layout=Apart('question', 'better', 'worse'))      three fields, or more prompts
     TfdsPairs('hh_rlhf', data_dir='shared', layout=Transcripts())                          two transcripts with one beginning
@@ -21,7 +21,7 @@ from train.data.tfds_reader import Examples, field_of
 
 
 class Layout(Protocol):
-  """Where in an example the pair is."""
+  """How an example holds a pair."""
 
   def __call__(self, example: dict[str, Any], where: str) -> dict[str, Any]:
     """A record as `pair_in` takes it. Raises: DataError that names what is missing."""
@@ -29,7 +29,7 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Apart:
-  """A field each for what was asked and for the two answers, as texts; perhaps one with the margin between them."""
+  """Texts in fields of their own: the prompt and the two answers; perhaps a field with the margin."""
 
   prompt: str = 'prompt'
   chosen: str = 'chosen'
@@ -45,8 +45,8 @@ class Apart:
 class Transcripts:
   """Two whole conversations written out as texts, which are the same up to the last answers (Bai et al. 2022, hh-rlhf).
 
-  Messages begin with what `user` and `assistant` say. What both conversations begin with, up to and with a message of the
-  user, is the prompt, and the rest of each is its side.
+  A message begins with the mark `user` or `assistant`. The messages that both conversations begin with, up to the last shared
+  one of the user, are the prompt, and the rest of each is its side.
   """
 
   chosen: str = 'chosen'
@@ -71,7 +71,7 @@ class Transcripts:
     return {'messages': _dicts(shared), 'chosen': chosen, 'rejected': rejected}
 
   def messages(self, text: str, where: str) -> Messages:
-    """What each said. Raises: DataError where it does not begin with a mark."""
+    """The messages of a transcript. Raises: DataError where it does not begin with a mark."""
     role_of: dict[str, Role] = {self.user.strip(): 'user', self.assistant.strip(): 'assistant'}
     marks = '|'.join(map(re.escape, (self.user, self.assistant)))
     before, *rest = re.split(f'({marks})', text if re.match(marks, text) else '\n\n' + text.lstrip())

@@ -1,7 +1,7 @@
-"""A judge by words alone: naive Bayes on the answers of a corpus whose documents say of which of two kinds they are.
+"""A reward from words alone: naive Bayes, fitted to the answers of a corpus whose documents are of two kinds.
 
-It learnt nothing from a model and no model learns from it, so it tells whether a policy got better at what was meant or at
-pleasing its reward model. It reads no order of words: whoever writes one good word again and again pleases it too.
+It is independent of every model, so it shows whether a policy got better at what was meant or only at pleasing its reward
+model. It ignores the order of words: an answer of one good word again and again pleases it too.
 """
 
 import math
@@ -44,7 +44,7 @@ class Wording(Reward):
     return scores
 
   def learnt(self, store: Store) -> Callable[[str], float]:
-    """The judge of a text. Raises: DataError if a kind is in no document."""
+    """The log-odds as a function of a text. Raises: DataError if a kind is in no document."""
     counts: dict[str, Counter[str]] = {self.good: Counter(), self.bad: Counter()}
     documents: Counter[str] = Counter()
     for document in self.corpus.documents(store.find(self.corpus), self.split):

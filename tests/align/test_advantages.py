@@ -136,7 +136,7 @@ class TestAverages:
   MASK = jnp.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]])
 
   @pytest.mark.parametrize('average, expected', [(PerToken(), 11 / 4), (PerAnswer(), (3 + 2) / 2), (PerConstant(10), 11 / 20)])
-  def test_whose_mean_it_is(self, average, expected):
+  def test_the_mean_is_over_tokens_over_answers_or_by_a_constant(self, average, expected):
     np.testing.assert_allclose(average(self.LOSS, self.MASK).value(), expected, rtol=1e-6)
 
   @pytest.mark.parametrize('average', [PerToken(), PerAnswer(), PerConstant(7)])

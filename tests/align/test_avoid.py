@@ -25,7 +25,7 @@ from train.objectives import NextToken
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 from train.step import accumulate, gradient
-from train.typed import fits, hints
+from train.typecheck import fits, hints
 
 UNION = Patterns(('union',))
 
@@ -189,7 +189,7 @@ def test_rows_that_are_measured_have_something_to_measure(world):
     none.probed(store)
 
 
-def test_what_does_not_suit_is_refused(world):
+def test_settings_and_rows_that_do_not_go_together_are_refused(world):
   run, _ = world
   plain = Rows(run.rows.rows.tokens.tokens, 32)
   for wrong, id in ((lambda: replace(run, objective=NextToken()), 'config.rows'),

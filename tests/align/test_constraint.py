@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from align.constraint import PID, Dual, Held, Limit, combined
+from align.constraint import PID, Dual, Limit, Multipliers, combined
 from align.rewards import Length
 from model.errors import ConfigError
 
@@ -46,7 +46,7 @@ def test_advantages_are_combined_as_in_safe_rlhf():
 
 def test_several_limits_are_held_apart():
   limits = (Limit('long', Length(1.0), 5.0, PID(1.0, 0.0)), Limit('short', Length(-1.0), 0.0, Dual(2.0, 0.1)))
-  held = Held.begin(limits)
+  held = Multipliers.begin(limits)
   assert held.values(limits) == pytest.approx([0.0, 2.0])
   held = held.next(limits, [7.0, -1.0])
   assert held.values(limits) == pytest.approx([2.0, 2.0 * np.exp(-0.1)])

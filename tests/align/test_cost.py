@@ -75,7 +75,7 @@ def test_known_answers_of_order_and_signs():
   """Costs -0.4 and 1.3, the first safe: order ln(1 + e^-1.7), signs ln(1 + e^-0.4) + ln(1 + e^-1.3)."""
   def value(costs, safe, **fields):
     row = {'segments': jnp.ones((1, 2, 3)), 'safe': jnp.array([safe], jnp.float32)}
-    return CostModel(**fields).priced(jnp.array([costs]), row | {'margin': jnp.zeros(1), 'label': jnp.ones(1)}, {})
+    return CostModel(**fields).loss_of(jnp.array([costs]), row | {'margin': jnp.zeros(1), 'label': jnp.ones(1)}, {})
 
   order, one, two = np.log1p(np.exp([-1.7, -0.4, -1.3]))
   loss = value([-0.4, 1.3], [1, 0])
@@ -99,11 +99,8 @@ def test_a_constant_matters_to_a_cost_and_not_to_a_reward():
   """The zero means something: moved by 3, rewards lose nothing, costs do."""
   row = batch() | {'safe': SAFE}
   costs = jnp.linspace(-1.0, 1.0, 16).reshape(8, 2)
-  def reward_loss(costs_BP):
-    return RewardModel().judged(costs_BP, row['margin'], row['label'], jnp.ones(8), {})
-
-  reward = [float(reward_loss(costs + by).objective.value()) for by in (0, 3)]
-  cost = [float(CostModel().priced(costs + by, row, {}).objective.value()) for by in (0, 3)]
+  reward, cost = ([float(objective.loss_of(costs + by, row, {}).objective.value()) for by in (0, 3)]
+                  for objective in (RewardModel(), CostModel()))
   assert reward[0] == pytest.approx(reward[1], rel=1e-5) and cost[1] > cost[0] + 0.5
 
 
@@ -126,7 +123,7 @@ def test_it_is_learnt_and_limits_answers_by_its_own_zero(world):
   source.close()
 
 
-def test_what_has_no_zero_is_refused(world):
+def test_a_model_without_a_zero_is_refused_as_a_cost(world):
   _, harm, _, _ = world
   for wrong in (lambda: OwnZero(name='zero', run=replace(harm, objective=RewardModel())), lambda: CostModel(centring=0.1),
                 lambda: CostModel(signs=0.0)):

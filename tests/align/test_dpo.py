@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from align import losses
-from align.dpo import DPO, IPO, ORPO, Compared, Hinge, SimPO, reference, said
+from align.answer_logps import pair_logps, reference_logps
+from align.dpo import DPO, IPO, ORPO, Compared, Hinge, SimPO
 from model.config import Gated, MoE
 from model.errors import ConfigError
 from tests.align.pairs import batch, check_invariant, check_own_reference, same, swapped, taken
@@ -16,7 +17,7 @@ from train.objectives import shift
 from train.step import born, gradient, make_step
 
 MODEL, PARAMS = made(small(layers=1))
-SAID = jax.jit(lambda params, sides: said(MODEL, params, sides))
+LOGPS = jax.jit(lambda params, sides: pair_logps(MODEL, params, sides))
 FAMILY = [DPO(), DPO(smoothing=0.2), IPO(), Hinge(), SimPO(), ORPO()]
 EACH = pytest.mark.parametrize('objective', FAMILY, ids=str)
 
@@ -24,12 +25,12 @@ EACH = pytest.mark.parametrize('objective', FAMILY, ids=str)
 def referred(params=PARAMS, sides=None) -> dict:
   """A batch whose reference are these parameters."""
   sides = batch() if sides is None else sides
-  return sides | {'reference': SAID(params, sides).logp_BP}
+  return sides | {'reference': LOGPS(params, sides).logp_BP}
 
 
 def test_log_probs_are_sums_over_answers_and_nothing_else():
   sides = batch()
-  found = SAID(PARAMS, sides)
+  found = LOGPS(PARAMS, sides)
   row = shift({name: sides[name].reshape(-1, 10) for name in ('tokens', 'segments', 'mask')})
   logits_RLV = jax.jit(lambda *row: MODEL.logits(PARAMS, MODEL.hidden(PARAMS, *row).x_BLD))(row.inputs_BL, row.segments_BL)
   logp_RL = jnp.take_along_axis(jax.nn.log_softmax(logits_RLV), row.targets_BL[..., None], -1)[..., 0]
@@ -43,7 +44,7 @@ def test_log_probs_are_sums_over_answers_and_nothing_else():
 def test_an_answer_of_a_conversation_leaves_out_what_the_user_says_in_it():
   sides = batch()
   fewer = sides | {'mask': sides['mask'].at[:, :, 3].set(0)}
-  difference = SAID(PARAMS, sides).tokens_BP - SAID(PARAMS, fewer).tokens_BP
+  difference = LOGPS(PARAMS, sides).tokens_BP - LOGPS(PARAMS, fewer).tokens_BP
   assert (difference == 1).all()
 
 
@@ -67,7 +68,7 @@ def test_known_answers(objective):
     DPO: lambda: losses.dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, smoothing=smoothing),
     IPO: lambda: (0.2 + 0.25 - 5.0) ** 2, Hinge: lambda: 0.8, SimPO: lambda: np.log1p(np.exp(-(2.0 * 1.5 - 1.0))),
     ORPO: lambda: 2.0 + 0.1 * losses.orpo_odds(*means[:2])}[type(objective)]()
-  loss = objective.judged(Compared(sums, refs, counts), jnp.ones(1), jnp.ones(1), {})
+  loss = objective.loss_of(Compared(sums, refs, counts), jnp.ones(1), jnp.ones(1), {})
   np.testing.assert_allclose(loss.objective.value(), np.ravel(wanted)[0], rtol=1e-5)
   assert float(loss.metrics['accuracy'].value()) == 1
   np.testing.assert_allclose(loss.metrics['logp_rejected'].value(), -3.5, rtol=1e-6)
@@ -78,17 +79,17 @@ def test_a_soft_label_is_an_expectation(objective):
   sides = Compared(*(jnp.asarray(np.random.default_rng(i).uniform(-9, -1, (3, 2)), jnp.float32) for i in (0, 1)),
                    jnp.array([[5.0, 4.0]] * 3))
   def value(sides, label):
-    return objective.judged(sides, jnp.full(3, label), jnp.ones(3), {}).objective.total
+    return objective.loss_of(sides, jnp.full(3, label), jnp.ones(3), {}).objective.total
   one, two = value(sides, 1.0), value(sides.swapped(), 1.0)
   assert abs(float(one - two)) > 1e-3
   np.testing.assert_allclose(value(sides, 0.7), 0.7 * one + 0.3 * two, rtol=1e-5)
   if objective == DPO():
-    conservative = DPO(smoothing=0.2).judged(sides, jnp.ones(3), jnp.ones(3), {})
+    conservative = DPO(smoothing=0.2).loss_of(sides, jnp.ones(3), jnp.ones(3), {})
     np.testing.assert_allclose(value(sides, 0.8), conservative.objective.total, rtol=1e-5)
 
 
 @pytest.mark.parametrize('objective', [DPO(), ORPO()], ids=str)
-def test_nothing_that_should_not_matter_matters(objective):
+def test_padding_parts_devices_and_rows_that_fill_up_change_nothing(objective):
   check_invariant(objective, MODEL, PARAMS)
 
 
@@ -96,10 +97,10 @@ def test_experts_add_the_penalties_of_each_pair_alone():
   model, params = made(small(layers=1, mlp=MoE(4, 2, Gated(24))))
   one, parts = (taken(SimPO(), model, params, batch(), parts) for parts in (1, 4))
   same(one, parts)
-  found = jax.jit(lambda params, sides: said(model, params, sides))(params, batch())
+  found = jax.jit(lambda params, sides: pair_logps(model, params, sides))(params, batch())
   extra = {name: one[1].metrics[name] for name in found.aux}
   assert extra and all(float(mean.total) > 0 and float(mean.weight) == 8 for mean in extra.values())
-  bare = SimPO().judged(Compared(found.logp_BP, 0 * found.logp_BP, found.tokens_BP), jnp.ones(8), jnp.ones(8), {})
+  bare = SimPO().loss_of(Compared(found.logp_BP, 0 * found.logp_BP, found.tokens_BP), jnp.ones(8), jnp.ones(8), {})
   penalty = sum(mean.total for mean in extra.values())
   np.testing.assert_allclose(one[1].objective.total - bare.objective.total, penalty, rtol=1e-3)
 
@@ -115,7 +116,8 @@ def test_without_a_reference_it_is_refused_or_needs_none():
   sides = {name: value for name, value in batch().items() if name != 'reference'}
   with pytest.raises(ConfigError, match=r'dpo\.no-reference'):
     DPO()(MODEL)(PARAMS, {}, sides, jax.random.key(0))
-  same(taken(SimPO(), MODEL, PARAMS, sides), taken(SimPO(), MODEL, PARAMS, batch()))
+  loss_fn = jax.jit(lambda sides: SimPO()(MODEL)(PARAMS, {}, sides, jax.random.key(0)))
+  same(loss_fn(sides), loss_fn(batch()))
 
 
 def test_adapters_are_their_own_reference():
@@ -123,7 +125,7 @@ def test_adapters_are_their_own_reference():
 
 
 def test_a_reference_gets_no_gradient():
-  found = jax.grad(lambda values: reference(MODEL, PARAMS, batch() | {'reference': values}).sum())(batch()['reference'])
+  found = jax.grad(lambda values: reference_logps(MODEL, PARAMS, batch() | {'reference': values}).sum())(batch()['reference'])
   assert not found.any()
 
 
@@ -151,7 +153,7 @@ def test_a_planted_preference_is_learnt(objective):
   assert float(after.metrics['accuracy'].value()) == 1 > float(before.metrics['accuracy'].value())
 
 
-def test_what_cannot_be_is_refused():
+def test_settings_out_of_range_are_refused():
   for make in (lambda: DPO(beta=0.0), lambda: DPO(smoothing=0.6), lambda: IPO(-1.0), lambda: Hinge(0.0), lambda: SimPO(0.0),
                lambda: ORPO(0.0)):
     with pytest.raises(ConfigError, match='out-of-range'):

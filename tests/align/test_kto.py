@@ -6,15 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from align.dpo import said
-from align.kto import ANOTHERS, KTO, OWN, Ratio, ratio
+from align.answer_logps import pair_logps
+from align.kto import ANOTHERS, KTO, OWN, SideLogps, side_logps
 from model.errors import ConfigError
 from tests.align.pairs import batch, check_invariant, check_own_reference, same, taken
 from tests.model.variants import made, small
 from train.step import born, gradient, make_step
 
 MODEL, PARAMS = made(small(layers=1))
-REFER = jax.jit(lambda params, sides: said(MODEL, params, sides).logp_BP)
+REFER = jax.jit(lambda params, sides: pair_logps(MODEL, params, sides).logp_BP)
 LABELS = jnp.array([1.0, 0, 1, 1, 0, 0, 1, 0])
 
 
@@ -33,8 +33,8 @@ def test_it_begins_at_half_of_each_weight():
 
 def test_known_answers():
   """sigmoid(-0.1 (2 - 0.5)) of a good answer, sigmoid(0.1 (-1 - 0.5)) of a bad one."""
-  own = Ratio(jnp.array([-10.0, -12.0]), jnp.array([-12.0, -11.0]), {})
-  loss = KTO(beta=0.1, desirable=1.0, undesirable=2.0).judged(own, jnp.array([1.0, 0.0]), jnp.full(2, 0.5), jnp.ones(2))
+  own = SideLogps(jnp.array([-10.0, -12.0]), jnp.array([-12.0, -11.0]), {})
+  loss = KTO(beta=0.1, desirable=1.0, undesirable=2.0).loss_of(own, jnp.array([1.0, 0.0]), jnp.full(2, 0.5), jnp.ones(2))
   np.testing.assert_allclose(loss.objective.total, 0.4625702 + 2 * 0.4625702, rtol=1e-5)
   assert float(loss.metrics['accuracy'].value()) == 1
   np.testing.assert_allclose(loss.metrics['reward_good'].value(), 0.2, rtol=1e-5)
@@ -44,7 +44,7 @@ def test_known_answers():
 def test_each_side_is_its_own():
   sides = labelled()
   for side in (OWN, ANOTHERS):
-    found = jax.jit(lambda sides, side=side: ratio(MODEL, PARAMS, sides, side))(sides)
+    found = jax.jit(lambda sides, side=side: side_logps(MODEL, PARAMS, sides, side))(sides)
     np.testing.assert_allclose(found.logp_B, sides['reference'][:, side], rtol=1e-5)
     np.testing.assert_allclose(found.gain_B, 0, atol=1e-4)
 
@@ -77,8 +77,8 @@ def test_what_stands_beside_an_answer_is_not_in_its_loss():
   same(loss_fn(sides), loss_fn(other))
 
 
-def test_nothing_that_should_not_matter_matters(monkeypatch):
-  """Padding, parts, devices, rows that only fill up (`check_invariant`), with both labels and a point above 0."""
+def test_padding_parts_devices_and_rows_that_fill_up_change_nothing(monkeypatch):
+  """With both labels and a point above 0."""
   def with_labels(*args, **kwargs):
     return batch(*args, **kwargs) | {'label': LABELS, 'kl': jnp.full(8, 0.3)}
   monkeypatch.setattr('tests.align.pairs.batch', with_labels)
@@ -106,7 +106,7 @@ def test_a_planted_preference_is_learnt_from_labels_alone():
   state = born(lambda key: PARAMS, jax.random.key(0), tx)
   loss_fn = KTO(beta=0.5)(MODEL)
   step = jax.jit(make_step(gradient(loss_fn), tx))
-  point = jax.jit(lambda params, sides: jnp.maximum(ratio(MODEL, params, sides, ANOTHERS).gain_B.mean(), 0.0))
+  point = jax.jit(lambda params, sides: jnp.maximum(side_logps(MODEL, params, sides, ANOTHERS).gain_B.mean(), 0.0))
   for seed in range(24):
     sides = planted(seed)
     state, _ = step(state, {}, sides | {'kl': jnp.full(8, point(state.params, sides))})
@@ -116,7 +116,7 @@ def test_a_planted_preference_is_learnt_from_labels_alone():
   assert float(after.metrics['reward_good'].value()) > 0 > float(after.metrics['reward_bad'].value())
 
 
-def test_what_cannot_be_is_refused():
+def test_settings_out_of_range_are_refused():
   for fields in ({'beta': 0.0}, {'desirable': -1.0}, {'undesirable': 0.0}):
     with pytest.raises(ConfigError, match='out-of-range'):
       KTO(**fields)

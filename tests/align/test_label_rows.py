@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from align.kto import ANOTHERS, KTO, ratio
-from align.label_rows import LabelRows, Point, Pointed, ScoredLabels
-from align.reference import each, lots
-from align.sided_rows import Means
+from align.batch_means import Means, in_batches
+from align.kto import ANOTHERS, KTO, side_logps
+from align.label_rows import HeldoutReferencePoint, LabelRows, ScoredLabels, WithReferencePoint
+from align.reference import all_rows
 from model.adapt import LoRA
 from model.errors import ConfigError
 from model.sharding import MeshShape
@@ -22,7 +22,7 @@ from train.edits import split
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 from train.trained import load
-from train.typed import fits, hints
+from train.typecheck import fits, hints
 from train.types import State
 
 
@@ -56,9 +56,9 @@ def test_every_row_gets_the_point_of_the_whole_batch_and_of_the_parameters_it_is
   mesh = MeshShape(data=8, fsdp=1).build(jax.devices())
   plain, pointed, wholes = *(LabelRows(scored).source(store, batch=8, mesh=mesh) for _ in range(2)), []
   with jax.set_mesh(mesh):
-    pointed = Pointed(pointed, trained.model, {}, mesh)
+    pointed = WithReferencePoint(pointed, trained.model, {}, mesh)
     moved = jax.tree.map(lambda leaf: leaf * 1.5, trained.params)
-    gain = jax.jit(lambda params, batch: ratio(trained.model, params, batch, ANOTHERS).gain_B)
+    gain = jax.jit(lambda params, batch: side_logps(trained.model, params, batch, ANOTHERS).gain_B)
     for params in (trained.params, moved, jax.tree.map(lambda leaf: leaf * 3.0, trained.params)):
       batch, bare = pointed(state_of(params)), plain()
       wholes.append(float(gain(params, bare).mean()))
@@ -84,7 +84,7 @@ def test_adapters_are_whole_where_the_point_is_taken(shared):
   found = {}
   with jax.set_mesh(mesh):
     for rows in (LabelRows(labels), LabelRows(scored)):
-      source = Pointed(rows.source(store, batch=8, mesh=mesh), trained.model, frozen, mesh)
+      source = WithReferencePoint(rows.source(store, batch=8, mesh=mesh), trained.model, frozen, mesh)
       found[rows] = source(state_of(learns))['kl']
       source.close()
   live, cached = found.values()
@@ -96,8 +96,8 @@ def test_the_point_of_held_out_labels_is_of_all_of_them_however_they_are_dealt(s
   _, parent, scored, store = shared
   trained, opened = load(parent, store), scored.open(store, 'heldout')
   moved = jax.tree.map(lambda leaf: leaf * 1.5, trained.params)
-  means, point = Means(KTO(beta=0.5)(trained.model)), Point(trained.model)
-  one, several = (means(moved, point(moved, list(lots(each(opened, 64), size)))) for size in (len(opened), 3))
+  means, point = Means(KTO(beta=0.5)(trained.model)), HeldoutReferencePoint(trained.model)
+  one, several = (means(moved, point(moved, list(in_batches(all_rows(opened, 64), size)))) for size in (len(opened), 3))
   assert len(opened) % 3 and one == pytest.approx(several, rel=1e-4)
 
 

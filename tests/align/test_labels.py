@@ -157,7 +157,7 @@ def test_no_prompt_is_on_both_sides(shared):
   assert all(sides) and not sides[0] & sides[1]
 
 
-def test_what_cannot_be_is_refused(shared, tmp_path):
+def test_settings_and_stages_that_suit_no_labels_are_refused(shared, tmp_path):
   tokens, _ = shared
   with pytest.raises(ConfigError, match='longest = 1'):
     replace(tokens, longest=1)

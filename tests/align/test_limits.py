@@ -176,7 +176,7 @@ def test_answers_that_differ_in_cost_alone_teach_and_all_that_were_drawn_are_cou
     with jax.set_mesh(setting.built.mesh):
       source(state)
     assert source.asked in asked
-  assert source.held.memories[0][0] == np.mean(range(12)) - 0.5
+  assert source.multipliers.memories[0][0] == np.mean(range(12)) - 0.5
 
 
 def test_costs_of_held_out_answers_are_told(world):

@@ -27,11 +27,11 @@ def one(x) -> float:
   (lambda: losses.orpo_odds(jnp.array([-2.0]), jnp.array([-1.5])), 1.042058),
   (lambda: losses.log_odds(jnp.array([-2.0])) - losses.log_odds(jnp.array([-1.5])), -0.607069),
   (lambda: losses.simpo(jnp.array([-2.0]), jnp.array([-1.5]), beta=2.0, gamma=0.5), 1.701413),
-  (lambda: losses.policy(jnp.log(jnp.array([1.5])), jnp.zeros(1), jnp.ones(1)), -1.2),
-  (lambda: losses.policy(jnp.log(jnp.array([0.5])), jnp.zeros(1), -jnp.ones(1)), 0.8),
-  (lambda: losses.policy(jnp.log(jnp.array([1.5])), jnp.zeros(1), jnp.ones(1), high=0.28), -1.28),
-  (lambda: losses.policy(jnp.log(jnp.array([9.0])), jnp.zeros(1), -jnp.ones(1)), 9.0),
-  (lambda: losses.policy(jnp.log(jnp.array([9.0])), jnp.zeros(1), -jnp.ones(1), cap=3.0), 3.0),
+  (lambda: losses.clipped_surrogate(jnp.log(jnp.array([1.5])), jnp.zeros(1), jnp.ones(1)), -1.2),
+  (lambda: losses.clipped_surrogate(jnp.log(jnp.array([0.5])), jnp.zeros(1), -jnp.ones(1)), 0.8),
+  (lambda: losses.clipped_surrogate(jnp.log(jnp.array([1.5])), jnp.zeros(1), jnp.ones(1), high=0.28), -1.28),
+  (lambda: losses.clipped_surrogate(jnp.log(jnp.array([9.0])), jnp.zeros(1), -jnp.ones(1)), 9.0),
+  (lambda: losses.clipped_surrogate(jnp.log(jnp.array([9.0])), jnp.zeros(1), -jnp.ones(1), cap=3.0), 3.0),
   (lambda: losses.value(jnp.array([1.0]), jnp.array([0.0]), jnp.array([2.0])), 0.5 * 1.8 ** 2),
   (lambda: losses.value(jnp.array([1.0]), jnp.array([0.0]), jnp.array([2.0]), clip=None), 0.5),
   (lambda: losses.kto(jnp.array([-1.0]), jnp.array([-2.0]), jnp.array([True]), jnp.array([0.5]), beta=2.0), 0.268941),
@@ -97,20 +97,20 @@ def test_at_the_first_inner_step_the_gradient_is_the_policy_gradient():
   """The ratio is 1, so the gradient of each token's loss is -A times that of its log-prob."""
   logp, advantage = jnp.array([[-1.0, -0.3, -2.0]]), jnp.array([[0.7, -1.4, 0.0]])
   np.testing.assert_array_equal(losses.ratio(logp, logp), 1.0)
-  grad = jax.grad(lambda x: losses.policy(x, logp, advantage).sum())(logp)
+  grad = jax.grad(lambda x: losses.clipped_surrogate(x, logp, advantage).sum())(logp)
   np.testing.assert_allclose(grad, -advantage, rtol=1e-6)
 
 
 def test_clipping_stops_the_gradient_only_where_it_would_go_on_in_the_same_direction():
   old, logp = jnp.zeros(4), jnp.log(jnp.array([1.5, 1.5, 0.5, 0.5]))
   advantage = jnp.array([1.0, -1.0, 1.0, -1.0])
-  grad = jax.grad(lambda x: losses.policy(x, old, advantage).sum())(logp)
+  grad = jax.grad(lambda x: losses.clipped_surrogate(x, old, advantage).sum())(logp)
   np.testing.assert_allclose(grad, [0.0, 1.5, -0.5, 0.0], atol=1e-6)
 
 
 def test_no_gradient_reaches_what_was_noted_while_sampling():
   logp, old, advantage = jnp.array([-1.0, -2.0]), jnp.array([-1.1, -1.9]), jnp.array([1.0, -1.0])
-  for grad in jax.grad(lambda old, advantage: losses.policy(logp, old, advantage).sum(), (0, 1))(old, advantage):
+  for grad in jax.grad(lambda old, advantage: losses.clipped_surrogate(logp, old, advantage).sum(), (0, 1))(old, advantage):
     np.testing.assert_array_equal(grad, 0)
   for grad in jax.grad(lambda old, returns: losses.value(logp, old, returns).sum(), (0, 1))(old, advantage):
     np.testing.assert_array_equal(grad, 0)
@@ -135,5 +135,3 @@ def test_entropy_with_ids_that_cannot_be_sampled():
 def test_narrow_inputs_are_judged_in_float32():
   c, r = jnp.array([-300.0], jnp.bfloat16), jnp.array([-301.0], jnp.bfloat16)
   assert losses.dpo(c, r, c, r, beta=0.1).dtype == jnp.float32
-  with pytest.raises(AssertionError, match='shape'):
-    losses.dpo(jnp.zeros(2), jnp.zeros(3), jnp.zeros(2), jnp.zeros(2), beta=0.1)

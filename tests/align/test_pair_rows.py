@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from align.dpo import DPO, SimPO, said
+from align.answer_logps import pair_logps
+from align.batch_means import Means, in_batches
+from align.dpo import DPO, SimPO
 from align.pair_report import Agreement, longer
 from align.pair_rows import PairRows, Scored
-from align.reference import each, lots
+from align.reference import all_rows
 from align.reward import RewardModel, Score
-from align.sided_rows import Means
 from model.adapt import LoRA
 from model.errors import CheckpointError, ConfigError, DataError
 from model.sharding import MeshShape
@@ -25,7 +26,7 @@ from train.objectives import NextToken
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 from train.trained import load
-from train.typed import fits, hints
+from train.typecheck import fits, hints
 
 
 @pytest.fixture(scope='module')
@@ -77,13 +78,13 @@ def test_the_cached_reference_is_the_live_one(shared):
   for split in ('train', 'heldout'):
     opened, weight = scored.open(store, split), 0.0
     assert len(opened) == len(pairs.open(store, split)) and len(opened) % 3
-    for batch in lots(each(opened, 64), 3):
+    for batch in in_batches(all_rows(opened, 64), 3):
       found = loss(trained.params, batch)
       np.testing.assert_allclose(found.objective.value(), np.log(2), rtol=1e-5)
       weight += float(found.objective.weight)
     assert weight == len(opened)
   row = jax.tree.map(lambda x: x[None], opened.row(len(opened) - 1, 64))
-  np.testing.assert_allclose(said(trained.model, trained.params, row).logp_BP, row['reference'], rtol=1e-5)
+  np.testing.assert_allclose(pair_logps(trained.model, trained.params, row).logp_BP, row['reference'], rtol=1e-5)
   assert (row['reference'] < -1).all()
 
 
@@ -137,7 +138,7 @@ def test_agreement_is_a_mean_over_pairs_and_not_over_lots(shared):
   _, parent, scored, store = shared
   pairs, trained = scored.open(store, 'heldout'), load(parent, store)
   loss_fn = SimPO()(trained.model)
-  one, several = (Means(loss_fn)(trained.params, lots(each(pairs, 64), size)) for size in (len(pairs), 3))
+  one, several = (Means(loss_fn)(trained.params, in_batches(all_rows(pairs, 64), size)) for size in (len(pairs), 3))
   assert len(pairs) % 3 and one == pytest.approx(several, rel=1e-5)
   rows = [pairs.row(pair, 64)['mask'].sum(1).tolist() for pair in range(len(pairs))]
   assert longer(pairs, 64) == np.mean([(chosen > rejected) + (chosen == rejected) / 2 for chosen, rejected in rows])

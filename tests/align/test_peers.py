@@ -108,7 +108,7 @@ class TestPreferences:
 
 def clipped(x, average, old=None, beta=0.0, **bounds):
   """Our GRPO: the clipped ratio, k3 to the reference where it weighs, and whose mean it is."""
-  loss_BT = losses.policy(x, G['old_BT'] if old is None else old, ADVANTAGE, **bounds)
+  loss_BT = losses.clipped_surrogate(x, G['old_BT'] if old is None else old, ADVANTAGE, **bounds)
   return average(loss_BT + beta * kl.k3(x, G['ref_BT']), MASK).value()
 
 
@@ -135,8 +135,11 @@ class TestPolicies:
   def test_rloo_has_one_ratio_for_an_answer(self, trl):
     """Of the whole answer, not its root: ours is the policy's loss on sums."""
     old_B1 = (G['old_BT'] * MASK).sum(1, keepdims=True)
-    agrees(lambda x: losses.policy((x * MASK).sum(1, keepdims=True), old_B1, G['advantage_B'][:, None]).mean(), G['logp_BT'],
-           trl['rloo'], trl['rloo_grad'])
+
+    def form(x):
+      return losses.clipped_surrogate((x * MASK).sum(1, keepdims=True), old_B1, G['advantage_B'][:, None]).mean()
+
+    agrees(form, G['logp_BT'], trl['rloo'], trl['rloo_grad'])
 
   def test_advantages_of_groups(self, trl):
     """From real trainers, which shuffle: sample deviation and 1e-4, as ours by default; ours by G is 15% larger here."""
@@ -189,6 +192,6 @@ class TestPPO:
     whole = jnp.ones((B, T))
     ours = gae(G['rewards_BT'], G['values_BT'], whole, gamma=0.9, decay=0.8)
     np.testing.assert_allclose(ours.advantages_BT, rlax['gae'], **TOLERANCE)
-    surrogate_B, grad = jax.vjp(lambda x: losses.policy(x, G['old_BT'], ADVANTAGE).mean(1), G['logp_BT'])
+    surrogate_B, grad = jax.vjp(lambda x: losses.clipped_surrogate(x, G['old_BT'], ADVANTAGE).mean(1), G['logp_BT'])
     np.testing.assert_allclose(surrogate_B, rlax['surrogate'], **TOLERANCE)
     np.testing.assert_allclose(grad(jnp.ones(B))[0], rlax['surrogate_grad'], **TOLERANCE)

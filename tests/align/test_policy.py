@@ -10,7 +10,7 @@ import pytest
 from align import losses
 from align.average import PerAnswer, PerConstant, PerToken
 from align.credit import FromCritic, Judged, LeaveOneOut
-from align.policy import GRPO, PPO, EachToken, PerSequence, Step
+from align.policy import GRPO, PPO, EachToken, Forward, PerSequence
 from model.errors import ConfigError
 from train.objectives import Shifted
 
@@ -36,7 +36,7 @@ def test_the_best_policy_of_a_bandit_is_known(credit):
 
       def loss(logits):
         now_B1 = jax.nn.log_softmax(logits)[chosen_B][:, None]
-        return losses.policy(now_B1, logp_B[:, None], advantage_B1).mean()
+        return losses.clipped_surrogate(now_B1, logp_B[:, None], advantage_B1).mean()
 
       paid = (REWARDS[chosen_B] - kl_B1[:, 0]).mean()
       return (logits - 1.0 * jax.grad(loss)(logits), value + 0.1 * (paid - value)), jax.nn.softmax(logits)
@@ -47,9 +47,9 @@ def test_the_best_policy_of_a_bandit_is_known(credit):
   np.testing.assert_allclose(learnt(jax.random.key(0), 600), wanted, atol=0.02)
 
 
-def step_of(logp_BL, mask_BL) -> Step:
+def forward_of(logp_BL, mask_BL) -> Forward:
   nothing_BL = jnp.zeros(mask_BL.shape, jnp.int32)
-  return Step(Shifted(nothing_BL, nothing_BL, nothing_BL, jnp.asarray(mask_BL, jnp.float32)), jnp.asarray(logp_BL), None, {})
+  return Forward(Shifted(nothing_BL, nothing_BL, nothing_BL, jnp.asarray(mask_BL, jnp.float32)), jnp.asarray(logp_BL), None, {})
 
 
 def batch_of(old_BL, advantage_BL, **more):
@@ -60,29 +60,29 @@ def batch_of(old_BL, advantage_BL, **more):
 OLD, MASK = np.zeros((2, 2), np.float32), np.array([[1, 1], [1, 0]])
 
 
-def test_clipping_is_as_in_the_table():
+def test_known_answers_of_the_clipped_loss():
   """(A, ratio) = (1, 1.5) and (-1, 0.5) at 0.2 are losses of -1.2 and 0.8, and both are counted as clipped."""
   logp = np.log([[1.5, 1.5], [0.5, 7.0]]).astype(np.float32)
-  loss = GRPO().learnt(step_of(logp, MASK), batch_of(OLD, np.array([[1, 1], [-1, 9]])))
+  loss = GRPO().loss_of(forward_of(logp, MASK), batch_of(OLD, np.array([[1, 1], [-1, 9]])))
   assert float(loss.objective.value()) == pytest.approx((-1.2 + 0.8) / 2, rel=1e-6)
   assert float(loss.metrics['clipped'].value()) == 1 and float(loss.metrics['ratio'].value()) == pytest.approx(3.5 / 3)
-  higher = GRPO(high=0.4).learnt(step_of(logp, MASK), batch_of(OLD, np.array([[1, 1], [-1, 9]])))
+  higher = GRPO(high=0.4).loss_of(forward_of(logp, MASK), batch_of(OLD, np.array([[1, 1], [-1, 9]])))
   assert float(higher.objective.value()) == pytest.approx((-1.4 + 0.8) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize('average, wanted', [(PerAnswer(), (-1 + 2) / 2), (PerToken(), (-1 - 1 + 2) / 3),
                                              (PerConstant(4), (-2 + 2) / 8)], ids=['answer', 'token', 'constant'])
-def test_whose_mean_it_is(average, wanted):
-  loss = GRPO(average=average).learnt(step_of(OLD, MASK), batch_of(OLD, np.array([[1, 1], [-2, 5]])))
+def test_the_average_decides_whose_mean_the_loss_is(average, wanted):
+  loss = GRPO(average=average).loss_of(forward_of(OLD, MASK), batch_of(OLD, np.array([[1, 1], [-2, 5]])))
   assert float(loss.objective.value()) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_correction_weighs_what_was_drawn_otherwise():
   advantage = np.array([[1, 1], [-2, 5]])
-  loss = GRPO(average=PerToken()).learnt(step_of(OLD, MASK), batch_of(OLD, advantage, correction=np.full((2, 2), 0.5)))
-  assert float(loss.objective.value()) == pytest.approx(0.0, abs=1e-6)
-  first = GRPO(average=PerToken()).learnt(step_of(OLD, MASK), batch_of(OLD, advantage, correction=np.array([[2, 2], [1, 1]])))
-  assert float(first.objective.value()) == pytest.approx((-4 + 2) / 3, rel=1e-6)
+  for correction, wanted in (([[0.5, 0.5], [0.5, 0.5]], 0.0), ([[2, 2], [1, 1]], (-4 + 2) / 3)):
+    batch = batch_of(OLD, advantage, correction=np.array(correction))
+    loss = GRPO(average=PerToken()).loss_of(forward_of(OLD, MASK), batch)
+    assert float(loss.objective.value()) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
 
 
 def test_answers_share_a_ratio_where_that_is_asked():
@@ -90,13 +90,13 @@ def test_answers_share_a_ratio_where_that_is_asked():
   logp = np.array([[0.4, 0.0], [0.0, 0.0]], np.float32)
   for ratio, wanted in ((EachToken(), (np.exp(0.4) + 1) / 2), (PerSequence(), np.exp(0.2))):
     objective = GRPO(ratio=ratio, high=9.0, average=PerToken())
-    loss = objective.learnt(step_of(logp, MASK), batch_of(OLD, np.array([[1, 1], [0, 0]])))
+    loss = objective.loss_of(forward_of(logp, MASK), batch_of(OLD, np.array([[1, 1], [0, 0]])))
     assert -float(loss.objective.total) == pytest.approx(2 * wanted, rel=1e-5)
 
 
 def test_equal_rewards_and_no_price_give_no_gradient_at_all():
   def total(logp):
-    return GRPO().learnt(step_of(logp, MASK), batch_of(OLD, np.zeros((2, 2)))).objective.total
+    return GRPO().loss_of(forward_of(logp, MASK), batch_of(OLD, np.zeros((2, 2)))).objective.total
 
   np.testing.assert_array_equal(jax.grad(total)(jnp.full((2, 2), 0.3)), 0)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.conversations import to_text
-from align.fit import fit_answers
+from align.fit_answers import fit_answers
 from align.pair_tokens import PairTokens
 from align.preferences import Given, Pair, PairLines, Rated, pair_in, pair_text
 from model.chat import ChatML, Message, render
@@ -224,7 +224,7 @@ def test_a_rating_that_is_no_number_is_named():
     paired(Rated(), talk('odd', rated(9, 'high', 3)))
 
 
-def test_what_cannot_be_is_refused(shared):
+def test_settings_and_stages_that_suit_no_pairs_are_refused(shared):
   for fields in ({'gap': 0.0}, {'cap': 0}, {'least': 0}, {'ratings': ()}):
     with pytest.raises(ConfigError, match='out-of-range'):
       Rated(**fields)

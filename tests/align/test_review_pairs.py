@@ -33,7 +33,6 @@ class Shelf:
     yield from getattr(self, split)
 
 
-
 def review(film: str, kind: str, number: int) -> Document:
   said = f'{"good" if kind == "fresh" else "bad"} {film} {number}'
   return Document(to_text([*asks(film, kind), Message('assistant', said)]), 'reviews', f'{film}-{kind}-{number}',
@@ -115,7 +114,7 @@ def test_a_film_is_on_one_side_only(tmp_path, monkeypatch):
   assert caught.value.id == 'pair.films'
 
 
-def test_what_cannot_be_is_refused():
+def test_bad_verdicts_and_documents_that_are_no_reviews_are_refused():
   for asked in ((), ('fresh', 'fresh')):
     with pytest.raises(ConfigError, match='out-of-range'):
       SameFilm(asked)

@@ -79,9 +79,9 @@ def test_equal_rewards_cost_ln_2_and_agree_half():
 
 
 def test_known_answers_of_margin_label_and_centring():
-  rewards_BP, none = jnp.array([[1.3, 0.4]]), {}
   def value(objective, margin, label=1.0):
-    return float(objective.judged(rewards_BP, jnp.array([margin]), jnp.array([label]), jnp.ones(1), none).objective.value())
+    row = {'segments': jnp.ones((1, 2, 3)), 'margin': jnp.array([margin]), 'label': jnp.array([label])}
+    return float(objective.loss_of(jnp.array([[1.3, 0.4]]), row, {}).objective.value())
   assert value(RewardModel(), 0.0) == pytest.approx(0.341154, abs=1e-6)
   assert value(RewardModel(), 0.5) == pytest.approx(0.513015, abs=1e-6)
   assert value(RewardModel(margin=0.5), 1.0) == pytest.approx(0.513015, abs=1e-6)
@@ -89,7 +89,7 @@ def test_known_answers_of_margin_label_and_centring():
   assert value(RewardModel(), 0.0, 0.5) == pytest.approx((0.341154 + 0.341154 + 0.9) / 2, abs=1e-6)
 
 
-def test_nothing_that_should_not_matter_matters():
+def test_padding_parts_devices_and_rows_that_fill_up_change_nothing():
   check_invariant(RewardModel(centring=0.01), *scoring())
 
 

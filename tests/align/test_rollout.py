@@ -248,6 +248,29 @@ def test_questions_that_teach_nothing_give_way(world):
   assert seen['alike'] == 1 and seen['grad_norm'] == 0                   # exactly: nothing divides by nothing
 
 
+def test_questions_give_way_by_what_is_learnt_from_their_answers(world):
+  """Charged, equal rewards may differ and others become alike; where all are ignored nothing is learnt, whatever they got."""
+  before, store, vocabulary = world
+  rows = rollouts(vocabulary, refill=2, kl=Fixed(0.0))
+  setting, source, state = opened(learner(before, rows), store)
+  crew, write = source.crew, source.crew.write
+  for choice, rewards, cut, asked in (
+      (Kept(), (0, 0, 0, 0), (1, 0, 0, 0), 12), (Kept(), (1, 0, 0, 0), (1, 0, 0, 0), 4),
+      (Charged(1.0), (0, 0, 0, 0), (1, 0, 0, 0), 4), (Charged(1.0), (1, 0, 0, 0), (1, 0, 0, 0), 12),
+      (Ignored(), (1, 0, 0, 0), (1, 0, 0, 0), 4), (Ignored(), (1, 0, 0, 0), (1, 1, 1, 1), 12)):
+
+    def scripted(params, questions, each, rewards=rewards, cut=cut):
+      lot, groups = write(params, questions, each), len(questions) // 4
+      answers = [answer._replace(reason='length' if late else 'eos') for answer, late in zip(lot.answers, cut * groups)]
+      return lot._replace(answers=answers, total_B=np.tile(np.float32(rewards), groups))
+
+    source = replace(rows, truncated=choice).open(setting)
+    source.crew, crew.write = crew, scripted
+    with jax.set_mesh(setting.built.mesh):
+      source(state)
+    assert (source.asked, source.buffer['advantage'].any()) == (asked, asked == 4), choice
+
+
 def test_adapters_policy_critic_and_reference_share_one_base(world):
   """The reference is the base, the critic adapters over it; neither is in memory a second time, nor in the optimizer."""
   before, store, vocabulary = world

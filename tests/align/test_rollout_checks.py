@@ -6,7 +6,7 @@ import pytest
 
 from align.credit import FromCritic
 from align.policy import GRPO, PPO
-from align.templates import template_of
+from align.template_of import template_of
 from model.chat import Plain
 from model.errors import ConfigError
 from tests.align.learnt import parent, prose
@@ -22,7 +22,7 @@ BEFORE = parent(prose(WORDS))
 @pytest.mark.parametrize('changes, id', [
   ({'batch': 12}, 'config.batch'), ({'objective': NextToken()}, 'config.rows'),
   ({'restore': None, 'edits': ()}, 'config.no-reference')], ids=str)
-def test_what_does_not_suit_a_run_is_refused(changes, id):
+def test_rollouts_that_do_not_suit_a_run_are_refused(changes, id):
   with pytest.raises(ConfigError) as caught:
     replace(learner(BEFORE, rollouts(WORDS), objective=GRPO(beta=0.1)), **changes)
   assert caught.value.id == id

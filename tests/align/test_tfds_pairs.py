@@ -75,7 +75,7 @@ def test_an_example_that_is_no_pair_is_named_and_may_be_tolerated(tmp_path, chos
   assert [error.id for error in left_out] == [id]
 
 
-def test_what_cannot_be_is_refused(tmp_path):
+def test_bad_marks_and_missing_fields_are_refused(tmp_path):
   for fields in ({'user': ' '}, {'user': 'x', 'assistant': 'x'}):
     with pytest.raises(ConfigError, match='out-of-range'):
       Transcripts(**fields)

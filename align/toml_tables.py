@@ -1,4 +1,4 @@
-"""Lists of things in TOML files that people write: principles, limits. Each is a table that begins with a line [[kind]]."""
+"""Reads TOML files that list tables of one kind, each under a line [[kind]]: principles, limits."""
 
 import re
 import tomllib
@@ -10,9 +10,9 @@ from train.data.files import decode, read_bytes
 
 
 def read_entries(path: Path | str, kind: str) -> list[tuple[str, dict[str, Any]]]:
-  """The tables of a file in their order, each with where it stands: file:line, its place among them.
+  """(where, table) for each table of the file, in order; `where` names file:line and its place among them.
 
-  Raises: DataError `<kind>.bad-toml` or `<kind>.none` where the file is no TOML, or holds anything else or nothing.
+  Raises: DataError `<kind>.bad-toml` if the file is no TOML, `<kind>.none` if it holds no such tables or anything else.
   """
   text = decode(read_bytes(Path(path)), str(path))
   try:

@@ -1,4 +1,4 @@
-"""In which template a run was taught, so that its model is asked as it was taught."""
+"""The chat template that a run was trained with, so that its model is asked in the same one."""
 
 from align.label_tokens import LabelTokens
 from align.pair_tokens import PairTokens
@@ -12,7 +12,7 @@ from train.run import Parent
 
 
 def template_of(run: Parent) -> Template | None:
-  """How the conversations that it was taught on are written; None without any."""
+  """The template of the conversations, pairs or labels that the run learnt from; None if it learnt from none."""
   if isinstance(run, Published):
     return run.template
   rows = run.rows

@@ -1,4 +1,4 @@
-"""Answers made to fit in so many tokens, all after one and the same prompt: as little as will do is cut, and told.
+"""Cuts prompts and answers to a length: all answers to a prompt keep the same prompt, and as little as possible is cut.
 
 A template renders them, so that what is compared is what a model would have read and said.
 """
@@ -17,13 +17,13 @@ class Fit(NamedTuple):
   """Answers in tokens, each after the prompt, and what was cut."""
 
   answers: list[Rendered]
-  turns: int           # oldest messages of the prompt
-  tokens: int          # off the ends of the answers
+  turns: int           # how many of the oldest messages of the prompt
+  tokens: int          # how many off the ends of the answers
 
 
 def fit_answers(template: Template, tokenizer: Tokenizer, prompt: Messages, answers: Sequence[Messages], length: int,
                 where: str) -> Fit | None:
-  """All answers in at most `length` tokens after one and the same prompt; None if one of them would be lost as a whole.
+  """Each answer after the same prompt in at most `length` tokens; None if one of them would have no token left.
 
   The system message stays; as few of the prompt's oldest turns are left out as will do for all answers. If they are too
   long even after the last question, they lose their ends. Raises: DataError as `check` does.
@@ -44,7 +44,7 @@ def fit_answers(template: Template, tokenizer: Tokenizer, prompt: Messages, answ
 
 
 def _answer(template: Template, tokenizer: Tokenizer, prompt: Messages, side: Messages) -> Rendered:
-  """The whole side; answers that the prompt has in it are read, not judged."""
+  """Prompt and answer in tokens; the mask is 0 on answers that stand in the prompt."""
   ids, mask = render(template, tokenizer, (*prompt, *side))
   if any(message.role == 'assistant' for message in prompt):
     mask = np.where(np.arange(len(ids)) < len(render(template, tokenizer, prompt).ids), 0, mask).astype(np.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from align import apart
+from align import threads
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,8 +25,8 @@ def test_results_are_in_the_order_of_the_items_and_no_more_are_done_at_once_than
       now[0] -= 1
     return -item
 
-  assert apart.each(slow, range(30), 4, 'test') == [-item for item in range(30)]
-  assert most == [4] and apart.each(slow, [], 4, 'test') == []
+  assert threads.each(slow, range(30), 4, 'test') == [-item for item in range(30)]
+  assert most == [4] and threads.each(slow, [], 4, 'test') == []
 
 
 def test_each_item_is_done_once_by_impatient_threads():
@@ -35,7 +35,7 @@ def test_each_item_is_done_once_by_impatient_threads():
   try:
     for _ in range(50):
       done.clear()
-      apart.each(done.append, range(200), 8, 'test')
+      threads.each(done.append, range(200), 8, 'test')
       assert sorted(done) == list(range(200))
   finally:
     sys.setswitchinterval(interval)
@@ -52,20 +52,20 @@ def test_the_first_failure_is_raised_at_once_and_what_waits_is_not_begun():
 
   start = time.monotonic()
   with pytest.raises(OverflowError):
-    apart.each(work, range(10), 2, 'test')
-  assert time.monotonic() - start < 5 and apart.busy()
+    threads.each(work, range(10), 2, 'test')
+  assert time.monotonic() - start < 5 and threads.busy()
   free.set()
   time.sleep(0.2)
-  assert len(begun) <= 4 and not apart.busy()
+  assert len(begun) <= 4 and not threads.busy()
 
 
 LEAVES = """
 import os, signal, sys, threading, time
-from align import apart
+from align import threads
 from align.endpoint import Endpoint
 from align.questions import Question
 from align.rewards import Answer, Jury, Part, TextReward
-from experiments.launch import leave
+from experiments.command import leave
 from model.chat import Message
 from model.errors import DataError
 

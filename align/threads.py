@@ -1,6 +1,7 @@
-"""Work in threads that nobody has to wait for: whoever asked for it may leave, and the process may end, though it hangs.
+"""Threads that nothing waits for: the caller may stop waiting for slow work, and the process may end while it hangs.
 
-Python's own pools are waited for when the process ends, however they are closed.
+Python's own thread pools are joined when the process ends, however they are closed, so one hanging request would hold it for
+ever.
 """
 
 import threading
@@ -16,7 +17,7 @@ _threads: 'weakref.WeakSet[threading.Thread]' = weakref.WeakSet()
 
 
 def begin(function: Callable[[In], Out], item: In, name: str) -> 'Future[Out]':
-  """What `function` makes of the item, in a thread of that name; its result or what it raised comes with the future."""
+  """A future of function(item), which runs in a new thread of that name; it holds the result or what was raised."""
   future: Future[Out] = Future()
   thread = threading.Thread(target=_do, args=(function, item, future), name=name, daemon=True)
   _threads.add(thread)
@@ -25,14 +26,14 @@ def begin(function: Callable[[In], Out], item: In, name: str) -> 'Future[Out]':
 
 
 def busy() -> bool:
-  """Whether something that was begun still goes on. Then end with `os._exit`: JAX in such a thread aborts a usual exit."""
+  """Whether work that was begun is still going on. Then end with `os._exit`: JAX in such a thread aborts a usual exit."""
   return any(thread.is_alive() for thread in _threads)
 
 
 def each(function: Callable[[In], Out], items: Sequence[In], at_once: int, name: str) -> list[Out]:
-  """What `function` makes of each item, in their order, so many at a time.
+  """function(item) for each item, in their order, `at_once` of them at a time.
 
-  The first failure is raised, as is Ctrl-C, without waiting for those that are being done; what waits is not begun.
+  The first failure is raised, as is Ctrl-C, without waiting for items that are being worked on; the others are not begun.
   """
   futures: list[Future[Out]] = [Future() for _ in items]
   waiting = iter(zip(items, futures))
