@@ -66,6 +66,7 @@ peers-llama: $(VENV)-peers-llama/.ready   ## llama.cpp for `make bench`, built f
 
 BENCH   ?=
 PEERS_HF     := $(VENV)-peers-hf
+PEERS_GPU    := $(VENV)-peers-gpu
 PEERS_LITGPT := $(VENV)-peers-litgpt
 PEERS_TRL    := $(VENV)-peers-trl
 PEERS_PPO    := $(VENV)-peers-ppo
@@ -77,8 +78,8 @@ bench: setup $(PEERS_HF)/.ready $(PEERS_LITGPT)/.ready $(PEERS_TRL)/.ready   ## 
 	$(PY) -m experiments.bench $(BENCH) --hf=$(PEERS_HF)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python \
 	  --trl=$(PEERS_TRL)/bin/python --llama=$(VENV)-peers-llama/bin/python
 
-bench-gpu: $(VENV)/.requirements-dev.txt $(PEERS_HF)/.ready   ## checks and times on one GPU, nine minutes: BENCH="--only=train" for some
-	$(PY) -m experiments.bench.gpu $(BENCH) --peers=$(PEERS_HF)/bin/python
+bench-gpu: $(VENV)/.requirements-dev.txt $(PEERS_GPU)/.ready $(PEERS_LITGPT)/.ready   ## checks and times on one GPU, nine minutes: BENCH="--only=train" for some
+	$(PY) -m experiments.bench.gpu $(BENCH) --peers=$(PEERS_GPU)/bin/python --litgpt=$(PEERS_LITGPT)/bin/python
 
 # The peers pin packages that the project does not want, and each other's: an environment each. Not locked by hash,
 # for PyTorch's builds differ from index to index.

@@ -10,9 +10,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from absl import app, flags
 
+from align import threads
+from experiments import interrupt
 from model.errors import ConfigError, UserError
 
 Overrides = Mapping[str, str]
@@ -24,13 +27,23 @@ RUNS = flags.DEFINE_string('runs', 'runs', 'The folder where everything is kept.
 RUN = flags.DEFINE_string('run', '', 'The folder of a run, such as runs/NAME-1f3a9c42d0.')
 
 BUG = 1
-INTERRUPTED = 130
+GOES_ON = 'interrupted: launch the same command again, and it goes on from what was saved'
 OVERRIDE = re.compile(r'--?config\.([^=]*)(=?)(.*)', re.DOTALL)
 
 
-def run(main: Main) -> None:
-  """Runs `main(overrides)` as an absl program and leaves with its exit code."""
-  app.run(lambda overrides: guarded(main, overrides), flags_parser=_parse_or_leave)
+def run(main: Main, interrupted: str = 'interrupted') -> None:
+  """Runs `main(overrides)` as an absl program and leaves with its exit code; `interrupted` is what Ctrl-C is answered with."""
+  try:
+    app.run(lambda overrides: guarded(interrupt.heard(main), overrides, interrupted), flags_parser=_parse_or_leave)
+  except SystemExit as leaving:
+    leave(int(leaving.code or 0))
+    raise
+
+
+def leave(code: int) -> None:
+  """Ends this process at once where a thread hangs that the end would wait for, or stumble over; else returns."""
+  if threads.busy():
+    _end(code)
 
 
 def parse(argv: Sequence[str]) -> Overrides:
@@ -103,19 +116,19 @@ def _parse_or_leave(argv: Sequence[str]) -> Overrides:
   return overrides
 
 
-def guarded(main: Main, overrides: Overrides) -> int:
+def guarded(main: Main, overrides: Overrides, interrupted: str = 'interrupted') -> int:
   """The exit code of `main`. What a person can mend is told in one message, a bug keeps its traceback."""
   try:
     return main(overrides)
   except UserError as error:
-    return _leave(told(error))
+    return _leave_job(told(error))
   except KeyboardInterrupt:
-    print('interrupted: launch the same command again, and it goes on from what was saved', file=sys.stderr)
-    return _leave(INTERRUPTED)
+    print(interrupted, file=sys.stderr)
+    return _leave_job(interrupt.INTERRUPTED)
   except Exception:
     traceback.print_exc()
     print('this is a bug of Athanor: please report it with the lines above', file=sys.stderr)
-    return _leave(BUG)
+    return _leave_job(BUG)
 
 
 def told(error: UserError) -> int:
@@ -124,10 +137,14 @@ def told(error: UserError) -> int:
   return error.exit_code
 
 
-def _leave(code: int) -> int:
+def _leave_job(code: int) -> int:
   """The code; in a job of several processes ends this one at once, or its peers would wait for it at the exit."""
   if 'jax' in sys.modules and sys.modules['jax'].distributed.is_initialized():
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    _end(code)
   return code
+
+
+def _end(code: int) -> NoReturn:
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)

@@ -10,6 +10,11 @@ both reports have an evaluation, its tasks are compared too.
 from pathlib import Path
 from typing import Any
 
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
+
 import rich
 from absl import flags
 

@@ -13,9 +13,14 @@ written over, and nothing appears that is not whole.
 
 from pathlib import Path
 
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
+
 from absl import flags
 
-from align.templates import template_of
+from align.template_of import template_of
 from experiments import command
 from experiments.load import context, load_model
 from model.adapt import LoRA

@@ -11,6 +11,11 @@ import json
 import sys
 from pathlib import Path
 
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
+
 from absl import flags
 from rich import print as show
 

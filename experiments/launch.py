@@ -19,7 +19,6 @@ Exit codes: 0 all is made, 75 saved and told to leave (launch again), 78 configu
 74 storage, 70 numerics, 69 another process is gone or differs, 130 interrupted, 1 a bug.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -31,7 +30,6 @@ if __name__ == '__main__':
 import jax
 from absl import flags
 
-from align import apart
 from experiments import command, processes
 from experiments.load import load, whole
 from experiments.overrides import override
@@ -93,17 +91,5 @@ def _say(store: Store, text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def leave(code: int) -> None:
-  """Ends this process at once where a thread hangs that the end would wait for, or stumble over; else returns."""
-  if apart.busy():
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == '__main__':
-  try:
-    command.run(interrupt.heard(main))
-  except SystemExit as leaving:
-    leave(int(leaving.code or 0))
-    raise
+  command.run(main, interrupted=command.GOES_ON)

@@ -11,6 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
+
 from absl import flags
 from rich.console import Console
 from rich.table import Table

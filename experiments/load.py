@@ -19,7 +19,7 @@ from experiments.overrides import unknown
 from model.errors import ConfigError, UserError
 from train.artifact import Artifact, Store, decode, digest, encode, read_json
 from train.lives import last_life
-from train.typed import check, hints
+from train.typecheck import check, hints
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYWORD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")

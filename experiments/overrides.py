@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from model.errors import ConfigError
-from train.artifact import Artifact
-from train.typed import build, classes, element, fits, hints, require, spell
+from train.artifact import Artifact, digest
+from train.typecheck import build, classes, element, fits, hints, require, spell
 
 Tree = dict[str, Any]             # by the names of fields, down to the new values, which stand under OWN
 OWN = '='                         # no name has this character
@@ -84,6 +84,18 @@ def within(value: Any, name: str, path: str) -> Iterator[str]:
     inner = [(f'{at}.{field}', getattr(thing, field)) for at, thing in level for field in hints(type(thing))]
     yield from (at for at, _ in inner if at.endswith(f'.{name}'))
     level = [(at, each) for at, each in inner if dataclasses.is_dataclass(each) and not isinstance(each, Artifact)]
+
+
+def places(value: Any, thing: Artifact, path: str = 'config') -> Iterator[str]:
+  """The paths at which a thing stands in a config, or in what that is made from; several where it is shared."""
+  if isinstance(value, Artifact) and digest(value) == digest(thing):
+    yield path
+  elif isinstance(value, tuple):
+    for index, item in enumerate(value):
+      yield from places(item, thing, f'{path}.{index}')
+  elif dataclasses.is_dataclass(value):
+    for name in hints(type(value)):
+      yield from places(getattr(value, name), thing, f'{path}.{name}')
 
 
 def unknown(what: str, name: str, known: list[str], why: str, deeper: str = '') -> ConfigError:

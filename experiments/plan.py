@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.overrides import places
 from model.errors import ConfigError
 from train.artifact import Artifact, Store, digest, encode, lineage
 from train.lives import Changes, changes
@@ -32,25 +33,30 @@ def plan(artifact: Artifact, store: Store) -> list[Item]:
   Raises: StorageError where a folder holds something else; ConfigError for a training still to be done that would be over
   before it is warm.
   """
-  return [_item(thing, store) for thing in lineage(artifact)]
+  return [_item(thing, store, artifact) for thing in lineage(artifact)]
 
 
-def _item(thing: Artifact, store: Store) -> Item:
+def _item(thing: Artifact, store: Store, whole: Artifact) -> Item:
   folder = store.folder(thing)
   if store.made(thing):
     return Item(thing, 'made', '', {}, thing.outdated(folder))
-  _warms_up(thing)
+  _warms_up(thing, whole)
   if not (folder / 'run.json').exists():
     return Item(thing, 'to be made', '', {})
   return Item(thing, 'cut off', thing.remains(folder), changes(folder, encode(thing), digest(thing)))
 
 
-def _warms_up(thing: Artifact) -> None:
-  """Raises: ConfigError for a training that would be over before it is warm."""
+def _warms_up(thing: Artifact, whole: Artifact) -> None:
+  """Raises: ConfigError for a training that would be over before it is warm, with the flags that mend it."""
   from train.run import Run  # all of training, for which --help should not wait
   from train.schedule import warms_up
-  if isinstance(thing, Run):
+  if not isinstance(thing, Run):
+    return
+  try:
     warms_up(thing.optimizer.schedule, thing.steps, thing.name)
+  except ConfigError as error:
+    flags = ' '.join(f'--{path}.optimizer.schedule.warmup={thing.steps // 10}' for path in places(whole, thing))
+    raise ConfigError(error.id, error.what, error.why, f'add {flags} or give more steps') from error
 
 
 def show(items: list[Item], store: Store, prices: bool) -> None:

@@ -4,6 +4,7 @@ The coordinator that they meet at has no password. It listens on loopback when i
 that was given: that must be a private one.
 """
 
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -100,4 +101,28 @@ def cache_compilations() -> None:
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'athanor' / 'jax'))
   if jax.config.jax_persistent_cache_min_compile_time_secs == 1.0:  # type: ignore[attr-defined]  # as jax has it
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  drop_torn(Path(str(jax.config.jax_compilation_cache_dir)))  # type: ignore[attr-defined]
+
+
+def drop_torn(cache: Path) -> None:
+  """Removes what a process that was killed, or a full disk, left half-written among compiled programs.
+
+  jax 0.10 writes an entry in place, and never over one that is there: each later start would warn of it and compile again.
+  Only entries are read that were written since somebody last looked.
+  """
+  looked, fresh = cache / '.looked', cache / f'.looked.{os.getpid()}'
+  with contextlib.suppress(OSError, ImportError):       # there is no cache yet, or one that may only be read
+    from jax._src.compilation_cache import compress_executable, decompress_executable  # by whichever library jax found
+    first = compress_executable(b'')[:1]                # an environment with another library may share the cache
+    fresh.touch()                               # the file system's clock, which stamps the entries too
+    since = looked.stat().st_mtime if looked.exists() else 0.0
+    with os.scandir(cache) as entries:
+      for path in [Path(each) for each in entries if each.name.endswith('-cache') and each.stat().st_mtime >= since]:
+        entry = path.read_bytes()
+        try:
+          if entry[:1] in (b'', first):
+            decompress_executable(entry)
+        except Exception:                       # each library has an error of its own
+          path.unlink(missing_ok=True)
+    fresh.replace(looked)
 

@@ -20,6 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
+
 from absl import flags
 
 from experiments import command
@@ -68,27 +73,33 @@ def fresh(to: str, folder: Path) -> Path:
 
 
 def repeat(run: Artifact, store: Store, steps: int | None) -> Path:
-  """The folder of a second training of `run` under the store's root, done for at least `steps` steps or to its end."""
+  """The folder of a second training of `run` under the store's root, done for at least `steps` steps or to its end.
+
+  Raises: UserError `run.preempted` where somebody else told it to leave, such as Ctrl-C.
+  """
   for parent in lineage(run)[:-1]:
     store.make(parent)
   folder = store.place(run)
-  try:
-    with asked_to_leave(folder / LEDGER, steps):
+  with asked_to_leave(folder / LEDGER, steps) as asked:
+    try:
       store.make_again(run)
-  except UserError as error:
-    if error.id != 'run.preempted':
-      raise
+    except UserError as error:
+      if error.id != 'run.preempted':
+        raise
+      if not asked.is_set():
+        raise type(error)(error.id, error.what, error.why, f'give --to={store.root}, and it goes on from here') from None
   return folder
 
 
 @contextmanager
-def asked_to_leave(ledger: Path, steps: int | None) -> Iterator[None]:
-  """Sends the training in the block a SIGTERM, as a scheduler would, once its ledger has so many steps."""
-  done = threading.Event()
+def asked_to_leave(ledger: Path, steps: int | None) -> Iterator[threading.Event]:
+  """Sends the training in the block a SIGTERM, as a scheduler would, once its ledger has so many steps. Gives whether so."""
+  asked, done = threading.Event(), threading.Event()
 
   def watch():
     while not done.wait(0.05):
       if ledger.exists() and ledger.read_bytes().count(b'"step"') >= (steps or 0):
+        asked.set()
         os.kill(os.getpid(), signal.SIGTERM)
         return
 
@@ -97,7 +108,7 @@ def asked_to_leave(ledger: Path, steps: int | None) -> Iterator[None]:
   if steps is not None:
     watcher.start()
   try:
-    yield
+    yield asked
   finally:
     done.set()
     if steps is not None:

@@ -20,11 +20,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
+
 import jax
 import numpy as np
 from absl import flags
 
-from align.templates import template_of
+from align.template_of import template_of
 from experiments import command
 from experiments.load import beyond, load_model
 from experiments.processes import cache_compilations

@@ -18,6 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from experiments import interrupt
+
+if __name__ == '__main__':
+  interrupt.leave_at_once()             # before JAX is imported, which takes a second
+
 from absl import flags
 from rich.console import Console
 from rich.table import Table
@@ -126,4 +131,4 @@ def draw(module: ModuleType, trials: Sequence[Trial], folder: Path) -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  command.run(main, interrupted=command.GOES_ON)

@@ -69,8 +69,8 @@ def gpu(records: Sequence[Record]) -> Gpu:
 
 
 def card_of(records: Sequence[Record]) -> str:
-  """The name of the card, '' if it is not told."""
-  return next((each['card'].split(',')[0] for each in records if each.get('card')), '')
+  """The name of the card that told last, '' if none did."""
+  return next((each['card'].split(',')[0] for each in reversed(records) if each.get('card')), '')
 
 
 def ceiling(records: Sequence[Record], what: str, key: str) -> float | None:

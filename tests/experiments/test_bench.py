@@ -5,6 +5,7 @@ is told of and costs the others nothing.
 """
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -15,15 +16,16 @@ import pytest
 
 from experiments.bench.driver import Contestant, Died, race
 from experiments.bench.gpu import __main__ as gpu
-from experiments.bench.gpu import table
-from experiments.bench.gpu.bench import Bench, Ended
+from experiments.bench.gpu import parts, table, train
+from experiments.bench.gpu.bench import Bench, Ended, card
 from experiments.bench.line import Figures, Line, Target, apart, append, figures
-from experiments.bench.ours.model import Form, Whole, decoder
+from experiments.bench.ours.model import Form, Whole, attends, decoder
 from experiments.bench.ours.train import form_of
 from experiments.bench.show import latest, markdown
 from experiments.bench.sights import BOTH, FORWARD, Sight
 from experiments.bench.task import TASKS, Task
 from experiments.bench.worker import pace, shared
+from model.config import Compute
 from model.count import flops_per_token
 from model.decoder import build
 from model.sharding import unbox
@@ -165,6 +167,12 @@ def test_a_form_comes_from_json():
   assert (told.rows, told.parts, told.compute.remat, told.stream) == ('whole', 1, 'dots', 'float32')
 
 
+def test_attention_is_told_as_the_form_names_it_or_as_the_door_chooses():
+  task = TASKS['tiny']
+  assert attends(task, 'bfloat16', Form(compute=Compute(attention='triton'))) == 'triton'
+  assert attends(task, 'bfloat16', Form()).startswith('blocked')
+
+
 def test_only_live_scores_count():
   causal, packed = Sight(64, 2048, False), Sight(64, 2048, True)
   assert causal.flops(FORWARD) == 4 * 64 * 32 * 8 * 2048 * 2049 / 2
@@ -184,7 +192,7 @@ def test_a_pace_is_of_one_call_and_waits_once_a_burst():
 
 @pytest.fixture
 def bench(tmp_path):
-  return Bench(tmp_path, tmp_path, sys.executable, True, time.monotonic() + 120)
+  return Bench(tmp_path, tmp_path, sys.executable, sys.executable, True, time.monotonic() + 120)
 
 
 def test_a_program_tells_as_it_goes_and_how_it_ended(bench, tmp_path):
@@ -213,6 +221,43 @@ def test_a_part_that_fails_or_comes_too_late_is_told_of(bench, monkeypatch, tmp_
     {'part': 'ceilings', 'what': 'begun', 'seconds': 1.5}, {'part': 'ceilings', 'failed': 'ValueError: it broke'},
     {'part': 'ceilings', 'took_s': None}, {'part': 'tests', 'tests': 3}, {'part': 'tests', 'took_s': None},
     {'part': 'tests', 'failed': 'no time was left for it'}]
+
+
+@pytest.fixture
+def a_card(monkeypatch, tmp_path):
+  """A program that says so of a card that is not here."""
+  program = tmp_path / 'nvidia-smi'
+  program.write_text('#!/bin/sh\necho NVIDIA A100-SXM4-80GB, 580.1\necho another')
+  program.chmod(0o755)
+  monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+  card.cache_clear()
+  yield 'NVIDIA A100-SXM4-80GB, 580.1'
+  card.cache_clear()
+
+
+def test_records_begin_with_the_card_and_shares_are_of_its_peak(a_card):
+  told = parts.begun()
+  assert (told['part'], told['card']) == ('machine', a_card) and {'when', 'code', 'versions'} <= told.keys()
+  turns = [[{'wall': 2.0, 'cpu': 1.0}]]
+  assert train.speed('tiny', turns)['mfu'] == TASKS['tiny'].flops / 2 / 312e12
+
+
+def test_tests_that_were_cut_off_are_counted_as_far_as_they_came(bench, monkeypatch, tmp_path):
+  lines = ['[gw0] [ 33%] PASSED tests/a.py::test_a', '[gw1] [ 66%] FAILED tests/a.py::test_b']
+  last = ['FAILED tests/a.py::test_b - AssertionError: 1 is not 2', '=== 1 failed, 1 passed in 4.11s ===']
+
+  def told(said):
+    def cut(self, command, log, environment):
+      (tmp_path / f'{log}.log').write_text('\n'.join(said))
+      yield from said
+      raise Ended('ended with -9')
+
+    monkeypatch.setattr(Bench, 'lines', cut)
+    return next(parts.tests(bench))
+
+  assert {**told(lines), 'seconds': 0} == {'tests': {'passed': 1, 'failed': 1}, 'all': False, 'seconds': 0, 'wrong': []}
+  found = told(lines + last)
+  assert found['all'] and found['wrong'] == ['tests/a.py::test_b - AssertionError: 1 is not 2']
 
 
 def test_the_table_shows_what_failed_beside_what_did_not(tmp_path, capsys):

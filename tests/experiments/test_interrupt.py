@@ -17,9 +17,14 @@ def started(*command: str, **environment: str) -> subprocess.Popen:
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_ctrl_c_while_jax_is_imported_is_one_line(tmp_path):
+COMMANDS = [path.stem for path in sorted((ROOT / 'experiments').glob('*.py')) if 'command.run(' in path.read_text()
+            and path.stem not in ('command', 'profile')]                          # which imports no JAX
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_ctrl_c_while_jax_is_imported_is_one_line(command, tmp_path):
   (tmp_path / 'jax.py').write_text('import time\nprint("importing", flush=True)\ntime.sleep(30)\n')
-  with started('-m', 'experiments.launch', '--config=none.py', PYTHONPATH=str(tmp_path)) as process:
+  with started('-m', f'experiments.{command}', PYTHONPATH=str(tmp_path)) as process:
     assert process.stdout.readline() == 'importing\n'
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20)[1].count('\n') == 1 and process.returncode == 130
@@ -27,7 +32,7 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(tmp_path):
 
 COLLECTS = """
 import gc, sys, time
-from experiments import command, interrupt
+from experiments import command
 
 def slow(phase, info):
   if phase == 'start' and said:
@@ -43,17 +48,18 @@ def main(overrides):
 
 said = ['collecting']
 sys.argv = sys.argv[:1]
-command.run({main})
+{run}
 """
 
 
-@pytest.mark.parametrize('main, code', [('interrupt.heard(main)', 130), ('main', 0)], ids=['heard', 'as Python has it'])
-def test_ctrl_c_while_garbage_is_collected_is_raised_once_more(main, code):
-  with started('-c', COLLECTS.format(main=main)) as process:
+@pytest.mark.parametrize('run, code', [('command.run(main)', 130), ('sys.exit(command.guarded(main, {}))', 0)],
+                         ids=['every command', 'as Python has it'])
+def test_ctrl_c_while_garbage_is_collected_is_raised_once_more(run, code):
+  with started('-c', COLLECTS.format(run=run)) as process:
     assert process.stdout.readline() == 'collecting\n'
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == code and ('launch the same command again' in err) == (code == 130), err
+    assert process.returncode == code and ('interrupted' in err) == (code == 130) and ('Traceback' in err) == (code == 0), err
 
 
 def test_what_else_is_dropped_is_told_as_before():

@@ -7,9 +7,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pytest
 
-from experiments.overrides import override
+from experiments.overrides import override, places
 from model.errors import ConfigError
-from train.typed import check
+from train.artifact import digest, lineage
+from train.typecheck import check
 
 
 @dataclass(frozen=True)
@@ -217,3 +218,13 @@ def test_a_wrong_type_is_told_with_what_to_write_instead(fields, what, why, do):
     check(Config(**fields))
   error = caught.value
   assert what in error.what and why in error.why and do in error.do, str(error)
+
+
+def test_what_is_shared_is_changed_everywhere_by_the_paths_to_its_places():
+  from experiments.quickstart.stages import get_config
+  config = get_config()
+  before = config.stages[0].run
+  found = list(places(config, before))
+  assert {'config.stages.0.run', 'config.stages.1.run.restore'} <= set(found)
+  changed = override(config, {f'{path.removeprefix("config.")}.steps': 10 for path in found})
+  assert digest(before) in map(digest, lineage(config)) and digest(before) not in map(digest, lineage(changed))

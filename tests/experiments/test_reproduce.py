@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,14 @@ def test_a_few_steps_of_it_reuse_what_it_came_from(run, tmp_path, capsys):
   assert [path.name for path in tmp_path.iterdir()] == [run.name]
 
 
+def test_told_to_leave_by_others_it_says_how_to_go_on_and_no_verdict(run, tmp_path, capsys):
+  with pytest.raises(UserError) as caught, reproduce.asked_to_leave(tmp_path / run.name / 'ledger.jsonl', 2):
+    go(reproduce, f'--run={run}', f'--to={tmp_path}')
+  assert caught.value.exit_code == 75 and f'--to={tmp_path}' in str(caught.value)
+  assert 'equal' not in capsys.readouterr().out
+  assert go(reproduce, f'--run={run}', f'--to={tmp_path}') == 0 and 'equal to the bit: 8 steps' in capsys.readouterr().out
+
+
 def test_from_scratch_all_of_it_is_made_again(run, tmp_path):
   assert go(reproduce, f'--run={run}', '--steps=1', '--from_scratch', f'--to={tmp_path}') == 0
   assert {path.name for path in tmp_path.iterdir()} == {path.name for path in run.parent.iterdir()}
@@ -105,6 +114,16 @@ def test_the_model_speaks_and_says_the_same_again(run, capsys):
   assert said[0] == said[1] != said[2]
   first, second = re.split(r'\n-+\n', said[0])
   assert first.startswith('The people') and second.startswith('War') and len(first) > 20
+
+
+def test_ctrl_c_ends_what_it_says_with_one_line(run):
+  signal.signal(signal.SIGINT, signal.default_int_handler)       # a background job may ignore it, and so its children
+  command = [sys.executable, '-m', 'experiments.sample', f'--run={run}', '--prompt=The people', '--max_new=4000']
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    assert process.stdout.read(12).startswith('The people')
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].splitlines()
+  assert process.returncode == 130 and said[0].startswith('warning') and said[1:] == ['interrupted']
 
 
 def test_a_folder_that_is_no_run_cannot_speak(run, tmp_path):

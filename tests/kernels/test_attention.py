@@ -270,6 +270,7 @@ def test_cudnn(kind, head_size):
     Ranges(jnp.zeros((2, 256), jnp.int32), jnp.full((2, 256), 256, jnp.int32), kind)
   case = Case(ranges, keys=256, heads=4, head_size=head_size, scale=head_size ** -0.5)
   data = operands(case, jnp.bfloat16)
-  assert explain(data[0], data[1], ranges).name == 'cudnn'
+  if kind.before is None:                # of windows our kernels come first
+    assert explain(data[0], data[1], ranges).name == 'cudnn'
   for value, expected in zip(jax.jit(lambda data: run(case, 'cudnn', *data))(data), truth(case, *data)):
     close(value, expected, 3e-2)

@@ -1,8 +1,8 @@
 """Checks and times everything on one GPU, in under nine minutes: `make bench-gpu`.
 
   python -m experiments.bench.gpu --out=FOLDER                  all parts, in the order of their importance
-  python -m experiments.bench.gpu --only=train,attention        some of: machine tests ceilings compile train attention head
-                                                                decode lowbit quickstart checkpoint variants tiles
+  python -m experiments.bench.gpu --only=train,attention        some of: compile train head ceilings decode lowbit machine peers
+                                                                attention tests checkpoint quickstart variants tiles
   python -m experiments.bench.gpu --quick                       tiny shapes, to see that it runs, also without a GPU
   python -m experiments.bench.gpu --only=table                  the table of FOLDER/gpu.jsonl again
 
@@ -30,13 +30,14 @@ OUT = flags.DEFINE_string('out', 'runs/bench-gpu', 'The folder that gpu.jsonl an
 ONLY = flags.DEFINE_list('only', [], 'The parts to run. Default: all.')
 LIMIT = flags.DEFINE_float('limit', 530, 'Seconds for all of it: what was not begun by then is left out.')
 QUICK = flags.DEFINE_bool('quick', False, 'Tiny shapes: to see that it runs.')
-PEERS = flags.DEFINE_string('peers', sys.executable, 'An interpreter with torch, transformers, litgpt and liger_kernel.')
+PEERS = flags.DEFINE_string('peers', sys.executable, 'An interpreter with torch, transformers and liger_kernel.')
+LITGPT = flags.DEFINE_string('litgpt', None, 'One with torch and litgpt. Default: that of the peers.')
 
 PARTS: dict[str, tuple[Callable[[Bench], Iterator[Record]], float]] = {      # and the seconds that each may take
-  'machine': (parts.machine, 30), 'tests': (parts.tests, 120), 'ceilings': (parts.ceilings, 60),
-  'compile': (train.compiled, 120), 'train': (train.contests, 330), 'attention': (parts.attention, 300),
-  'head': (parts.head, 100), 'decode': (parts.decode, 180), 'lowbit': (parts.lowbit, 90),
-  'quickstart': (parts.quickstart, 200), 'checkpoint': (parts.checkpoint, 60),
+  'compile': (train.compiled, 120), 'train': (train.contests, 240), 'head': (parts.head, 90),
+  'ceilings': (parts.ceilings, 40), 'decode': (parts.decode, 150), 'lowbit': (parts.lowbit, 90),
+  'machine': (parts.machine, 30), 'peers': (train.peers, 240), 'attention': (parts.attention, 300),
+  'tests': (parts.tests, 120), 'checkpoint': (parts.checkpoint, 60), 'quickstart': (parts.quickstart, 200),
   'variants': (train.variants, 200), 'tiles': (parts.tiles, 240)}
 ENVIRONMENT = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONUNBUFFERED': '1',
                'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3', 'TOKENIZERS_PARALLELISM': 'false'}
@@ -52,9 +53,11 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'{out / FILE} is not there: --out names the folder of a benchmark that ran')
   out.mkdir(parents=True, exist_ok=True)
   os.environ.update(ENVIRONMENT)
+  if names != ['table']:
+    append(out, parts.begun())
   end = time.monotonic() + LIMIT.value
   with tempfile.TemporaryDirectory(prefix='bench-gpu-') as folder:
-    bench = Bench(out, Path(folder), PEERS.value, QUICK.value, end)
+    bench = Bench(out, Path(folder), PEERS.value, LITGPT.value or PEERS.value, QUICK.value, end)
     for name in names:
       if name != 'table':
         go(name, bench, end)

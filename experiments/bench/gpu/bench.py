@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from experiments.bench.driver import ROOT, Contestant
 
 Record = dict[str, Any]
 MOST = 120                             # seconds of a contestant, its compiling included
+CARD = 'name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.limit,temperature.gpu'
+
+
+@lru_cache
+def card() -> str:
+  """What nvidia-smi says of the first card, its name first; '' where there is none."""
+  with suppress(OSError, subprocess.TimeoutExpired):
+    said = subprocess.run(['nvidia-smi', f'--query-gpu={CARD}', '--format=csv,noheader'], capture_output=True, text=True,
+                          timeout=20, check=False)
+    return said.stdout.strip().partition('\n')[0]
+  return ''
 
 
 class Ended(RuntimeError):
@@ -25,13 +37,18 @@ class Ended(RuntimeError):
 
 @dataclass
 class Bench:
-  """`folder` goes away afterwards, `out` stays. `end` is when the part that runs must be over."""
+  """`folder` goes away afterwards, `out` stays. `end` is when the part that runs must be over.
+
+  `first` are the losses of each size's first contestant, which those of all others are held against.
+  """
 
   out: Path
   folder: Path
-  peers: str
+  peers: str                          # interpreters
+  litgpt: str
   quick: bool
   end: float
+  first: dict[str, list[float]] = field(default_factory=dict)
 
   @property
   def left(self) -> float:
@@ -41,7 +58,12 @@ class Bench:
   @property
   def caches(self) -> dict[str, str]:
     """Where compiled programs are kept between the contestants of one call."""
-    return {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'jax'), 'TORCHINDUCTOR_CACHE_DIR': str(self.folder / 'inductor')}
+    return self.caches_of('all')
+
+  def caches_of(self, name: str) -> dict[str, str]:
+    """The same, with a folder of its own for what torch.compile keeps: two that share one have spoiled each other's."""
+    return {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'jax'),
+            'TORCHINDUCTOR_CACHE_DIR': str(self.folder / f'inductor-{name.replace(" ", "-")}')}
 
   def room(self, name: str) -> Path:
     """A folder for a part, new or as it was left."""

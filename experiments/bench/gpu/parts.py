@@ -3,51 +3,51 @@
 import json
 import os
 import re
-import shutil
 import statistics
-import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from experiments.bench.driver import Contestant, race
-from experiments.bench.gpu.bench import Bench, Ended, Record
+from experiments.bench.gpu.bench import Bench, Ended, Record, card
 from experiments.bench.line import circumstances, figures
 from experiments.bench.show import latest
 from experiments.bench.task import TASKS
 from train.eval.collect import read_lines
 
-CARD = 'name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.limit,temperature.gpu'
 TORCH = 'import json, torch, transformers; print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, ' \
         '"cudnn": torch.backends.cudnn.version(), "transformers": transformers.__version__}))'
+OUTCOME = r'^\[gw\d+\] .*?(PASSED|FAILED|SKIPPED|ERROR) '      # a line of pytest-xdist
+LAST = r'^=+ .* in \d.*=$'
 UNTUNED = '--xla_gpu_autotune_level=0'      # trying out products takes most of a test's compiling: 57 tests in 89 s without
 DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
 
 
+def begun() -> Record:
+  """When, by which code and on which card: what no figure may be without, so it is written before all of them."""
+  return {'part': 'machine', 'cpus': os.cpu_count(), **circumstances(), **({'card': card()} if card() else {})}
+
+
 def machine(bench: Bench) -> Iterator[Record]:
-  """The card, the driver and the versions."""
-  yield {'cpus': os.cpu_count(), **circumstances()}
-  if shutil.which('nvidia-smi'):
-    said = subprocess.run(['nvidia-smi', f'--query-gpu={CARD}', '--format=csv,noheader'], capture_output=True, text=True,
-                          timeout=20, check=False).stdout
-    yield {'card': said.strip()}
+  """The versions of the peers, whose imports take a while."""
   yield json.loads(list(bench.lines([bench.peers, '-c', TORCH], 'torch'))[-1])
 
 
 def tests(bench: Bench) -> Iterator[Record]:
-  """The tests that need a GPU."""
+  """The tests that need a GPU: what came of each, also where time ended before they did."""
   begin = time.monotonic()
-  command = [sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', '-n', '2' if bench.quick else '12', '--durations=10', 'tests']
-  said: list[str] = []
-  try:
-    said += bench.lines(command, 'tests', {'JAX_PLATFORMS': '', 'XLA_FLAGS': UNTUNED})
-  except Ended:
-    said = (bench.out / 'tests.log').read_text().splitlines()
-  counts = {name: int(count) for count, name in re.findall(r'(\d+) (passed|failed|skipped|error)', said[-1] if said else '')}
-  yield {'tests': counts or 'did not end', 'seconds': time.monotonic() - begin,
-         'wrong': [line[:300] for line in said if line.startswith(('FAILED', 'ERROR'))]}
+  command = [sys.executable, '-m', 'pytest', '-v', '-m', 'gpu', '-n', '2' if bench.quick else '12', '--durations=10',
+             '--continue-on-collection-errors', 'tests']
+  with suppress(Ended):                  # it ends so where a test fails, too
+    for _ in bench.lines(command, 'tests', {'JAX_PLATFORMS': '', 'XLA_FLAGS': UNTUNED}):
+      pass
+  said = (bench.out / 'tests.log').read_text()
+  yield {'tests': Counter(word.lower() for word in re.findall(OUTCOME, said, re.M)), 'all': bool(re.search(LAST, said, re.M)),
+         'seconds': time.monotonic() - begin, 'wrong': re.findall(r'^(?:FAILED|ERROR) (.{1,300})', said, re.M)}
 
 
 def ceilings(bench: Bench) -> Iterator[Record]:
@@ -72,8 +72,8 @@ def head(bench: Bench) -> Iterator[Record]:
   name = 'tiny' if bench.quick else 'head'
   task, words = TASKS[name], (name, 'bfloat16')
   racers = [Contestant('ours', 'experiments.bench.ours.head', words, environment=bench.caches, ahead=False),
-            *(Contestant(f'torch {form}', 'experiments.bench.peers.torch_head', (*words, form), bench.peers, bench.caches,
-                         ahead=False) for form in ('compiled', 'eager')),
+            *(Contestant(f'torch {form}', 'experiments.bench.peers.torch_head', (*words, form), bench.peers,
+                         bench.caches_of(f'head {form}'), ahead=False) for form in ('compiled', 'eager')),
             Contestant('liger', 'experiments.bench.peers.liger', words, bench.peers, bench.caches, ahead=False)]
   for racer in racers:
     try:

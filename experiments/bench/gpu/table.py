@@ -23,8 +23,8 @@ def append(out: Path, record: Record) -> Record:
 
 
 def short(record: Record) -> str:
-  """The record in a line: `task 124m  contestant ours whole  seconds 0.0812  ...`."""
-  words = [f'{name} {number(value)}' for name, value in record.items()
+  """The record in a line: `task 124m  contestant ours whole  seconds 0.0812  ...`; of what failed, the last that it wrote."""
+  words = [f'{name} {last_line(value, 300) if name == "failed" else number(value)}' for name, value in record.items()
            if not (name in LONG and not isinstance(value, str)) and name != 'part' and value is not None]
   return '  '.join(words)[:600]
 
@@ -85,6 +85,6 @@ def attended(records: list[Record], console: Console) -> None:
     console.print(table)
 
 
-def last_line(text: str) -> str:
+def last_line(text: str, most: int = 60) -> str:
   """The last line of what a program wrote, in few letters."""
-  return (text.strip().splitlines() or [''])[-1][:60]
+  return (text.strip().splitlines() or [''])[-1][:most]

@@ -1,42 +1,42 @@
 """The training step in bfloat16 at the matmul, ours beside Hugging Face's and litgpt's, one contestant after another.
 
-Ours comes in the forms that matter: packed rows, as runs train on, and whole ones, whose band cuDNN knows; then a stream in
-bfloat16, and packed rows by the kernel that needs no Hopper. The peers keep theirs in float32, as autocast has it, and see
-whole rows. Both sizes have a round before either has the next, since time may end.
+Ours comes in the forms that matter: packed rows, as runs train on, and whole ones, whose band cuDNN knows; later, as the part
+`peers`, a stream in bfloat16, and packed rows by the kernel that needs no Hopper. The peers keep theirs in float32, as
+autocast has it, and see whole rows. Both sizes have a round before either has the next, since time may end.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments.bench.driver import Contestant, race
-from experiments.bench.gpu.bench import Bench, Record, started
+from experiments.bench.gpu.bench import Bench, Record, card, started
 from experiments.bench.line import apart, figures
 from experiments.bench.ours.model import write_batches
 from experiments.bench.task import BATCHES, LOSSES, TASKS
+from train.eval.ceiling import on_datasheet
 
 SAME = 5                               # so many losses are compared: from then on roundings of bfloat16 drive curves apart
-PEAK = 989e12                          # FLOP/s: an H100's or H200's dense bfloat16, by the datasheet
+PEAK = 989e12                          # FLOP/s of a card that no datasheet is known of: a Hopper's in dense bfloat16
 TURNS = 3, 2                           # of so many samples, each a burst of steps
 OURS: dict[str, dict[str, Any]] = {
   'ours packed': {'rows': 'packed'},
   'ours whole': {'rows': 'whole'},
-}
-MORE: dict[str, dict[str, Any]] = {
-  'ours whole, bf16 stream': {'rows': 'whole', 'stream': 'bfloat16'},
-  'ours packed, triton': {'rows': 'packed', 'compute': {'attention': 'triton'}},
 }
 PEERS: dict[str, tuple[str, str]] = {  # the module of each, and its form
   'HF compiled': ('experiments.bench.peers.hf', 'compiled'),
   'litgpt compiled': ('experiments.bench.peers.lit', 'compiled'),
   'HF eager': ('experiments.bench.peers.hf', 'eager'),
 }
-ROUNDS: tuple[tuple[dict[str, dict[str, Any]], tuple[str, ...]], ...] = (
-  (OURS, ('HF compiled',)), ({}, ('litgpt compiled',)), (MORE, ('HF eager',)))
+Round = tuple[dict[str, dict[str, Any]], tuple[str, ...]]          # forms of ours, and peers after them
+FIRST: tuple[Round, ...] = ((OURS, ('HF compiled',)),)
+REST: tuple[Round, ...] = (
+  ({'ours whole, bf16 stream': {'rows': 'whole', 'stream': 'bfloat16'}}, ('litgpt compiled',)),
+  ({'ours packed, triton': {'rows': 'packed', 'compute': {'attention': 'triton'}}}, ('HF eager',)))
 OTHERS: dict[str, dict[str, Any]] = {
   'ours packed, bf16 stream': {'rows': 'packed', 'stream': 'bfloat16'},
   'ours whole, 2 parts': {'rows': 'whole', 'parts': 2},
@@ -51,24 +51,34 @@ def names(bench: Bench) -> tuple[str, ...]:
   return ('tiny',) if bench.quick else ('124m', '1b')
 
 
-def contests(bench: Bench) -> Iterator[Record]:
+def contests(bench: Bench, rounds: Sequence[Round] = FIRST) -> Iterator[Record]:
   """A record for each size and contestant: ours first, for it writes the parameters that all begin with."""
-  first: dict[str, list[float]] = {}
-  for forms, peers in ROUNDS:
+  for each in rounds:
     for name in names(bench):
       room(bench, name)
-      yield from contest(bench, name, [*(ours(bench, name, label, form) for label, form in forms.items()),
-                                       *(peer(bench, name, label) for label in peers)], first)
+      yield from contest(bench, name, entrants(bench, name, each))
+
+
+def entrants(bench: Bench, name: str, each: Round) -> list[Contestant]:
+  """Those of a round, at one size."""
+  forms, others = each
+  return [*(ours(bench, name, label, form) for label, form in forms.items()), *(peer(bench, name, label) for label in others)]
+
+
+def peers(bench: Bench) -> Iterator[Record]:
+  """The training step by the other peers, and by other kernels of ours: more records of the part `train`."""
+  for record in contests(bench, REST):
+    yield {'part': 'train', **record}
 
 
 def variants(bench: Bench) -> Iterator[Record]:
   """Other forms of ours."""
   for name in names(bench):
     room(bench, name)
-    yield from contest(bench, name, [ours(bench, name, label, form) for label, form in OTHERS.items()], {})
+    yield from contest(bench, name, [ours(bench, name, label, form) for label, form in OTHERS.items()])
 
 
-def contest(bench: Bench, name: str, contestants: list[Contestant], first: dict[str, list[float]]) -> Iterator[Record]:
+def contest(bench: Bench, name: str, contestants: list[Contestant]) -> Iterator[Record]:
   """One record each, with how far its first losses are from the size's first; they are compared before any speed is told."""
   for contestant in contestants:
     label = contestant.name.partition(' ')[2]
@@ -79,7 +89,7 @@ def contest(bench: Bench, name: str, contestants: list[Contestant], first: dict[
       continue
     prepared = found.prepared[contestant.name]
     losses = prepared.pop('losses') + found.series(contestant.name, 'loss')
-    distance = apart(first.setdefault(name, losses)[:SAME], losses[:SAME])
+    distance = apart(bench.first.setdefault(name, losses)[:SAME], losses[:SAME])
     yield {'task': name, 'contestant': label, 'equal': distance <= LOSSES['bfloat16'], 'apart': distance,
            **speed(name, found.turns[contestant.name]), **prepared, 'losses': losses}
 
@@ -89,7 +99,7 @@ def speed(name: str, turns: list[list[dict[str, float]]]) -> Record:
   task, each = TASKS[name], figures(turns)
   return {'seconds': each.median, 'fastest': each.minimum, 'spread': each.spread, 'cpu': each.cpu,
           'tokens_per_s': task.tokens / each.median, 'tflops': task.flops / each.median / 1e12,
-          'mfu': task.flops / each.median / PEAK}
+          'mfu': task.flops / each.median / (on_datasheet(card()) or PEAK)}
 
 
 def room(bench: Bench, name: str) -> Path:
@@ -108,30 +118,28 @@ def ours(bench: Bench, name: str, label: str, form: dict[str, Any]) -> Contestan
 
 def peer(bench: Bench, name: str, label: str) -> Contestant:
   module, form = PEERS[label]
+  python = bench.litgpt if label.startswith('litgpt') else bench.peers
   words = (str(bench.folder / f'train-{name}'), name, 'bfloat16', form)
-  return Contestant(f'{name} {label}', module, words, bench.peers, bench.caches, ahead=False)
+  return Contestant(f'{name} {label}', module, words, python, bench.caches_of(f'{name} {label}'), ahead=False)
 
 
 def compiled(bench: Bench) -> Iterator[Record]:
-  """Compiles what the first two rounds need, ours and the peers' side by side; what fails here is told of there.
+  """Compiles what the part `train` needs, all of it side by side; what fails here is told of there.
 
-  Peers take steps to do so: one begins with the small size and one with the large, which a card may not hold twice.
+  Peers take steps to do so, which the card may not hold at once: what is compiled by then is kept all the same.
   """
   begin = time.monotonic()
   for name in names(bench):
     room(bench, name)
-  sizes = names(bench)
-  lanes = [*([ours(bench, name, label, form)] for name in sizes for label, form in OURS.items()),
-           [peer(bench, name, 'HF compiled') for name in sizes], [peer(bench, name, 'litgpt compiled') for name in sizes[::-1]]]
+  lanes = [contestant for name in names(bench) for each in FIRST for contestant in entrants(bench, name, each)]
   with ThreadPoolExecutor(len(lanes)) as threads:
-    list(threads.map(partial(compile_all, bench), lanes))
+    list(threads.map(partial(compile_alone, bench), lanes))
   yield {'compiled': len(lanes), 'seconds': time.monotonic() - begin}
 
 
-def compile_all(bench: Bench, contestants: list[Contestant]) -> None:
-  """One after another, each told to compile and no more."""
-  for contestant in contestants:
-    command = [contestant.python, '-m', contestant.module, *contestant.arguments, 'compile']
-    with ((bench.out / f'compile-{contestant.name.replace(" ", "-")}.log').open('w') as log,
-          started(command, log, contestant.environment, bench.left) as process):
-      process.communicate()
+def compile_alone(bench: Bench, contestant: Contestant) -> None:
+  """A process that is told to compile and no more."""
+  command = [contestant.python, '-m', contestant.module, *contestant.arguments, 'compile']
+  with ((bench.out / f'compile-{contestant.name.replace(" ", "-")}.log').open('w') as log,
+        started(command, log, contestant.environment, bench.left) as process):
+    process.communicate()

@@ -64,7 +64,9 @@ def built(task: Task = TASK, dtype: Dtype = 'float32', form: Form = Form()) -> B
 
 
 def attends(task: Task, dtype: Dtype, form: Form) -> str:
-  """Which attention a part of its step takes, and why none before it."""
+  """Which attention a part of its step takes, and why none before it, where its form does not name one."""
+  if form.compute.attention != 'auto':
+    return form.compute.attention
   rows = task.batch // form.parts
   q_BLHK = jax.ShapeDtypeStruct((rows, task.length, task.heads, task.width // task.heads), dtype)
   whole = form.rows == 'whole'

@@ -32,9 +32,8 @@ def seconds(model: LlamaForCausalLM, writing: Writing) -> float:
 
   def once(count: int) -> float:
     begin = time.perf_counter()
-    with torch.inference_mode():
-      model.generate(prompts, attention_mask=torch.ones_like(prompts), min_new_tokens=count, max_new_tokens=count,
-                     do_sample=False, pad_token_id=0)
+    model.generate(prompts, attention_mask=torch.ones_like(prompts), min_new_tokens=count, max_new_tokens=count,
+                   do_sample=False, pad_token_id=0)
     if DEVICE == 'cuda':
       torch.cuda.synchronize()
     return time.perf_counter() - begin
