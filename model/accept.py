@@ -1,4 +1,4 @@
-"""Which of the proposed ids a model keeps, so that what is kept has the model's own distribution, whatever proposed it.
+"""Speculative sampling: which proposed ids are accepted, so that the text has the model's own distribution.
 
 Letters: B rows, A proposals, C = A + 1 candidates, V vocabulary, N = B * C.
 """
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from model.sampling import Sampling, choose, keep, penalise
 
-CHANCE, REST = 1, 2                 # what a position's key is folded with: whether an id is accepted, another in its stead
+CHANCE, REST = 1, 2                 # folded into a position's key: for accepting an id, for drawing another in its stead
 
 
 class Proposed(NamedTuple):
@@ -22,7 +22,7 @@ class Proposed(NamedTuple):
 
 
 class Judged(NamedTuple):
-  """Candidates, of which the first few hold: the accepted proposals, and one more that the model chose itself."""
+  """Candidates, of which the first `counts_B` are kept: the accepted proposals, and one more that the model drew itself."""
 
   ids_BC: jax.Array                   # i32
   counts_B: jax.Array                 # i32, from 1 to C
@@ -30,7 +30,7 @@ class Judged(NamedTuple):
 
 def judge(sampling: Sampling, logits_BCV: jax.Array, read_BV: jax.Array | None, proposed: Proposed,
           keys_BC: jax.Array) -> Judged:
-  """What holds of the proposals, from the logits before and after each (Leviathan et al. 2023, Chen et al. 2023).
+  """What is kept of the proposals, from the logits before and after each (Leviathan et al. 2023, Chen et al. 2023).
 
   A proposal x is accepted with probability min(1, p(x) / q(x)); in place of the first refused one comes a draw of
   max(0, p - q), scaled up to 1, and after all of them a draw of p. A proposal without chance in it has q(x) = 1, and one
@@ -52,7 +52,7 @@ def judge(sampling: Sampling, logits_BCV: jax.Array, read_BV: jax.Array | None, 
 
 
 def probabilities(sampling: Sampling, logits_NV: jax.Array, read_NV: jax.Array | None) -> jax.Array:
-  """Those that `model.sampling.choose` draws with at a temperature above 0, f32[N, V]."""
+  """The probabilities that `model.sampling.choose` draws with at a temperature above 0, f32[N, V]."""
   if read_NV is not None:
     logits_NV = jnp.where(read_NV, penalise(logits_NV, sampling.repetition_penalty), logits_NV)
   return jax.nn.softmax(keep(sampling, logits_NV / sampling.temperature))
@@ -70,7 +70,7 @@ def _accepted(p_BAV: jax.Array, q_BAV: jax.Array, ids_BA: jax.Array, keys_BA: ja
 
 
 def _rest(p_V: jax.Array, q_V: jax.Array, key: jax.Array) -> jax.Array:
-  """An id of what p has beyond q. Where rounding left nothing of it, p and q are the same, and any draw of p will do."""
+  """A draw from max(0, p - q), normalised; where rounding left nothing of that, p and q are the same, and it is a draw of p."""
   rest_V = jnp.maximum(p_V - q_V, 0)
   return jax.random.categorical(jax.random.fold_in(key, REST), jnp.log(jnp.where(rest_V.sum() > 0, rest_V, p_V)))
 

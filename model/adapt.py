@@ -1,4 +1,4 @@
-"""Edits that lay adapters over the matrices of a model, and that merge them."""
+"""LoRA and DoRA: edits that add adapters to the matrices of a model, and one that merges them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ Names = tuple[str | None, ...] | None
 
 @dataclass(frozen=True)
 class LoRA(Edit):
-  """Adapters of this rank beside the named matrices of the blocks; names that the model has not are passed over.
+  """LoRA adapters of this rank for the named matrices of the blocks; names that the model lacks are ignored.
 
   'qkv' and 'gate_up' adapt the fused matrix as one. The scale is alpha / rank, or alpha / sqrt(rank), under which a
   larger rank does not learn more slowly (Kalajdzievski 2023). A begins uniform within 1 / sqrt(inputs), as in the paper's
@@ -99,7 +99,7 @@ def _part(outputs: tuple[int, ...], span: Span) -> tuple[int, ...]:
 
 
 def logical(w: Weight, place: Place) -> Names:
-  """The logical names of a boxed weight [*S, *I, *O], those that mean a place on the mesh; None of a plain one."""
+  """The logical names of a boxed weight [*S, *I, *O]; None for a plain one."""
   if is_box(w):
     return w.names
   if isinstance(w, Quantized) and is_box(w.codes):
@@ -111,7 +111,7 @@ def logical(w: Weight, place: Place) -> Names:
 
 @dataclass(frozen=True)
 class DoRA(Edit):
-  """To come after `LoRA`: each adapter also learns how long the columns are that it adapts."""
+  """To come after `LoRA`: each adapter also learns the lengths of the columns that it adapts (Liu et al. 2024)."""
 
   def __call__(self, params: Any, key: jax.Array) -> Any:
     """Plain or boxed. Raises: ConfigError `edit.nothing` where nothing is adapted."""
@@ -138,7 +138,7 @@ class DoRA(Edit):
 
 @dataclass(frozen=True)
 class Merge(Edit):
-  """Adapters that a parent learned become part of their matrices."""
+  """Merges the adapters that a parent learned into their matrices."""
 
   def __call__(self, params: Any, key: jax.Array) -> Any:
     return merge(params)

@@ -1,4 +1,4 @@
-"""Trees of parameters with adapters in them: what learns, what lies below, both with dropout, and what they come to merged."""
+"""Trees of parameters with adapters in them: take the adapters out, or the base; put them over another; merge them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,12 +30,12 @@ def adapted(params: Any) -> bool:
 
 
 def adapters(params: Any) -> Any:
-  """The tree with what adapters learn, and None in place of all else."""
+  """The tree of the adapters' trainable arrays, None in place of all else."""
   return _mapped(lambda w: replace(w, base=None, squares=None), lambda _: None, params)
 
 
 def bases(params: Any) -> Any:
-  """The tree with all that adapters do not learn, and None in place of what they do."""
+  """The tree of all but the adapters' trainable arrays, None in place of those."""
   def base(w: LowRank) -> LowRank:
     nothing = {span.part: None for span in w.spans}
     return replace(w, a=None, b=nothing, magnitudes=None if w.magnitudes is None else nothing)
@@ -44,14 +44,14 @@ def bases(params: Any) -> Any:
 
 
 def detach(params: Any) -> Any:
-  """The model below the adapters, of the same arrays: a reference that costs no memory."""
+  """The model without its adapters, sharing its arrays: a reference model that costs no memory."""
   return _mapped(lambda w: w.base, lambda w: w, params)
 
 
 def over(learned: Any, base: Any) -> Any:
-  """What adapters learned (`adapters`) laid over the plain tree of a model: a second set of them over one base.
+  """The adapters in `learned` (as `adapters` gives them) over the plain tree `base`, so that several sets can share one base.
 
-  Raises: ConfigError `edit.dora-base` where they need to know the lengths of their base's columns.
+  Raises: ConfigError `edit.dora-base` for DoRA, whose adapters depend on the base that they were trained on.
   """
   def lay(w: Any, below: Any) -> Any:
     if not isinstance(w, LowRank):
@@ -65,7 +65,7 @@ def over(learned: Any, base: Any) -> Any:
 
 
 def keyed(params: Any, key: jax.Array) -> Any:
-  """The tree with a key in each adapter that has dropout, one for each of its layers."""
+  """The tree with random keys in each adapter that has dropout, one for each layer."""
   count = 0
 
   def seed(w: LowRank) -> LowRank:

@@ -1,4 +1,4 @@
-"""How many proposals a pass judges: as many as pay, by what became of the row's proposals before.
+"""How many proposals a pass of speculative decoding judges, by how many of the row's earlier ones were accepted.
 
 More positions take longer, by how much is the machine's; what they gain is the text's. So there is a program for none of the
 proposals, for half and for all, and a batch takes that which gives the most ids for its time: a text that nothing can be

@@ -23,17 +23,17 @@ from model.sharding import laid, pin
 
 @struct.dataclass
 class Sight:
-  """What the rows see and where they stand: the same for all layers of a role (model.stack)."""
+  """Masks, positions and rotary angles of the rows: the same for all layers of a role (model.stack)."""
 
-  ranges: Ranges                                      # in line
-  seen_BL: jax.Array                                  # bool: which positions are no padding; these, and turns, in order
+  ranges: Ranges                                      # for positions in their natural order
+  seen_BL: jax.Array                                  # bool: which positions are no padding; lies as `order` says, like `turns`
   order: Order = struct.field(pytree_node=False)      # how positions lie with the devices that they are cut over
   turns: tuple[jax.Array, jax.Array] | None = None    # cosine and sine of the rotary angles; None: nothing turns
   starts_B: jax.Array | None = None                   # with a cache: the slot of each row's first new position
 
 
 def score_scale(config: Decoder) -> float:
-  """What q . k is multiplied by."""
+  """The factor of the attention scores q . k."""
   head = config.attention.head_size
   if config.attention.scale is not None:
     return config.attention.scale
@@ -41,13 +41,13 @@ def score_scale(config: Decoder) -> float:
 
 
 def door(k_BSGK: jax.Array, order: Order) -> Callable[..., jax.Array]:
-  """What attends to such keys: a ring where the mesh cuts their positions, else the door in kernels/ as it is."""
+  """The function that attends to such keys: ring attention if the mesh cuts their positions, else `kernels.attention`."""
   where = laid(k_BSGK.shape, 'batch', 'length', 'heads', None)
   return attention if where[1] is None else partial(ring, spec=where, order=order)
 
 
 class Attention(nn.Module):
-  """x_BLD -> what its positions gather from those they see, [B, L, D], and the layer's cache with them written.
+  """x_BLD -> the output of attention, [B, L, D], and the layer's cache with the new keys and values.
 
   Queries, keys and values come from one weight [D, G, H/G + 2, K]: a key head lies beside the queries that it serves,
   so that cutting G over devices cuts all three alike.
@@ -77,7 +77,7 @@ class Attention(nn.Module):
     return pin(out(out_BLHK), 'batch', 'length', None), layer
 
   def _project(self, x_BLD: jax.Array, positions: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries, keys and values; the keys' positions are cut as `positions` says: a cache takes them whole."""
+    """Queries, keys and values. `positions` is the logical name of the keys' positions, None (whole) for a cache."""
     config, heads = self.config, self.config.attention
     served = heads.heads // heads.kv_heads
     dense = Dense((config.width,), (heads.kv_heads, served + 2, heads.head_size), ('embed', 'heads', 'slots', 'head'),

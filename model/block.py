@@ -1,4 +1,4 @@
-"""A block: attention and an MLP, one after the other or side by side, each with its norms, each added to what flows past."""
+"""A transformer block: attention and an MLP, in sequence or in parallel, with norms and residual connections."""
 
 import jax
 from flax import linen as nn
@@ -18,7 +18,7 @@ class Block(nn.Module):
 
   config: Decoder
   implementation: str | None = None
-  bare: bool = False                  # its attention reads what flows past as it is, without a norm
+  bare: bool = False                  # no norm before its attention
 
   @nn.compact
   def __call__(self, x_BLD: jax.Array, sight: Sight, layer: Layer | None = None) -> tuple[jax.Array, Layer | None, Aux]:

@@ -1,7 +1,7 @@
-"""The keys and values of what was read, so that each next token costs one position: a static buffer per layer.
+"""The KV cache: a static buffer of keys and values per layer.
 
-A buffer holds numbers of the matmuls' type, or codes of eight bits (kernels.attention_held): half of bfloat16's memory, and a
-quarter of float32's, but for a scale to each vector.
+A buffer holds numbers in the dtype of the matmuls, or int8 codes with a scale for each vector (kernels.attention_held): about
+half of bfloat16's memory and a quarter of float32's.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 
 @struct.dataclass
 class Cache:
-  """What B rows have read: slots [0, length_b) of row b are filled, in order of position, all of one document."""
+  """The caches of B rows: slots [0, length_b) of row b are filled, in order of position, all of one document."""
 
   layers: tuple[Layer, ...]
   lengths_B: jax.Array                # i32

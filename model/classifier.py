@@ -1,8 +1,8 @@
-"""A head that tells classes apart, as a leaf of the tree beside the model's own: `params['classifier']`.
+"""A classification head, in the tree beside the model itself: `params['classifier']`.
 
     Run(..., restore=parent, edits=(Classifier(classes=8, pooling='mean'),), objective=Classification())
 
-What it reads is in the tree itself, so whoever has the parameters can use it:
+Its key in the tree says what it reads:
 
     classifier/token    each token by itself: a word by its first piece, a text by its first token
     classifier/mean     the mean of all tokens of its text
@@ -59,7 +59,7 @@ def _affine(key: jax.Array, inputs: int, outputs: int, name: str) -> dict[str, A
 
 
 def class_logits(params: Params, hidden: Hidden, segments_BL: jax.Array) -> jax.Array:
-  """f32[B, L, C]: what the head makes of each position. Texts that share a row know nothing of each other.
+  """f32[B, L, C]: the logits of the classes at each position. Texts that share a row do not see each other.
 
   Raises: ConfigError if the model has no such head.
   """

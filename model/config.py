@@ -1,4 +1,4 @@
-"""What the network is (`Decoder`) and how it is computed (`Compute`): frozen values, types where others have flags.
+"""The config of a model: what the network is (`Decoder`), and how it is computed (`Compute`).
 
 Published families are points of this space: GPT-2 is LayerNorm + Learned + Plain('gelu_tanh') + biases; Llama is
 RMSNorm + Rotary + Gated('silu'); Gemma 2 adds sandwich norms, soft caps and a window pattern; Mixtral swaps in a MoE;
@@ -86,7 +86,7 @@ class YaRN:
 
 @dataclass(frozen=True)
 class Rotary:
-  """Pairs (i, i + R/2) of the first R = fraction * head_size numbers of each q and k turn with the position.
+  """Rotary positions: pairs (i, i + R/2) of the first R = fraction * head_size numbers of each q and k are rotated.
 
   Scalings that depend on the length seen so far ("dynamic") are left out: a cache would hold keys of another base.
   """
@@ -95,8 +95,8 @@ class Rotary:
   fraction: float = 1.0
   scaling: Linear | Llama3 | YaRN | None = None
   local_theta: float | None = None  # the base of windowed layers, unscaled; None: as the others
-  # Which layers turn, repeated over them: the still ones know the order from their mask (Yang et al. 2025, RNoPE). At its
-  # default the digests of configs are those that they had before this field (train.canonical.added).
+  # Which layers are rotated, repeated over them: the 'still' ones have no positions but the causal mask (RNoPE, Yang et al.
+  # 2025). At its default this field is left out of digests (train.canonical.added).
   pattern: tuple[Literal['turned', 'still'], ...] = dataclasses.field(default=('turned',), metadata={'added': True})
 
   def __post_init__(self):

@@ -1,4 +1,4 @@
-"""How large a model is and what a token costs, from the config alone."""
+"""Parameters and FLOPs of a model, from its config alone."""
 
 from typing import NamedTuple
 
@@ -13,15 +13,15 @@ def parameters(config: Decoder) -> int:
 
 
 def active_parameters(config: Decoder) -> int:
-  """How many of them a token is multiplied with, the N of 6N: no input embedding, no positions, the chosen experts."""
+  """The N of 6N: the parameters that a token is multiplied with. Of experts the chosen ones; no input embeddings."""
   return _body(config, active=True) + _transform(config) + _table(config)
 
 
 class Learning(NamedTuple):
-  """What of a model learns."""
+  """Which part of a model is trained."""
 
-  parameters: float                    # that learn, of those that a token is multiplied with
-  reach: int                           # so many of the last layers are gone back through
+  parameters: float                    # trainable, of those that a token is multiplied with
+  reach: int                           # how many of the last layers the backward pass goes through
 
 
 def flops_per_token(config: Decoder, length: int, learning: Learning | None = None, head: bool = True) -> float:
@@ -31,10 +31,10 @@ def flops_per_token(config: Decoder, length: int, learning: Learning | None = No
   average: about length / 2 if causal, which makes 6 L S d (Chowdhery et al. 2022, at half). Remat is not counted.
 
   Of each 6 two are the forward pass, two take the gradient back through a matrix and two are that of the matrix itself; so with
-  `learning` (default: all) only those count that are computed. Without `head` the vocabulary is not looked at.
+  `learning` (default: all) only those count that are computed. Without `head` the output matrix is not counted.
   """
   attention, body = config.attention, _body(config, active=True)
-  active = float(body + (_transform(config) + _table(config) if head else 0))
+  active = float(active_parameters(config) if head else body)
   learning = learning or Learning(active, config.layers)
   back = active - body * (1 - learning.reach / config.layers)
   seen = [mean_keys(config, length, role_of(config, i).local) for i in range(config.layers)]

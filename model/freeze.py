@@ -1,11 +1,11 @@
-"""Edits that hold parts of a model still while a run learns the rest: they get no gradient, no moments, and no checkpoint.
+"""Edits that freeze parts of a model for a run: these get no gradient and no moments, and are in no checkpoint.
 
     Run(restore=parent, edits=(Score(), Freeze()), ...)                        a linear probe: an added head alone learns
     Run(restore=parent, edits=(Classifier(8), FreezeLowest(4)), ...)           so do the layers from the fifth on
     Run(restore=parent, edits=(LoRA(8), FreezeLowest(4)), ...)                 adapters of these layers alone
 
-They change no number. A freeze holds what is there when it comes: adapters and new tokens that come after it among the edits
-learn. What other edits put beside the model is never held. A run that goes on from this one learns everything again.
+They change no weight. A freeze applies to what is there before it: adapters and new tokens that come after it among the edits
+learn. What other edits put beside the model is never frozen. A run that restores from this one trains everything again.
 """
 
 from abc import abstractmethod
@@ -24,7 +24,7 @@ BEFORE = ('embedding', 'types', 'positions', 'embedding_norm')           # the p
 
 @dataclass(frozen=True)
 class Freezing(Edit):
-  """An edit that holds parameters still."""
+  """An edit that freezes parameters."""
 
   lasting: ClassVar[bool] = False
 
@@ -38,7 +38,7 @@ class Freezing(Edit):
 
 @dataclass(frozen=True)
 class Freeze(Freezing):
-  """Whole parts, by their names in the tree; the default is the whole model. Those that the model has not are passed over."""
+  """Freezes parts, by their names in the tree; by default the whole model. Names that the model lacks are ignored."""
 
   parts: tuple[str, ...] = OWN
 
@@ -59,7 +59,7 @@ class Freeze(Freezing):
 
 @dataclass(frozen=True)
 class FreezeLowest(Freezing):
-  """So many layers, counted from the first, and all that stands before them."""
+  """Freezes the first `layers` layers and the embeddings before them."""
 
   layers: int
 
@@ -81,5 +81,5 @@ class FreezeLowest(Freezing):
 
 
 def depth(stacked: Any) -> int:
-  """How many layers these parameters are of; one that the first layer lacks is stacked for the others."""
+  """How many layers these stacked parameters have; a parameter that the first layer lacks is stacked for the others."""
   return max((leaf.shape[0] for leaf in jax.tree.leaves(unbox(stacked))), default=0)

@@ -1,9 +1,11 @@
 """A chat template's own process, as the rest of the project sees it: conversations in, texts out, or one clear error.
 
 The process is started anew rather than forked, for JAX's threads do not survive a fork; it is kept for the next
-conversation, and one that broke a limit is replaced. Linux alone holds a process to a limit of its memory.
+conversation, and one that broke a limit, or whose answer nobody waited for, is replaced. Linux alone holds a process to a
+limit of its memory.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -58,15 +60,20 @@ class Process:
     return answer['text']
 
   def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-    if self.child is None or self.child.poll() is not None:
-      self.child = _start()
-      weakref.finalize(self, _end, self.child, os.getpid())
-      _talk(self.child, self.first)
+    """What the child answers. Until it has answered it is nobody's: an interrupt leaves none whose answer is yet to come."""
+    child, self.child = self.child, None
     try:
-      return _talk(self.child, request)
-    except Gone:
-      _end(self.child, os.getpid())
+      if child is None or child.poll() is not None:
+        child = _start()
+        weakref.finalize(self, _end, child, os.getpid())
+        _talk(child, self.first)
+      answer = _talk(child, request)
+    except BaseException:
+      if child is not None:
+        _end(child, os.getpid())
       raise
+    self.child = child
+    return answer
 
 
 @functools.lru_cache(maxsize=8)
@@ -76,8 +83,10 @@ def process_of(source: str, date: str, pid: int) -> Process:
 
 
 def _start() -> subprocess.Popen:
+  """A child in a process group of its own: Ctrl-C at a terminal goes to the whole group of the command."""
   return subprocess.Popen([sys.executable, '-I', str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, env={name: os.environ[name] for name in SHORT_LIVED if name in os.environ})
+                          stderr=subprocess.DEVNULL, process_group=0,
+                          env={name: os.environ[name] for name in SHORT_LIVED if name in os.environ})
 
 
 def _end(child: subprocess.Popen, parent: int) -> None:
@@ -88,7 +97,8 @@ def _end(child: subprocess.Popen, parent: int) -> None:
   child.wait()
   for pipe in (child.stdin, child.stdout):
     if pipe:
-      pipe.close()
+      with contextlib.suppress(BrokenPipeError):       # of a question that was not wholly sent
+        pipe.close()
 
 
 def _talk(child: subprocess.Popen, line: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What kind of weight each parameter is, read off its logical names: for weight decay by kind, Muon and muP."""
+"""The kind of each parameter, from its logical names: for weight decay by kind, Muon and muP."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from model.sharding import names
 
 Kind = Literal['matrix', 'embedding', 'head', 'vector', 'adapter']
 
-SIDES = ('embed', 'heads', 'head', 'mlp', 'routes')   # what a matrix multiplies from or into
+SIDES = ('embed', 'heads', 'head', 'mlp', 'routes')   # names of the input and output dimensions of matrices
 
 
 def kinds(boxed: Any) -> Any:
@@ -18,7 +18,7 @@ def kinds(boxed: Any) -> Any:
 
 
 def muon_dimensions(boxed: Any) -> Any:
-  """Which dimensions of each matrix it multiplies from and into; None for other kinds.
+  """The input and output dimensions of each matrix; None for other kinds.
 
   Dimensions in neither count matrices that lie side by side: layers, experts, gate and up, and the slots of qkv. With
   as many key heads as heads the slots are one matrix each of q, k and v; with fewer, q is several, of one head a group.
@@ -27,7 +27,7 @@ def muon_dimensions(boxed: Any) -> Any:
 
 
 def kind(axes: tuple[str | None, ...]) -> Kind:
-  """What a parameter with these logical names is."""
+  """The kind of a parameter with these logical names."""
   if not axes:
     raise ValueError('kinds are read off logical names: give the boxed tree of Model.init, not unboxed parameters')
   if 'rank' in axes:
@@ -40,7 +40,7 @@ def kind(axes: tuple[str | None, ...]) -> Kind:
 
 
 def sides(axes: tuple[str | None, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """Which dimensions a matrix with these logical names multiplies from, and into."""
+  """The input and the output dimensions of a matrix with these logical names."""
   at = axes.index('embed')
   others = tuple(i for i, name in enumerate(axes) if name in SIDES and i != at)
   return ((at,), others) if at < others[0] else (others, (at,))

@@ -50,7 +50,7 @@ class TakeLayers(Edit):
     return {**params, 'layers': jax.tree.map(take, params['layers'], is_leaf=is_box)}
 
   def model(self, config: Decoder) -> Decoder:
-    """Raises: ConfigError `edit.other-role` where a layer would see, or turn, otherwise at its new place."""
+    """The config with fewer layers. Raises: ConfigError `edit.other-role` if a layer's window or rotation would change."""
     self._check(config.layers)
     moved = [layer for place, layer in enumerate(self.layers) if role_of(config, place) != role_of(config, layer)]
     if moved:

@@ -1,4 +1,4 @@
-"""The one door through which blocks reach their weights: what a weight is decides how it multiplies.
+"""The matmuls of blocks, dispatched on the type of the weight: an array, quantised, with adapters.
 
 Letters: S dimensions before a matrix (layers, experts), I the dimensions that it multiplies from, O those it gives, E experts,
 R rows.
@@ -23,7 +23,7 @@ INPUTS = {'qkv': 1, 'out': 2, 'up': 1, 'down': 1}   # the matrices of a block, a
 
 
 def weight(module: nn.Module, name: str, shape: tuple[int, ...], names: tuple[str, ...]) -> Weight:
-  """The module's parameter: whatever leaf the tree holds there. In a new tree, zeros boxed with their logical names.
+  """The module's parameter, a leaf of any type; while initialising, zeros boxed with their logical names.
 
   Linen would compare the leaf with its initialiser at every call, which costs time and refuses packed weights.
   """
@@ -45,25 +45,25 @@ def multiply(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
 
 @singledispatch
 def matrix(w: Weight, dtype: Any) -> jax.Array:
-  """The array [*S, *I, *O] that a weight stands for: an array as it is, anything else worked out and given in `dtype`."""
+  """The array [*S, *I, *O] that a weight stands for: an array is returned as it is, anything else computed in `dtype`."""
   return w
 
 
 @singledispatch
 def ready(w: Weight, dtype: Any) -> Weight:
-  """The weight as many small forward passes want it: what they would cast each time is cast."""
+  """The weight for many small forward passes: cast once to the dtype that they would cast it to each time."""
   return w.astype(dtype)
 
 
 @singledispatch
 def frozen(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
-  """As `multiply`, by a weight that never learns: the backward pass keeps the weight as it lies, and no x."""
+  """As `multiply`, by a weight that never learns: only the weight is saved for the backward pass, and not x."""
   return worked_out(w, x, inputs, dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def worked_out(w: Weight, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
-  """As `frozen`, by the matrix that the weight stands for, made anew in either pass."""
+  """As `frozen`, by the matrix that the weight stands for, computed again in each pass."""
   return _made(w, x, inputs, dtype)
 
 
@@ -73,10 +73,10 @@ def _made(w, x, inputs, dtype):
 
 
 def _late(w: Weight, x: jax.Array) -> tuple[Weight, jax.Array]:
-  """Both, with no matrix worked out of w before x is there.
+  """Both, behind a barrier: no matrix is computed from w before x is there.
 
-  XLA would make them all at the start, or once for both passes, and hold them. (Its CPU backend drops barriers before it
-  plans memory: there only a loop over the layers holds one matrix at a time.)
+  Without it XLA would compute them all at the start, or once for both passes, and keep them. (Its CPU backend drops barriers
+  before it plans memory: there only a loop over the layers keeps one matrix at a time.)
   """
   return (w, x) if isinstance(w, jax.Array) else jax.lax.optimization_barrier((w, x))
 
@@ -97,7 +97,7 @@ worked_out.defvjp(_forward, _backward)
 
 
 class Routed(NamedTuple):
-  """Matrices of experts as they are multiplied by, wherever a mesh cuts them."""
+  """The matrices of experts as arrays that a mesh can cut, and the function that multiplies by them."""
 
   arrays: tuple[jax.Array, ...]       # each leads with E
   names: tuple[tuple[str | None, ...], ...]     # logical, of each: how a device's part lies

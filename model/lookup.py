@@ -1,4 +1,4 @@
-"""What may come next, read off the text itself: what followed the last place that ended as it ends now (Saxena 2023).
+"""Prompt lookup (Saxena 2023): proposes what followed the last place in the text that ended as it ends now.
 
 Letters: B rows, S places of a text, A ids that are looked ahead.
 """
@@ -16,9 +16,9 @@ from model.errors import demand
 class Lookup:
   """Proposes `ahead` ids: what followed the last place where the last `ngram` ids occurred before.
 
-  Where these did not, fewer are looked for, down to `least`. One id alone is followed by the same one id too seldom to pay
-  for a pass over more positions, where such a pass costs more. A pass judges as many as pay (`model.ahead`), 8 positions at
-  most with the last id: a CPU multiplies by fours, and 9 cost it half as much again.
+  If there is none, fewer ids are looked for, down to `least`: a single id is too seldom followed by the same id as before to
+  pay for a pass over more positions. A pass judges as many proposals as pay (`model.ahead`). With the last id these are at
+  most 8 positions: a CPU multiplies by fours, and 9 would cost half as much again.
   """
 
   ngram: int = struct.field(pytree_node=False, default=3)

@@ -1,4 +1,4 @@
-"""Low-rank adapters: a leaf that adds to a frozen matrix what a small one says (LoRA, Hu et al. 2021).
+"""Low-rank adapters: a leaf that stands for a frozen matrix plus a trainable one of low rank (LoRA, Hu et al. 2021).
 
     y = x W + scale * drop(x) A B        A random, B = 0: before its first step an adapted model is its base
     y = g * (x W + scale * drop(x) A B)  DoRA: g = magnitude / length of each column of W + scale * A B (Liu et al. 2024)
@@ -6,8 +6,8 @@
 W is an array or `Quantized` (QLoRA, Dettmers et al. 2023) and gets no gradient. A fused matrix is adapted by its parts, as
 if q, k and v, gate and up were matrices of their own; as one, they would share an A and with it their rank.
 
-A forward pass is a function of its parameters alone, so the chance of dropout is handed over inside the leaf: a tree as it
-is stored drops nothing and costs nothing (model.adapter_tree has what is done to whole trees).
+A forward pass is a function of its parameters alone, so the random keys of dropout are put into the leaf (`keyed` in
+model.adapter_tree, which has all that is done to whole trees): a tree without them drops nothing.
 
 Letters: S dimensions before a matrix (layers, experts), I inputs, O outputs, P parts, r the rank.
 """
@@ -72,7 +72,7 @@ def _(w: LowRank, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
 
 @routed.register
 def _(w: LowRank, names: tuple[str | None, ...], dtype: str) -> Routed:
-  """As its base is multiplied by, and beside it by A and by B: no expert's adapted matrix is made."""
+  """The product with the base plus that with A and B: no expert's adapted matrix is computed."""
   base, exact = (routed(w.base, names, each) for each in (dtype, 'float32'))
   own = replace(w, base=None)
   leaves, tree = jax.tree.flatten(own)
@@ -137,7 +137,7 @@ def _(w: LowRank, dtype: Any) -> LowRank:
 
 
 def laid(w: LowRank, parts: Mapping[str, jax.Array], outputs: tuple[int, ...], blank: float) -> jax.Array:
-  """[..., *O] from its parts, `blank` where none lies."""
+  """[..., *O] put together from its parts, `blank` where there is none."""
   axis = w.spans[0].axis - len(outputs)
   pieces, at = [], 0
   some = parts[w.spans[0].part]
@@ -153,10 +153,10 @@ def laid(w: LowRank, parts: Mapping[str, jax.Array], outputs: tuple[int, ...], b
 
 
 def dropped(w: LowRank, x: jax.Array) -> jax.Array:
-  """x with a share of its numbers zero and the others larger by as much; x itself where the leaf holds no key.
+  """x after dropout; x itself if the leaf holds no key.
 
-  What falls out depends on the key and on a number's place in x, however a mesh cuts x. Where rows are folded over devices
-  (kernels.zigzag) their positions lie in another order, and get an equally good draw, which is not that of one device.
+  What is dropped depends on the key and on the index in x, however a mesh cuts x. Where positions are reordered over devices
+  (kernels.zigzag), it is another draw than on one device.
   """
   if w.seeds is None:
     return x
@@ -198,7 +198,7 @@ def _of(span: Span, x: jax.Array, outputs: int) -> jax.Array:
 
 
 def length(square: jax.Array) -> jax.Array:
-  """The root, of no less than a number at which DoRA's gain is still one."""
+  """The square root, bounded away from 0 so that DoRA's gain of a zero column is still 1."""
   return jnp.sqrt(jnp.maximum(square, 1e-24))
 
 

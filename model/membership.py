@@ -1,5 +1,5 @@
-"""Which rows a batch has: prompts that are alike are read as one, rows that have ended make room for prompts that wait, and
-leave when none does.
+"""Which rows a decoding batch has (continuous batching): equal prompts are read once, rows that have ended make room for
+prompts that wait, and leave when none does.
 
 What a row writes is its own whatever batch it stands in, so all this is a matter of cost. There are few sizes, and a program
 for each. While prompts wait, a batch is filled up when a quarter of its rows have ended, a quarter at a time: to stop and to

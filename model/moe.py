@@ -75,7 +75,7 @@ def apply_experts(expert: Gated | Plain, x_BLD: jax.Array, gates_BLJ: jax.Array,
 
 
 def _experts(expert: Gated | Plain, x_BLD, gates_BLJ, chosen_BLJ, up: Routed, down: Routed) -> jax.Array:
-  """Tokens sorted by expert, so that each expert is one matmul of its own length."""
+  """The gated sum on one device: tokens are sorted by expert, so that each expert multiplies one stretch of rows."""
   x_TD = x_BLD.reshape(-1, x_BLD.shape[-1])
   chosen_TJ = chosen_BLJ.reshape(len(x_TD), -1)
   order = jnp.argsort(chosen_TJ.reshape(-1), stable=True)

@@ -1,4 +1,4 @@
-"""Maximal update parametrisation, the half that the optimizer must know (`model.config.MuP` states the rest)."""
+"""Maximal update parametrisation: its learning rates (`model.config.MuP` has the rest)."""
 
 from typing import Any
 

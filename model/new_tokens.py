@@ -1,4 +1,4 @@
-"""New tokens for a model that has learnt others: more rows of its tables, each begun as the mean of the old ones.
+"""New tokens for a trained model: further rows of its tables, each initialised as the mean of the old ones.
 
     extended = ExtendedVocabulary(name='with-tools', base=parent.vocabulary, tokens=('<|tool|>', '<|result|>'))
     edit = NewTokens(2)
@@ -32,7 +32,7 @@ TABLES: dict[tuple[str, ...], int] = {('embedding', 'table'): 0, ('head', 'weigh
 
 @dataclass(frozen=True)
 class NewTokens(Edit):
-  """So many tokens more, whose ids follow those of the old vocabulary.
+  """Adds `count` tokens, whose ids follow those of the old vocabulary.
 
   `spare` is how many rows the tables have beyond that vocabulary, where they were padded: new tokens take these first, and
   they too begin as the mean of the rows that tokens have. So fewer rows are added, or none.
@@ -75,7 +75,7 @@ class NewTokens(Edit):
 
 
 def newest(edits: Sequence[Edit]) -> int:
-  """How many rows, the last ones, are of tokens that are new since adapters were last merged."""
+  """How many of the last rows belong to tokens that were added since adapters were last merged."""
   rows = 0
   for edit in edits:
     if isinstance(edit, Merge):

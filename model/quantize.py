@@ -1,7 +1,7 @@
-"""Weights in few bits (model.levels): a leaf that stands for a matrix, made into one again inside the forward pass.
+"""Quantised weights (model.levels): a leaf that stands for a matrix, dequantised inside the forward pass.
 
-A block lies along the inputs of one output and is a dimension of the stored array, which is cut over devices between blocks
-alone. Nothing here learns: gradients go to activations.
+A block is a stretch of inputs of one output, and a dimension of the stored array, which devices cut only between blocks.
+Nothing here learns: gradients go to activations.
 
 Letters: S dimensions before a matrix (layers, experts), I inputs in one dimension, O outputs, N blocks, C codes of a block.
 """
@@ -30,7 +30,7 @@ Module = Literal['qkv', 'out', 'up', 'down']
 
 @struct.dataclass
 class Quantized:
-  """A matrix [*S, *I, *O] in few bits. `of` is the shape [*I, *O] of one, and its first `inputs` dimensions are I."""
+  """Matrices [*S, *I, *O], quantised. `of` is the shape [*I, *O] of one, and its first `inputs` dimensions are I."""
 
   codes: Any                          # u8[*S, N, C / 2, *O], two a byte, the first in its high half; int8: i8[*S, 1, I, *O]
   scales: Any                         # f32[*S, N, *O], or Doubled
@@ -58,7 +58,7 @@ class Quantized:
 
 
 def quantize(w: jax.Array, kind: Kind, inputs: int, stacked: int = 0) -> Quantized:
-  """The matrices [*S, *I, *O] in few bits: for each number the level nearest to it under the scale as it is stored."""
+  """The matrices [*S, *I, *O], quantised: each number becomes the nearest level, given the scale as it is stored."""
   shape = w.shape[stacked:]
   w = in_blocks(w.astype(jnp.float32), kind, inputs, stacked)
   scales: Any = jnp.max(jnp.abs(w), stacked + 1)
@@ -70,7 +70,7 @@ def quantize(w: jax.Array, kind: Kind, inputs: int, stacked: int = 0) -> Quantiz
 
 
 def dequantize(w: Quantized, dtype: Any = jnp.float32) -> jax.Array:
-  """The matrices [*S, *I, *O] again, worked out in float32."""
+  """The matrices [*S, *I, *O] again, computed in float32."""
   stacked = w.stacked
   values = level(w.codes, 'int8') if w.kind == 'int8' else level(unpack(w.codes, stacked + 1), w.kind)
   scales = w.scales.value if isinstance(w.scales, Doubled) else w.scales
@@ -86,7 +86,7 @@ def _(w: Quantized, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
 
 @frozen.register
 def _(w: Quantized, x: jax.Array, inputs: int, dtype: str) -> jax.Array:
-  """By the codes as they lie where a kernel can (`multiplier` says), else by the matrix worked out."""
+  """By a kernel on the codes where there is one (`multiplier` says), else by the dequantised matrix."""
   leading = x.shape[:x.ndim - inputs]
   if multiplier(w, math.prod(leading), dtype).name == 'dequantised':
     return worked_out(w, x, inputs, dtype)
@@ -100,13 +100,13 @@ def _steps(w: Quantized) -> tuple[jax.Array, tuple[float, ...] | None]:
 
 
 def multiplier(w: Quantized, rows: int, dtype: str) -> Choice:
-  """Who multiplies so many rows by one such matrix, and why what is faster does not: for people, `str` of it."""
+  """Which kernel multiplies `rows` rows by such a matrix, and why a faster one does not; `str` of it is for people."""
   return choose(describe(rows, w.codes, dtype))
 
 
 @routed.register
 def _(w: Quantized, names: tuple[str | None, ...], dtype: str) -> Routed:
-  """By the codes as they lie, or by one matrix at a time; all are made where the mesh would cut a block, and there alone."""
+  """By a kernel on the codes, or one dequantised matrix at a time; all of them only where the mesh would cut a block."""
   _, first, *after = names
   count = parts(first, w.of[0]) if first else 1
   if w.kind != 'int8' and (w.of[0] % BLOCK or w.of[0] // BLOCK % count) and count > 1:
@@ -131,13 +131,13 @@ matrix.register(Quantized, dequantize)
 
 @ready.register
 def _(w: Quantized, dtype: Any) -> Quantized:
-  """As it is: whoever keeps weights in few bits has no room for them in many."""
+  """As it is: whoever quantises weights has no room for them dequantised."""
   return w
 
 
 @dataclass(frozen=True)
 class Quantize(Edit):
-  """The named matrices of the blocks in few bits. Embedding, head, router and norms are none of them."""
+  """Quantises the named matrices of the blocks. Embedding, head, router and norms stay as they are."""
 
   kind: Kind = 'nf4'
   targets: tuple[Module, ...] = ('qkv', 'out', 'up', 'down')
@@ -156,7 +156,7 @@ class Quantize(Edit):
 
 
 def _boxed(w: Quantized, names: tuple[str | None, ...]) -> Quantized:
-  """With logical names: blocks are cut as the first of their input dimensions was, or inputs where one block has all."""
+  """With logical names: the dimension of blocks (of inputs, if one block has all) is cut as the first input dimension was."""
   before, first, after = names[:w.stacked], names[w.stacked], names[w.stacked + w.inputs:]
   inside = _inside(w.kind, first)
   blocks = (*before, inside[0], *after)
@@ -175,9 +175,3 @@ def _boxed(w: Quantized, names: tuple[str | None, ...]) -> Quantized:
 def _inside(kind: Kind, first: str | None) -> tuple[str | None, str | None]:
   """The logical names of N and C, where the first dimension of I has that one."""
   return (None, first) if kind == 'int8' else (first, None)
-
-
-def bits_per_weight(params: Any) -> float:
-  """Bits a weight over all quantised matrices of a tree; NaN for none."""
-  found = [w for w in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Quantized)) if isinstance(w, Quantized)]
-  return sum(w.bits * w.size for w in found) / sum(w.size for w in found) if found else math.nan

@@ -14,7 +14,6 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from flax.linen import LogicallyPartitioned
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -143,11 +142,11 @@ def apart(*arrays_BL: jax.Array) -> tuple[tuple[jax.Array, ...], int]:
   where, n = laid((batch, length), 'batch', 'length'), parts('length', length)
   if n == 1:
     return arrays_BL, parts('batch', batch)
-  axes = [axis for axes in (where[1], where[0]) for axis in ((axes,) if isinstance(axes, str) else axes or ())]
+  axes = (*_axes(where[1]), *_axes(where[0]))
 
   def cut(x: jax.Array) -> jax.Array:
     x = x.reshape(batch, n, length // n, *x.shape[2:]).swapaxes(0, 1)
-    return jax.lax.with_sharding_constraint(x.reshape(n * batch, length // n, *x.shape[3:]), PartitionSpec(tuple(axes)))
+    return jax.lax.with_sharding_constraint(x.reshape(n * batch, length // n, *x.shape[3:]), PartitionSpec(axes))
 
   return tuple(map(cut, arrays_BL)), n * parts('batch', batch)
 
@@ -165,12 +164,14 @@ def _free() -> dict[str, int]:
 
 def parts(name: str, size: int) -> int:
   """Over how many devices of the current mesh `pin` cuts a dimension of that logical name and size."""
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    return 1
-  free = {a: mesh.shape[a] for a, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Auto}
-  [axes] = spec((name,), (size,), free)
-  return math.prod(free[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+  free = _free()
+  [where] = spec((name,), (size,), free)
+  return math.prod(free[axis] for axis in _axes(where))
+
+
+def _axes(where: str | tuple[str, ...] | None) -> tuple[str, ...]:
+  """The mesh axes that one entry of a PartitionSpec names."""
+  return (where,) if isinstance(where, str) else where or ()
 
 
 def is_cut(axis: str) -> bool:
@@ -216,18 +217,3 @@ def shardings(boxed_abstract: Any, mesh: Mesh) -> Any:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Where every leaf of a batch lies: rows over 'data' and 'fsdp', all else whole."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-
-
-def global_batch(rows: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Global arrays from the rows of this process: process i brings the i-th equal share of the rows.
-
-  Raises: ConfigError if the rows of all processes do not divide into the batch axes of the mesh.
-  """
-  sharding = batch_sharding(mesh)
-  count = len(next(iter(rows.values()))) * jax.process_count()
-  parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-  if count % parts:
-    raise ConfigError('batch.indivisible', f'a batch of {count} rows on {parts} groups of devices',
-                      'each of data x fsdp groups of devices takes the same number of rows',
-                      f'use {-(-count // parts) * parts}')
-  return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in rows.items()}

@@ -1,7 +1,7 @@
-"""The layers one after another: written out or as one loop, with all kept for the backward pass or computed again.
+"""The stack of layers: unrolled or as a scan, with or without remat.
 
-Parameters are stacked on a leading axis of N layers whichever way it is, so that a checkpoint fits both. One that the first
-layer lacks (the norm of its attention, where that is left out) is stacked for those that have it: N - 1.
+Parameters are stacked on a leading axis of N layers either way, so that a checkpoint fits both. A parameter that the first
+layer lacks (the norm of its attention, where that is left out) is stacked for the others: N - 1.
 """
 
 import math
@@ -21,11 +21,11 @@ POLICIES = {'dots': jax.checkpoint_policies.save_only_these_names('matmul', 'att
 
 
 class Role(NamedTuple):
-  """What sets a layer apart from others, though its weights have the same shapes."""
+  """How layers with weights of the same shapes differ."""
 
-  local: bool                         # it sees through a window
-  turned: bool                        # its queries and keys turn with the position
-  bare: bool                          # its attention reads what flows past without a norm: its weights are fewer
+  local: bool                         # its attention has a window
+  turned: bool                        # its queries and keys are rotated
+  bare: bool                          # no norm before its attention, and so one weight less
 
 
 def role_of(config: Decoder, layer: int) -> Role:
@@ -36,7 +36,7 @@ def role_of(config: Decoder, layer: int) -> Role:
 
 
 def period(config: Decoder) -> int:
-  """After how many layers the roles begin again, but for the first layer's where it is bare."""
+  """After how many layers the roles repeat, that of a bare first layer aside."""
   return math.lcm(*map(len, _patterns(config)))
 
 
@@ -78,7 +78,7 @@ class Stack:
 
   def __call__(self, params: Any, x_BLD: jax.Array, sights: dict[Role, Sight],
                cache: tuple[Layer, ...] | None = None) -> tuple[jax.Array, tuple[Layer, ...] | None, Aux]:
-    """x comes and goes in the order of the first layer."""
+    """x_BLD, the cache's layers and the router losses. The positions of x lie in the order of the first layer's sight."""
     if cache is None and self.scans and not isinstance(params, tuple):
       x_BLD, aux = self._scan(params, x_BLD, sights)
     else:
@@ -100,7 +100,7 @@ class Stack:
     return reordered(x_BLD, order, start), None if cache is None else tuple(written), total
 
   def _scan(self, params, x_BLD, sights):
-    """A loop over groups of layers as long as the period of their roles; a bare first layer and what is left over apart."""
+    """A scan over groups of layers, each a period of roles; a bare first layer and left-over layers are unrolled."""
     layers, size, begin = self.config.layers, period(self.config), int(role_of(self.config, 0).bare)
     groups = (layers - begin) // size
     end = begin + groups * size

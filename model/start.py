@@ -1,9 +1,9 @@
-"""How parameters start, in one place: modules say only what shape a weight has and what its dimensions are called.
+"""The initialisation of all parameters: modules say only the shapes and logical names of their weights.
 
-    matrix             normal of deviation 1 / sqrt(inputs); smaller by sqrt(2N) if it ends in the stream, so that what
-                       2N of them add to it is as large as one
+    matrix             normal of deviation 1 / sqrt(inputs); smaller by sqrt(2N) if it writes into the residual stream,
+                       so that the sum of 2N of them is as large as one
     embedding, head    normal of deviation 0.02, or 1 / sqrt(width) where that is less; under muP that of the base width
-    scale, bias        so that a norm multiplies by 1 and adds 0
+    scale, bias        so that norms multiply by 1 and add 0
 
 Normal numbers are cut off at 2.3 deviations. The loss of a new model is within 2% of that of a uniform guess.
 """
@@ -44,7 +44,7 @@ def _single(config: Decoder, path: list[str], box: LogicallyPartitioned, key: ja
 
 
 def _layers(config: Decoder, boxes: list[LogicallyPartitioned], key: jax.Array) -> list[jax.Array]:
-  """The stacked matrices, those of a layer cut from one draw, for each draw costs XLA's compiler 0.4 s on a CPU."""
+  """The stacked matrices. Those of a layer are cut from one draw: each draw takes XLA's compiler 0.4 s on a CPU."""
   sizes = [math.prod(box.value.shape[1:]) // config.width for box in boxes]
 
   def layer(key: jax.Array) -> list[jax.Array]:

@@ -80,16 +80,16 @@ class SentencePiece:
     if sha256 not in (None, self.fingerprint):
       raise DataError('tokenizer.damaged', f'{path}: sha256 {self.fingerprint}', f'it was written with sha256 {sha256}',
                       'delete its folder and launch again to make it anew')
-    self._model = _parse(path, data)
-    self.size = self._model.get_piece_size()
-    self.pieces = [self._model.id_to_piece(i) for i in range(self.size)]
-    self.is_byte = np.array([self._model.is_byte(i) for i in range(self.size)])
+    self.model = _parse(path, data)
+    self.size = self.model.get_piece_size()
+    self.pieces = [self.model.id_to_piece(i) for i in range(self.size)]
+    self.is_byte = np.array([self.model.is_byte(i) for i in range(self.size)])
     self.table = [self._bytes(i) for i in range(self.size)]
     self.bytes_of, self.edges = np.array([len(each) for each in self.table], np.int32), edges_of(self.table)
     self.controls = {piece: i for i, piece in enumerate(self.pieces) if not self.table[i]}
     self.bos, self.eos, self.pad = (self._needed(name) for name in ('bos', 'eos', 'pad'))
     self._cut = WORD if all(map(WORD.fullmatch, self._texts())) else SPAN
-    self._known = {SPACE: [self._model.piece_to_id(f'<0x{byte:02X}>') for byte in SPACE.encode()]}
+    self._known = {SPACE: [self.model.piece_to_id(f'<0x{byte:02X}>') for byte in SPACE.encode()]}
     check_lossless(self, str(path))
 
   def encode(self, text: str) -> list[int]:
@@ -115,10 +115,7 @@ class SentencePiece:
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     """The bytes that the ids stand for, one after another."""
-    if len(ids) and not 0 <= min(ids) <= max(ids) < self.size:
-      raise DataError('tokenizer.id-out-of-range', f'token id {min(ids) if min(ids) < 0 else max(ids)}',
-                      f'ids of {self.path} are 0 to {self.size - 1}', 'use the tokenizer that the ids were made with')
-    return b''.join([self.table[i] for i in ids])
+    return spelled(self.table, ids, str(self.path))
 
   def _encode(self, word: str) -> list[int]:
     try:
@@ -126,13 +123,13 @@ class SentencePiece:
     except UnicodeEncodeError as error:
       raise DataError('data.lone-surrogate', f'U+{ord(word[error.start]):04X} in {word[:40]!r}',
                       'half of a surrogate pair is no character and has no UTF-8', 'repair or remove it') from None
-    ids = self._model.encode(word)
+    ids = self.model.encode(word)
     if len(word) <= 64 and len(self._known) < REMEMBERED:
       self._known[word] = ids
     return ids
 
   def _bytes(self, i: int) -> bytes:
-    if self._model.is_control(i) or self._model.is_unknown(i):
+    if self.model.is_control(i) or self.model.is_unknown(i):
       return b''
     piece = self.pieces[i]
     return bytes([int(piece[1:-1], 16)]) if self.is_byte[i] else piece.replace(SPACE, ' ').encode()
@@ -141,7 +138,7 @@ class SentencePiece:
     return (self.table[i].decode() for i in range(self.size) if self.table[i] and not self.is_byte[i])
 
   def _needed(self, name: str) -> int:
-    found = getattr(self._model, f'{name}_id')()
+    found = getattr(self.model, f'{name}_id')()
     if found < 0:
       raise DataError(f'tokenizer.no-{name}', f'{self.path}: it has no {name} token',
                       'documents begin with bos, end with eos, and rows are filled up with pad',
@@ -166,6 +163,14 @@ def _parse(path: Path, data: bytes) -> sentencepiece.SentencePieceProcessor:
     pass
   raise DataError('tokenizer.damaged', f'{path}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}',
                   'it is no SentencePiece model', 'delete its folder and launch again to make it anew')
+
+
+def spelled(table: Sequence[bytes], ids: Sequence[int], where: str) -> bytes:
+  """The bytes of ids, one after another, of which each stands in the table. Raises: DataError for an id that is not there."""
+  if len(ids) and not 0 <= min(ids) <= max(ids) < len(table):
+    raise DataError('tokenizer.id-out-of-range', f'token id {min(ids) if min(ids) < 0 else max(ids)}',
+                    f'ids of {where} are 0 to {len(table) - 1}', 'use the tokenizer that the ids were made with')
+  return b''.join([table[i] for i in ids])
 
 
 def check_lossless(tokenizer: Tokenizer, where: str, texts: Iterable[str] = HARD) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import tokenizers
 
 from model.errors import DataError
-from model.tokenizer import HARD, SPACE, check_lossless
+from model.tokenizer import HARD, SPACE, check_lossless, spelled
 from model.tokenizer_spec import REACH, UNKNOWN, Spec, hidden, ids_of, spelling, unknown_of, without_prefix, writes_bytes
 from model.tokenizer_words import edges_of
 
@@ -104,10 +104,7 @@ class TokenizerJson:
 
   def decode_bytes(self, ids: Sequence[int]) -> bytes:
     """The bytes that the ids stand for, one after another: with the blank that the model puts before a text."""
-    if len(ids) and not 0 <= min(ids) <= max(ids) < self.size:
-      raise DataError('tokenizer.id-out-of-range', f'token id {min(ids) if min(ids) < 0 else max(ids)}',
-                      f'ids of {self.where} are 0 to {self.size - 1}', 'use the tokenizer that the ids were made with')
-    return b''.join([self.table[i] for i in ids])
+    return spelled(self.table, ids, self.where)
 
   def _parts(self, text: str) -> list[int]:
     _check_characters(text)

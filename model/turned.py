@@ -1,4 +1,4 @@
-"""Matrices as they lie for decoding on a CPU: turned, [O, I], or in parts.
+"""Layouts of matrices for decoding on a CPU: transposed, [O, I], or in parts.
 
 XLA's CPU backend copies one side of a product into blocks before it multiplies. Of y = x w that is the matrix, which is large
 where rows are few; of yT = wT xT it is x. Measured on two free cores with AVX-512 (SmolLM2-135M, jax 0.10.2, float32): a step

@@ -49,18 +49,18 @@ class Artifact:
 
   @abstractmethod
   def make(self, folder: Path, store: 'Store') -> None:
-    """Makes it in `folder`, which exists and may hold the remains of a try that was cut off. Its parents are made."""
+    """Makes it in `folder`, which exists and may hold what an attempt that was cut off left behind. Its parents are made."""
 
   def remains(self, folder: Path) -> str:
-    """How far a try that was cut off came, in a few words: `at step 120 of 300`."""
+    """How far an attempt that was cut off came, in a few words: `at step 120 of 300`."""
     return ''
 
   def outdated(self, folder: Path) -> str:
-    """What it was made from and is not any more as it was then, in a few words; '' if nothing is known to differ."""
+    """Which of the inputs that it was made from have changed since, in a few words; '' if none is known to have."""
     return ''
 
   def fits(self) -> None:
-    """Returns where nothing is known that keeps the devices here from making it. Raises: ConfigError."""
+    """Returns if the devices of this machine suit it, as far as is known beforehand. Raises: ConfigError."""
 
   def price(self) -> dict[str, str]:
     """What making it will cost, in words, from shapes alone. Raises ConfigError where the devices do not suit it."""
@@ -149,7 +149,7 @@ class Store:
     return self.folder(artifact)
 
   def make_again(self, thing: Artifact) -> None:
-    """Makes one thing under the root, or goes on where it was cut off, whatever other roots hold. Its parents exist."""
+    """Makes one thing under the root, or resumes it, even if another root holds it already. Its parents must exist."""
     folder = self.place(thing)
     with _storage(folder):
       self._make_again(thing, folder)
@@ -188,7 +188,7 @@ def _live(thing: Artifact, folder: Path, store: Store) -> None:
 
 @contextmanager
 def _storage(folder: Path) -> Iterator[None]:
-  """A disk that takes no more, wherever the block writes to, as an error that says so."""
+  """Turns a full or read-only disk, wherever the block writes to, into a StorageError."""
   try:
     yield
   except OSError as error:
@@ -200,7 +200,7 @@ def _storage(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def turn(folder: Path) -> Iterator[None]:
-  """Holds the folder while the block runs; waits for it while another launch makes the same thing."""
+  """Locks the folder while the block runs; waits first if another launch is making the same thing."""
   with ExitStack() as stack:
     for attempt in itertools.count():
       try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Other(NamedTuple):
-  """A model that an objective reads beside the one that learns."""
+  """A model that the objective reads but does not train: a teacher, a reference."""
 
   config: Decoder
   params: Any                          # shapes, dtypes and shardings
@@ -46,21 +46,21 @@ class Built(NamedTuple):
   init: Callable[[Key], State]         # to be called inside jit
   step: StepFn
   abstract: State                      # shapes, dtypes and shardings of every leaf
-  frozen: Frozen                       # the same of what is beside the state: nothing, or the base of adapters
-  beside: dict[str, Other]             # the models that the objective reads beside it
+  frozen: Frozen                       # likewise of the weights that do not learn: {}, or {'base': ...}
+  beside: dict[str, Other]             # the models that the objective reads but does not train
 
   @property
   def given(self) -> Frozen:
-    """All that the step is given beside the state and the batch: `frozen`, and the models beside."""
+    """What the step gets as `Frozen`: the weights that do not learn, and the models beside."""
     return self.frozen | {name: other.params for name, other in self.beside.items()}
 
 
 def build(model: Decoder, objective: Objective, optimizer: Optimizer, steps: int, *, batch: int, length: int,
           parts: int = 1, compute: Compute = Compute(), mesh: MeshShape = MeshShape(),
           edits: tuple[Edit, ...] = (), origin: Decoder | None = None, devices: Any = None) -> Built:
-  """What a training of `model` is made of, on a mesh over `devices` (default: all).
+  """The model, step, initialiser and shardings of a training of `model`, on a mesh over `devices` (default: all).
 
-  `edits` are all that were made to the tree of `origin` (default: `model`) until it was this model's.
+  `edits` are all those that turned the parameters of `origin` (default: `model`) into those of `model`, in order.
   Raises: ConfigError where the batch does not divide into parts and data-parallel devices, a row is too long, or the edits
   make another model of the origin.
   """
@@ -88,13 +88,13 @@ def _other(parent: 'Parent', mesh: Mesh) -> Other:
 
 
 def _laid(boxed: Any, mesh: Mesh) -> Any:
-  """The abstract tree without names, each leaf with where it lies."""
+  """The abstract tree without logical names, each leaf with its sharding."""
   return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), unbox(boxed),
                       shardings(boxed, mesh))
 
 
 def native(model: Decoder, net: Model, origin: Decoder | None, edits: tuple[Edit, ...]) -> Callable[[Key], Any]:
-  """How the boxed tree is born that the edits are made to. Raises: ConfigError if they make another model of it."""
+  """The initialiser of the boxed parameters that the edits start from. Raises: ConfigError if they do not lead to `model`."""
   if origin is None or origin == model:
     return net.init
   meant = reduce(lambda config, edit: edit.model(config), edits, origin)
@@ -106,7 +106,7 @@ def native(model: Decoder, net: Model, origin: Decoder | None, edits: tuple[Edit
 
 
 def _misshapen(ours: Model, theirs: Model) -> str:
-  """The first parameter that one has and the other has not, or not of that shape; '' for none."""
+  """Names the first parameter that only one of the models has, or that differs in shape; '' if there is none."""
   mine, others = ({jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape for path, leaf in
                    jax.tree_util.tree_leaves_with_path(unbox(jax.eval_shape(net.init, jax.eval_shape(jax.random.key, 0))))}
                   for net in (ours, theirs))
@@ -115,7 +115,7 @@ def _misshapen(ours: Model, theirs: Model) -> str:
 
 
 def fitting(model: Decoder, batch: int, length: int, parts: int, mesh: MeshShape, devices: Any = None) -> Mesh:
-  """The mesh over the devices. Raises: ConfigError as `build` does where these, the batch or the rows do not suit."""
+  """The mesh over the devices. Raises: ConfigError, as `build` does, if devices, batch or length of rows do not fit."""
   grid = mesh.build(devices)
   _check_batch(batch, parts, grid)
   decoder.check_length(model, length)
@@ -134,9 +134,9 @@ def _check_batch(batch: int, parts: int, mesh: Mesh) -> None:
 
 
 def _place(state: State, params: Any, mesh: Mesh) -> State:
-  """The abstract state with a sharding on every leaf: what is shaped like a parameter, and named like it, lies like it.
+  """The abstract state with a sharding on every leaf: a leaf with the name and shape of a parameter has its sharding.
 
-  An optimizer keeps its moments in trees that end in the parameter's own path; all else (counters) is replicated.
+  An optimizer keeps its moments in trees whose paths end in the parameter's own path; all else (counters) is replicated.
   """
   places = {jax.tree_util.keystr(path): (leaf, place) for (path, leaf), place in zip(
       jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(params))}
@@ -153,12 +153,12 @@ def _place(state: State, params: Any, mesh: Mesh) -> State:
 
 
 def compiled(built: Built) -> StepFn:
-  """The step as one program. The state comes out lying as it went in, and takes the place of the one before it."""
+  """The step, jitted. The new state has the shardings of the old one, whose buffers are donated."""
   return jax.jit(built.step, donate_argnums=0, out_shardings=(_places(built.abstract), None))
 
 
 def start(built: Built, seed: int, params: Any = None) -> State:
-  """The state at step 0, born in place; with `params`, an optimizer that starts afresh on parameters that exist."""
+  """The state at step 0, initialised where it lies; with `params`, these parameters and a new optimizer state."""
   with jax.set_mesh(built.mesh):
     state = jax.jit(built.init, out_shardings=_places(built.abstract))(jax.random.key(seed))
   if params is None:
@@ -167,11 +167,10 @@ def start(built: Built, seed: int, params: Any = None) -> State:
 
 
 def begun(built: Built, edits: tuple[Edit, ...], lineage: tuple[Edit, ...], params: Any, key: Key) -> tuple[Any, Frozen]:
-  """What learns, at step 0, and what does not, of parameters that exist and are edited; they are used up.
+  """Existing parameters after `edits`, split into those that learn, at step 0, and those that do not. `params` are donated.
 
-  `lineage` are all the edits that were ever made to them, these the last.
-
-  They lie on the mesh of `built`. One program edits them all, so that what only an edit needs is never kept.
+  `lineage` are all the edits that were ever made to them, the last of which are `edits`. They must lie on the mesh of
+  `built`. One program applies all edits, so that what only an edit needs is never kept.
   """
   edit = jax.jit(lambda params, key: split(edited(edits, params, key), lineage), donate_argnums=0,
                  out_shardings=(_places(built.abstract.params), _places(built.frozen)))

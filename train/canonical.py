@@ -11,18 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from model.errors import ConfigError
-from train.typed import build, hints, require
+from train.typecheck import build, hints, require
 
 ROOMS = ('kernels', 'model', 'train', 'align', 'serve', 'experiments')
 
 
 def how(default: Any = dataclasses.MISSING, **kwargs) -> Any:
-  """A dataclass field that says how a thing is computed and is no part of what it is."""
+  """A dataclass field that says how a thing is computed, and so is no part of its digest."""
   return dataclasses.field(default=default, metadata={'identity': False}, **kwargs)
 
 
 def added(default: Any) -> Any:
-  """A dataclass field that came later: while it has its default, a thing is what it was before there was the field."""
+  """A dataclass field that was added later: at its default it is left out of the digest, which so stays what it was."""
   return dataclasses.field(default=default, metadata={'added': True})
 
 
@@ -54,7 +54,7 @@ def encode(value: Any, shorten: Callable[[Any], Any] | None = None) -> Any:
 
 
 def _says(field: dataclasses.Field, value: Any) -> bool:
-  """Whether a field's value is part of what the thing is."""
+  """Whether a field's value belongs to the identity of the thing, and so to its digest."""
   return field.metadata.get('identity', True) and not (field.metadata.get('added', False) and value == field.default)
 
 

@@ -6,9 +6,9 @@
       saves.check()                               # each step: raises what went wrong in the background
       saves.save(step, state, {'source': source.save()})
 
-A save stops the training for the time of one copy of the state, which may be donated to the next step at once. A thread
-does the rest: the arrays through Orbax, a digest of each, the host's values, the seal (`train.saving.integrity`), and
-the rename that gives the step its name. What the folder looks like stands in `train.saving.shelf`.
+A save stops the training only while the state is copied; the state may be donated to the next step at once. A thread does
+the rest: it writes the arrays with Orbax, a digest of each, the host's values and the seal (`train.saving.integrity`), and
+renames the folder to its step. `train.saving.shelf` describes the folder.
 """
 
 import json
@@ -26,7 +26,7 @@ from model.errors import StorageError, UserError
 from train.files import read_json
 from train.lives import writable
 from train.saving import integrity, shelf, writing
-from train.saving.held import Held
+from train.saving.host_copy import HostCopy
 from train.saving.integrity import Damaged
 from train.saving.leaves import bits, compare, describe, named
 from train.saving.peers import agree, share
@@ -43,16 +43,15 @@ NOTHING = -1                        # in place of a step to restore
 class Checkpoints:
   """The saves of one training in a folder that it has for itself (`train.lock`). The newest `keep` steps are kept.
 
-  With `keep_every`, steps that it divides are kept for good. `reserve` bytes of the disk are left free. A save that
-  fails in the background is tried again after each of the `pauses` (seconds), then `check` raises.
+  `reserve` bytes of the disk are left free. A save that fails in the background is tried again after each of the `pauses`
+  (seconds), then `check` raises.
   """
 
-  def __init__(self, folder: Path, keep: int = 2, keep_every: int = 0, reserve: int = 2**26,
-               pauses: tuple[float, ...] = (1.0, 5.0)):
-    self.folder, self.keep, self.keep_every, self.reserve = Path(folder), keep, keep_every, reserve
+  def __init__(self, folder: Path, keep: int = 2, reserve: int = 2**26, pauses: tuple[float, ...] = (1.0, 5.0)):
+    self.folder, self.keep, self.reserve = Path(folder), keep, reserve
     self.first = jax.process_index() == 0
     self.pauses = pauses if jax.process_count() == 1 else ()      # processes would have to agree on another try
-    self.copy = Held()
+    self.copy = HostCopy()
     self.thread: threading.Thread | None = None
     self.since, self.saving = 0.0, -1
     self.failure: UserError | None = None
@@ -165,7 +164,7 @@ class Checkpoints:
   def _retire(self) -> None:
     try:
       if self.first:
-        shelf.retire(self.folder, self.keep, self.keep_every)
+        shelf.retire(self.folder, self.keep)
     except OSError as error:
       log.error('an older step could not be deleted: %s', error)
 
@@ -194,7 +193,7 @@ class Checkpoints:
     return agree(step)
 
   def _newest(self, like: State, damaged: dict[int, Damaged]) -> int:
-    """The newest step that is what `like` is and has all its files; sets aside those that have not, into `damaged`."""
+    """The newest step with all its files, if it is a state like `like`; damaged steps are set aside, and go into `damaged`."""
     look = shelf.look(self.folder)
     for step, damage in look.damaged.items():
       self._reject(step, damage)

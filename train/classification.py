@@ -1,4 +1,4 @@
-"""Telling classes apart: a value that turns a model with a head for it into a loss, and what that head says.
+"""Classification of texts or words: the objective for a model with a classifier head, and its predictions.
 
     Run(restore=parent, edits=(Classifier(8, 'mean'),), rows=ClassRows(...), objective=Classification(), ...)
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Said(NamedTuple):
-  """What a model says of each position."""
+  """What a model predicts at each position."""
 
-  nll_BL: jax.Array                # nats of the class that is true
-  class_BL: jax.Array              # i32: the class that it finds likeliest
+  nll_BL: jax.Array                # nats of the true class
+  class_BL: jax.Array              # i32: the likeliest class
 
 
 def said(model: Model) -> Callable[[Params, Batch], Said]:
@@ -83,7 +83,7 @@ class Classification(Objective):
     return loss
 
   def judged(self, logp_BLC: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, aux: dict[str, jax.Array]) -> Loss:
-    """The loss of what was said, with the router's penalties of a row weighed by what is judged in it."""
+    """The loss from log-probs; the router's penalties of a row are weighed by its judged positions."""
     nll_BL, judged_B = -_of(logp_BLC, targets_BL), weights_BL.sum(-1)
     spread_BL = (1 - self.smoothing) * nll_BL - self.smoothing * logp_BLC.mean(-1)
     count = judged_B.sum()

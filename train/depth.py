@@ -3,10 +3,11 @@
     Optimizer(AdamW(lr=2e-4), depth=ByDepth(decay=0.95))                     the rate of a layer is 0.95 of that above it
     Optimizer(AdamW(lr=1e-3), depth=ByDepth(decay=1 / 2.6, unfreeze=50))     one more layer every 50 steps, from the top
 
-It is a link after the rule and its weight decay, so that both scale alike, beside the rates of muP, which multiply with it.
+It is a link of the optax chain after the rule and its weight decay, so that both are scaled alike. The multipliers of muP are
+applied besides.
 
-Layers are stacked on a leading axis of N; entries count from the top, so those of a leaf that the first layers lack, or of
-which `FreezeLowest` holds the first, are the upper ones.
+Layers are stacked on a leading axis, the last entry being the top layer. A leaf with fewer entries than there are layers
+(because the first layers lack it, or `FreezeLowest` freezes them) is taken to belong to the upper ones.
 """
 
 from dataclasses import dataclass
@@ -24,16 +25,15 @@ from model.freeze import BEFORE
 
 @dataclass(frozen=True)
 class ByDepth:
-  """A layer's rate is `decay` to the power of how many layers are above it, and that of what stands before the layers to
-  the power of all of them; the last norm, the head and what edits added have the full rate.
+  """A layer with n layers above it learns at `decay ** n` of the rate, the embeddings as one layer below the first. The last
+  norm, the head and what edits added have the full rate.
 
-  With `unfreeze`, those last ones learn from the first step, the top layer after so many steps, the next after twice as
-  many, and what stands before the layers last of all. What waits does not change, neither by decay. Its gradient is
-  taken all the same and goes into its moments: a layer begins with the mean and the size that its gradients have now, where
-  moments of zero beside a step count that has run on would make its first steps large; and the norm that is clipped is that
-  of the whole model from the first step on.
+  With `unfreeze`, the last norm, the head and what edits added learn from the first step; the top layer joins after
+  `unfreeze` steps, the next after twice as many, and the embeddings last of all. Until then a parameter does not change at
+  all, not even by weight decay. Its gradient is computed nevertheless and enters its moments: with moments of zero beside a
+  step count that has run on, its first updates would be too large. The clipped norm is that of the whole model throughout.
 
-  An embedding that is tied to the head counts as what stands before the layers.
+  An embedding that is tied to the head counts as an embedding.
   """
 
   decay: float = 0.95
@@ -65,13 +65,13 @@ class ByDepth:
 
 
 class Waited(NamedTuple):
-  """The state of the link."""
+  """The state of the link: how many steps it has seen."""
 
   steps: jax.Array                    # i32[]
 
 
 def _part(path: Any) -> str:
-  """Which of 'layers', what stands before them, and '' a parameter is, in the model or in a copy of it beside the model."""
+  """'layers', the name of a part before the layers (`BEFORE`), or '' for all else; also in a second model beside the first."""
   names = [getattr(step, 'key', '') for step in path]
   return next((name for name in names if name in ('layers', *BEFORE)), '')
 

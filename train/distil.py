@@ -1,10 +1,10 @@
-"""Distillation: a student learns what a teacher foretells, not only what was written.
+"""Distillation: a student learns the probabilities that a teacher gives to all tokens, not only the token that was written.
 
-    Run(restore=..., objective=Distil(teacher), ...)                              the teacher lies beside the student
+    Run(restore=..., objective=Distil(teacher), ...)                              the teacher is in memory beside the student
     Run(restore=..., objective=Distil(Stored()), rows=TaughtRows(logits), ...)    it was asked once (`train.stored_logits`)
 
-Rows are those of the next token, and what they leave out is left out here. A teacher reads what the student reads, without
-dropout, and gets no gradient. On held-out rows the loss is the next token's, so that a student is compared with any other run.
+Rows and masks are those of `NextToken`. The teacher reads what the student reads, without dropout, and gets no gradient. On
+held-out rows the loss is that of `NextToken`, so that a student can be compared with any other run.
 
 Letters: B rows, L positions, D width of the student, E of the teacher.
 """
@@ -36,7 +36,7 @@ IDS, LOGPS = 'teacher_ids', 'teacher_logps'
 
 
 class Divergence(ABC):
-  """How far a student's q is from its teacher's p; `beta` is its place among the generalised ones (Agarwal et al. 2023)."""
+  """How far a student's q is from its teacher's p; `beta` is its parameter in the generalised JSD (Agarwal et al. 2023)."""
 
   @property
   @abstractmethod
@@ -45,7 +45,7 @@ class Divergence(ABC):
 
 @dataclass(frozen=True)
 class Forward(Divergence):
-  """KL(p || q): the student covers all that the teacher may say (Hinton et al. 2015)."""
+  """KL(p || q): the student covers all that the teacher finds possible (Hinton et al. 2015)."""
 
   @property
   def beta(self) -> float:
@@ -79,16 +79,16 @@ class JSD(Divergence):
 
 @dataclass(frozen=True)
 class Stored:
-  """A teacher that was asked once: its likeliest ids and their log-probs are columns of the rows, `train.stored_logits`."""
+  """A teacher whose likeliest ids and their log-probs were stored, as columns of the rows: see `train.stored_logits`."""
 
 
 class Taught(ABC):
-  """Rows with the columns of a stored teacher."""
+  """Rows that carry the columns of a stored teacher."""
 
   @property
   @abstractmethod
   def temperature(self) -> float:
-    """At which its log-probs were taken."""
+    """The temperature of the stored log-probs."""
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,13 @@ class Distil(Objective):
 
 
 def side(config: Decoder, params: Params, x_BLD: jax.Array, groups: int) -> Side:
-  """A model's last matmul on these hidden states, whose rows are cut over so many devices."""
+  """The operands of a model's last matmul for these hidden states, whose rows are cut over `groups` devices."""
   x_BLD, w_DV = head(config, params, x_BLD)
   return Side(x_BLD, pin(w_DV, None, 'vocab'), config.softcap, jnp.dtype(config.compute_dtype), groups)
 
 
 def check_teacher(teacher: Parent, vocabulary: AnyVocabulary, length: int) -> None:
-  """Returns when a model can teach on rows of so many tokens. Raises: ConfigError."""
+  """Returns if the model can teach in this vocabulary, on rows of `length` tokens. Raises: ConfigError."""
   if digest(teacher.vocabulary) != digest(vocabulary):
     raise ConfigError('distil.other-vocabulary', f'teacher = {teacher.name}, rows of {vocabulary.name}',
                       f'the teacher knows the ids of {teacher.vocabulary.name}: the same id is another piece of text',
@@ -205,7 +205,7 @@ def check_teacher(teacher: Parent, vocabulary: AnyVocabulary, length: int) -> No
 
 
 def check_head(teacher: Decoder, student: Decoder) -> None:
-  """Returns when both tell as many ids apart. Raises: ConfigError."""
+  """Returns if both have vocabularies of the same size. Raises: ConfigError."""
   if teacher.vocab != student.vocab:
     raise ConfigError('distil.other-head', f'model.vocab = {student.vocab}', f'the teacher tells {teacher.vocab} ids apart',
                       f'set model.vocab to {teacher.vocab}')

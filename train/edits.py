@@ -1,9 +1,9 @@
-"""Runs over an edited model: which of its leaves learn, which lie beside the state, and a loss that sees them together.
+"""An edited model in two trees, what learns and what is frozen, and a loss that sees them joined.
 
     edits -> split -> State.params: what learns, None elsewhere      frozen['base']: all else, None where something learns
 
-So an optimizer's moments and a checkpoint hold adapters and nothing else, and the step knows nothing of it. Where a part of a
-leaf learns (new rows of a table, the upper ones of stacked layers), that part is in State.params and the rest in the base.
+So the optimizer's moments and a checkpoint hold adapters and nothing else, and the step need not know of it. Where only a
+part of a leaf learns (new rows of a table, the upper of stacked layers), that part is in State.params, the rest in the base.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from train.types import Batch, Frozen, Key, Loss, LossFn, Params
 
 @struct.dataclass
 class Below:
-  """The first entries of a parameter along a dimension, which stay as they are; those that learn come after them."""
+  """The frozen first entries of a parameter along `axis`; those that learn come after them."""
 
   value: Any
   axis: int = struct.field(pytree_node=False)
@@ -37,7 +37,7 @@ class Below:
 
 @dataclass(frozen=True)
 class Cut:
-  """From where on along a dimension a leaf learns: 0 all of it, None nothing."""
+  """A leaf learns from entry `at` on along `axis`: all of it at 0, nothing at None."""
 
   at: int | None
   axis: int = 0
@@ -51,10 +51,10 @@ def edited(edits: Sequence[Edit], params: Params, key: Key) -> Params:
 
 
 def split(params: Params, edits: Sequence[Edit] = ()) -> tuple[Params, Frozen]:
-  """What learns and what does not, of a tree that these edits were made to.
+  """The trainable and the frozen part of a tree that these edits were made to.
 
-  Of a model with adapters those learn, what edits added beside it, and rows of new tokens; of any other all of it. What is
-  frozen does not. To be called while tracing.
+  With adapters, these learn, what edits added beside the model, and the rows of new tokens; without, all of it. What a
+  `Freezing` edit freezes does not. To be called while tracing.
   Raises: ConfigError `edit.nothing-learns` where nothing is left, or for weights in few bits without adapters.
   """
   if not adapted(params) and not any(isinstance(each, Freezing | Quantized) for each in (*edits, *_leaves(params))):
@@ -108,12 +108,12 @@ def _holds(path: Any, part: str, later: Sequence[Edit]) -> bool:
 
 
 def _above(cut: Cut, leaf: Any) -> Any:
-  """What of a leaf learns."""
+  """The part of a leaf that learns."""
   return leaf if cut.at == 0 else None if cut.at is None else _sliced(leaf, cut.at, None, cut.axis)
 
 
 def _below(cut: Cut, leaf: Any) -> Any:
-  """What does not."""
+  """The part that does not."""
   return None if cut.at == 0 else leaf if cut.at is None else Below(_sliced(leaf, 0, cut.at, cut.axis), cut.axis)
 
 
@@ -124,7 +124,7 @@ def _sliced(leaf: Any, begin: int, end: int | None, axis: int) -> Any:
 
 
 def join(params: Params, frozen: Frozen) -> Params:
-  """The whole tree of what `split` took apart."""
+  """The whole tree again, from the two parts that `split` gave."""
   if 'base' not in frozen:
     return params
   return jax.tree.map(_joined, params, frozen['base'], is_leaf=lambda x: x is None)
@@ -137,7 +137,7 @@ def _joined(learned: Any, fixed: Any) -> Any:
 
 
 def whole(loss_fn: LossFn) -> LossFn:
-  """The loss of the joined tree, with the step's key in adapters that drop some of their input."""
+  """The loss as a function of the two parts; adapters with dropout are given the step's key."""
 
   def joined(params: Params, frozen: Frozen, batch: Batch, key: Key) -> Loss:
     return loss_fn(keyed(join(params, frozen), key), frozen, batch, key)

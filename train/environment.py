@@ -42,9 +42,9 @@ def devices() -> dict[str, Any]:
 
 @functools.cache
 def code() -> dict[str, Any]:
-  """The commit, and the first digits of a sha256 of what is not in it: `{'commit': ..., 'changes': None}`.
+  """The commit, and the first digits of a sha256 of uncommitted changes: `{'commit': ..., 'changes': None}`.
 
-  That is what was changed in files that git knows, and new files of Python in the rooms, for a run may hold a class of theirs.
+  These are changes in tracked files, and untracked Python files in the rooms, whose classes a run may use.
   """
   commit = _git('rev-parse', 'HEAD')
   changes = (_git('diff', 'HEAD') or '') + _new_files() if commit else ''
@@ -52,14 +52,14 @@ def code() -> dict[str, Any]:
 
 
 def _new_files() -> str:
-  """A line for each file of Python that git was never told of, with a sha256; '' without any."""
+  """A line with name and sha256 for each untracked Python file; '' without any."""
   names = _git('ls-files', '-z', '--others', '--exclude-standard', '--', *(f'{room}/*.py' for room in ROOMS)) or ''
   files = [name for name in names.split('\0') if (ROOT / name).is_file()]
   return ''.join(f'{name} {hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}\n' for name in files)
 
 
 def _git(*words: str) -> str | None:
-  """What git says of this project; None where there is no git or the project was not cloned."""
+  """What git prints for this project; None without git, or if the project is no clone."""
   command = ['git', '-C', str(ROOT), *words]
   try:
     done = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=20, check=False)

@@ -1,4 +1,4 @@
-"""Small JSON files that are whole or not there, and that are not believed when they are read."""
+"""Small JSON files, written atomically and checked when they are read."""
 
 import json
 import os

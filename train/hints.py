@@ -1,4 +1,4 @@
-"""Hints: a student's hidden states are drawn near to its teacher's, through a matrix that learns with it.
+"""Hints: a distillation loss between hidden states, the student's through a learned matrix.
 
 Letters: B rows, L positions, D width of the student, E of the teacher.
 """
@@ -21,7 +21,7 @@ HIDDEN_MAP = 'hidden_map'
 
 
 class Measure(ABC):
-  """How far hidden states of a student are from those of its teacher."""
+  """A distance between hidden states of a student and of its teacher."""
 
   @abstractmethod
   def __call__(self, ours_BLE: jax.Array, theirs_BLE: jax.Array) -> jax.Array:
@@ -38,7 +38,7 @@ class Squared(Measure):
 
 @dataclass(frozen=True)
 class Cosine(Measure):
-  """One less the cosine of the angle (Sanh et al. 2019)."""
+  """1 - the cosine of the angle (Sanh et al. 2019)."""
 
   def __call__(self, ours_BLE: jax.Array, theirs_BLE: jax.Array) -> jax.Array:
     sizes_BL = jnp.square(ours_BLE).sum(-1) * jnp.square(theirs_BLE).sum(-1)
@@ -47,7 +47,7 @@ class Cosine(Measure):
 
 @dataclass(frozen=True)
 class Hints:
-  """`weight` times the distance of the last hidden states, the student's through the map of `HiddenMap` (Jiao et al. 2019)."""
+  """`weight` times the distance between the last hidden states, the student's mapped by `HiddenMap` (Jiao et al. 2019)."""
 
   weight: float = 1.0
   measure: Squared | Cosine = Squared()
@@ -60,7 +60,7 @@ class Hints:
 
 @dataclass(frozen=True)
 class HiddenMap(Edit):
-  """A learned matrix from the student's hidden states to `width` numbers, the teacher's, beside the model, in float32."""
+  """Adds a learned matrix, float32, from the student's hidden states to the `width` of the teacher's."""
 
   width: int
 
@@ -76,7 +76,7 @@ class HiddenMap(Edit):
 
 
 def far(hints: Hints, params: Params, ours_BLD: jax.Array, theirs_BLE: jax.Array, weights_BL: jax.Array) -> jax.Array:
-  """The weighted sum of the distances of hidden states, f32[], without the weight of the hints."""
+  """The sum over positions of their weights times the distance, f32[]; `hints.weight` is not yet in it."""
   ours_BLE = jnp.einsum('BLD,DE->BLE', ours_BLD.astype(jnp.float32), params[HIDDEN_MAP]['weight'].astype(jnp.float32))
   far_BL = hints.measure(ours_BLE, theirs_BLE.astype(jnp.float32))
   return jnp.where(weights_BL > 0, weights_BL * far_BL, 0.0).sum()

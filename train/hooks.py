@@ -11,7 +11,7 @@ from typing import Literal
 import jax
 
 from model.errors import PREEMPTED, UserError
-from train.record import Recorder
+from train.metrics import Recorder
 from train.types import Mean, State
 
 
@@ -22,7 +22,7 @@ class Preempted(UserError):
 
 @dataclass
 class Every:
-  """Calls `action(step, state)` after every `every` steps and after step `last`; its time is not the step's."""
+  """Calls `action(step, state)` after every `every` steps (0: never) and after step `last`; its time is not the step's."""
 
   every: int
   last: int
@@ -52,14 +52,14 @@ class LeaveWhenAsked:
 
 
 def preempted(step: int) -> Preempted:
-  """What ends a run that has saved this step."""
+  """The exception that ends a run which has saved this step."""
   return Preempted('run.preempted', f'the run was told to leave at step {step}', 'a signal came; the state is saved',
                    'launch the same command again: it goes on from here')
 
 
 @dataclass
 class Profile:
-  """A `jax.profiler` trace of steps `begin` to `end`, in `folder`/profile; `close` says how to open it.
+  """A `jax.profiler` trace of steps `begin + 1` to `end`, in `folder`/profile; `close` prints how to open it.
 
   Python's own frames are left out: they fill a trace, and what the devices do is in it without them.
   """
@@ -85,14 +85,14 @@ class Profile:
     self.state = 'written'
 
   def close(self) -> None:
-    """Ends a trace that the run did not live to end, and says where it is. Nothing where none was begun."""
+    """Ends a trace that is still running, and prints how to open it. Does nothing if none was begun."""
     if self.state == 'tracing':
       self.stop()
     if self.state == 'written':
       print(self.told(), file=sys.stderr, flush=True)
 
   def told(self) -> str:
-    """What opens the trace: a command, and a page."""
+    """How to open the trace: a command, and a page."""
     paths = sorted((self.folder / 'profile').rglob('*.trace.json.gz'), key=lambda path: path.stat().st_mtime)
     return (f'profile of steps {self.begin + 1} to {self.end}: python -m experiments.profile --run={self.folder}\n'
             f'  along the time: open {paths[-1] if paths else self.folder} at https://ui.perfetto.dev')

@@ -1,10 +1,10 @@
-"""The witness of a training: `ledger.jsonl` has each step's loss to the last bit, in the order in which it happened.
+"""A log of a training that can be checked: `ledger.jsonl` has each step's loss to the last bit, in the order it happened.
 
     {"life": {"packages": {"jax": "0.10.2", ...}, "mesh": ..., ...}}          what the bits depend on, at each start
     {"step": 1, "loss": "0x1.0a3d70p+3", "grad_norm": "0x1.8p+0"}             hexadecimal floats hold every bit
 
-Nothing is ever taken out. A run that was killed goes on from an earlier save and does some steps again; under the same
-circumstances they must give the same bits, and the ledger stops the run if they do not.
+Lines are only ever appended. A run that was killed resumes from an earlier save and repeats some steps; in the same
+environment they must give the same bits, and the ledger stops the run if they do not.
 """
 
 import json
@@ -27,7 +27,7 @@ Values = dict[str, str]                   # name -> hexadecimal float
 
 @dataclass
 class Life:
-  """What one start of a run wrote: the circumstances, and its steps. A step has the values that it had last."""
+  """What one start of a run wrote: its environment and its steps, each with the values that it had last."""
 
   environment: dict[str, Any]
   steps: dict[int, Values] = field(default_factory=dict)
@@ -101,24 +101,20 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Entry:
-  """A step as it came out last, and under which circumstances."""
+  """A step as it came out last, and in which environment."""
 
   values: Values
   environment: dict[str, Any]
 
 
 def lives(path: Path) -> list[Life]:
-  """All that a ledger says. The last line of a life may be torn; that line is passed over.
+  """The lives in a ledger file, in order. The last line of each may be torn by a crash, and is then skipped.
 
   Raises: DataError `ledger.bad-line` for any other line that cannot be read; StorageError if the file cannot.
   """
-  try:
-    lines = path.read_bytes().split(b'\n')
-  except OSError as error:
-    raise StorageError('store.unreadable', str(path), str(error.strerror), 'name a folder with a ledger') from error
   found: list[Life] = []
   torn: DataError | None = None
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(_lines(path), 1):
     if not line:
       continue
     entry = _parse(line)
@@ -133,6 +129,13 @@ def lives(path: Path) -> list[Life]:
     else:
       found[-1].steps[entry.pop('step')] = entry
   return found
+
+
+def _lines(path: Path) -> list[bytes]:
+  try:
+    return path.read_bytes().split(b'\n')
+  except OSError as error:
+    raise StorageError('store.unreadable', str(path), str(error.strerror), 'name a folder with a ledger') from error
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -166,7 +169,7 @@ class Comparison:
   first: int | None                       # the first step that differs in bits
   told: str                               # how it differs
   largest: float                          # difference between two losses of one step
-  changed: dict[str, tuple[Any, Any]]     # circumstances of the last lives that differ: then other bits mean nothing
+  changed: dict[str, tuple[Any, Any]]     # in the environments of the last lives: then other bits mean nothing
 
   @property
   def equal(self) -> bool:

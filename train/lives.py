@@ -1,6 +1,6 @@
-"""The lives of a folder: each start of what is made there, under which code and packages, and what changed in between.
+"""The lives of a folder: each start of what is made there, with its code and packages, and what changed in between.
 
-A run that is cut off and launched again has two lives. Its meaning cannot change between them, since that is in the
+A run that is cut off and launched again has two lives. What it computes cannot change between them, since its digest is in the
 folder's name; how it is computed can, and then its bits may differ, so it is written down and shown.
 """
 
@@ -20,7 +20,7 @@ Changes = dict[str, tuple[Any, Any]]      # dotted path -> (before, now)
 
 
 def begin(folder: Path, config: Any, digest: str) -> Changes:
-  """Opens the folder for another life of what `config` says, and gives what changed since the last one.
+  """Notes in the folder that another life of `config` begins, and returns what changed since the last one.
 
   Raises: StorageError where the folder cannot be written, or belongs to something else.
   """

@@ -1,4 +1,4 @@
-"""A folder belongs to one training at a time: two that write into one would each destroy what the other saved.
+"""A lock that keeps a folder to one training at a time: two would each destroy what the other saved.
 
 `lock.json` names the holder. The kernel holds a lock on that file as long as the holder lives, so a folder whose holder
 was killed on this machine is free again at once; of a holder on another machine nothing can be known from here.
@@ -108,7 +108,7 @@ def _me() -> dict[str, Any]:
 
 
 def _gone(holder: dict[str, Any], locked: bool) -> bool:
-  """Whether the holder is certainly dead. On one running kernel the lock tells; after a restart all are."""
+  """Whether the holder is certainly dead: on this kernel if its lock is free; on this host if it has rebooted since."""
   me = _me()
   if holder['boot'] == me['boot'] and (me['boot'] or holder['host'] == me['host']):
     return locked or not _runs(holder['pid'])

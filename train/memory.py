@@ -1,9 +1,9 @@
-"""How many bytes a step needs beside its state: what the backward pass waits for, gradients, and a tile of logits.
+"""An estimate of the bytes that a step needs beside its state: saved activations, gradients, and a tile of logits.
 
-From shapes alone, as the step is traced here and not as XLA then orders it: on a CPU within a quarter of what the compiled
-program says of itself (`compiled.memory_analysis()`), and a third too much where attention's scores are written out, which XLA
-computes again. Three things it does not know: XLA's CPU client undoes `remat` where layers are written out one by one; kernels
-may need room of their own; and traced on a CPU for chips, products in bfloat16 are counted as the float32 that a CPU keeps.
+From shapes alone, by tracing the step without compiling it. On a CPU it is within a quarter of `compiled.memory_analysis()`,
+and a third too high where attention writes out its scores, which XLA computes again. Three things it does not know: XLA's CPU
+client undoes `remat` where layers are unrolled; kernels may need workspace; and when a CPU traces for a GPU or TPU, products in
+bfloat16 are counted as the float32 that a CPU keeps.
 """
 
 import math
@@ -19,16 +19,16 @@ from model.config import Compute
 from model.decoder import Model, build
 from train.build import Built
 from train.edits import join
-from train.work import HEADS, learning
+from train.flops import HEADS, learning
 
 TILES = 2              # of logits are held at a time: they and their gradient
 WORD = 4               # bytes of a float32
 
 
 def temporaries(built: Built, compute: Compute, rows: int, length: int, parts: int) -> int:
-  """Bytes of a device when it holds most, for `rows` rows of the whole batch, taken in so many parts.
+  """The most bytes that a device holds at once, for a batch of `rows` rows that is taken in `parts` parts.
 
-  That is as the backward pass goes through the layers, or through the last of them where layers are a loop or computed again.
+  That is in the backward pass. With remat or a scan over layers, the activations of one layer come on top.
   """
   config, mesh = built.model.config, built.mesh.shape
   mine, span = -(-rows // (parts * mesh['data'] * mesh['fsdp'])), -(-length // mesh['seq'])
@@ -45,9 +45,9 @@ def temporaries(built: Built, compute: Compute, rows: int, length: int, parts: i
 
 
 def _held(built: Built, model: Model, rows: int, length: int) -> float:
-  """Bytes of what a forward pass keeps for the backward pass, down to the lowest layer that learns.
+  """Bytes that a forward pass saves for the backward pass, down to the lowest layer that learns.
 
-  All but what is as wide as the model is cut over 'tensor'.
+  Arrays whose last dimension is the model's width are whole on each device; all others are cut over 'tensor'.
   """
   config, tensor = built.model.config, built.mesh.shape['tensor']
   kept = saved(loss_of(model, rows, length), built.abstract.params, built.frozen)
@@ -56,7 +56,7 @@ def _held(built: Built, model: Model, rows: int, length: int) -> float:
 
 
 def loss_of(model: Model, rows: int, length: int) -> Callable[[Any, Any], jax.Array]:
-  """A loss that reads so many rows, and the vocabulary unless there is another head: all objectives keep as much, or nearly."""
+  """A next-token loss of so many rows, without the vocabulary if there is another head. Other objectives save about as much."""
   tokens_BL = jnp.zeros((rows, length), jnp.int32)
 
   def loss(params: Any, frozen: Any) -> jax.Array:
@@ -68,7 +68,7 @@ def loss_of(model: Model, rows: int, length: int) -> Callable[[Any, Any], jax.Ar
 
 
 def saved(function: Callable[[Any, Any], jax.Array], params: Any, frozen: Any) -> list[jax.ShapeDtypeStruct]:
-  """The arrays that a function leaves for its gradient by `params`, without what it was given."""
+  """The arrays that a function saves for its gradient by `params`, its own arguments aside."""
 
   def kept(params: Any, frozen: Any) -> list[jax.Array]:
     given = {id(leaf) for leaf in jax.tree.leaves((params, frozen))}

@@ -16,7 +16,7 @@ from train.types import Batch, Form, Frozen, Key, Loss, LossFn, Mean, Objective,
 
 
 class Shifted(NamedTuple):
-  """A row as a causal model reads it and as it is judged: position t is scored on token t + 1."""
+  """Rows as a causal model reads them, with targets: position t is scored on token t + 1."""
 
   inputs_BL: jax.Array
   segments_BL: jax.Array
@@ -25,7 +25,7 @@ class Shifted(NamedTuple):
 
 
 def shift(batch: Batch) -> Shifted:
-  """The one place where targets are moved: from rows of L + 1 tokens to L inputs and L targets.
+  """L inputs and L targets from rows of L + 1 tokens. Targets are shifted here and nowhere else.
 
   `batch` holds tokens i32[B, L+1], segments i32[B, L+1] (0 is padding) and, if not every token counts, mask f32[B, L+1].
   """
@@ -103,7 +103,7 @@ SEEN = 'seen/'
 
 
 def noted(loss_fn: LossFn) -> LossFn:
-  """The loss, with what its source says of each row, columns `seen/name` f32[B], as metrics by their names."""
+  """The loss, with the mean of each column `seen/name` f32[B] of the batch as a further metric `name`."""
 
   def seen(params: Params, frozen: Frozen, batch: Batch, key: Key) -> Loss:
     loss = loss_fn(params, frozen, batch, key)

@@ -26,7 +26,7 @@ class Parts(NamedTuple):
 
   kinds: Any         # 'matrix' | 'embedding' | 'head' | 'vector'
   matrices: Any      # optax.contrib.MuonDimensionNumbers of a matrix, None of any other kind
-  rates: Any         # float: multiplies the learning rate (muP)
+  rates: Any         # float: multiplier of the learning rate (muP)
 
 
 def _positive(rule, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""A trained run as the writer that `train.data.rewrite` asks for: sentences in other words, by a model."""
+"""Paraphrases by a trained model: a writer for `train.data.rewrite`."""
 
 from dataclasses import dataclass
 

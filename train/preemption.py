@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT (Ctrl-C) as a wish: the training does its step, saves, and leaves with exit code 75.
+"""SIGTERM and SIGINT (Ctrl-C) as requests: the training finishes its step, saves, and exits with code 75.
 
 Ctrl-C a second time leaves at once and saves nothing. That must work even while the main thread is inside a compilation
 and Python runs no signal handlers; so a thread listens to the byte that the C handler writes.
@@ -18,10 +18,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preemption:
-  """While the `with` block runs, signals ask instead of killing. To be entered in the main thread.
+  """While the `with` block runs, signals are requests and do not kill. To be entered in the main thread.
 
-  In a job of several processes the wish may reach one of them only. JAX's coordination service then finds a step that
-  all of them can still reach; it watches SIGTERM itself, and Ctrl-C is passed on to it as that.
+  In a job of several processes the signal may reach only one of them. JAX's coordination service then finds a step that
+  all of them can still reach; it watches SIGTERM itself, and Ctrl-C is passed on to it as SIGTERM.
   """
 
   def __init__(self) -> None:

@@ -41,14 +41,14 @@ READ = ('.safetensors', '.json', '.jinja', '.gguf')
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Artifact):
-  """A folder as Hugging Face lays it, or a .gguf file. `files.json` has the sha256 of each file as it was found."""
+  """A folder in the layout of Hugging Face, or a .gguf file. `files.json` has the sha256 of each file as it was found."""
 
   @abstractmethod
   def place(self, folder: Path) -> Path:
-    """Where they lie, given this artifact's folder."""
+    """The path of the files, given this artifact's folder."""
 
   def make(self, folder: Path, store: Store) -> None:
-    """Writes down what lies there. Raises: DataError if nothing does."""
+    """Writes the hashes of the files. Raises: DataError if there are none."""
     place = self.place(folder)
     if not place.exists():
       raise DataError('weights.missing', str(place.absolute()), 'there is nothing',
@@ -56,11 +56,11 @@ class Files(Artifact):
     write_json(folder / HASHES, hashes(place))
 
   def find(self, store: Store) -> Path:
-    """Where they lie. Raises: DataError if they are not made."""
+    """The path of the files. Raises: DataError if this artifact is not made."""
     return self.place(store.find(self))
 
   def check(self, store: Store) -> None:
-    """Returns when all of them are as they were found. Raises: DataError."""
+    """Returns if no file has changed since. Raises: DataError."""
     folder = store.find(self)
     if hashes(self.place(folder)) != read_json(folder / HASHES):
       raise DataError('weights.changed', str(self.place(folder)), f'it is not what it was when {self.name} was made',
@@ -68,14 +68,14 @@ class Files(Artifact):
 
 
 def hashes(place: Path) -> dict[str, str]:
-  """The sha256 of each file that is read."""
+  """The sha256 of each file that a model is read from, by name."""
   files = [place] if place.is_file() else sorted(path for path in place.iterdir() if path.suffix in READ)
   return {path.name: sha256_of(path) for path in files}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFiles(Files):
-  """What is on this machine and stays where it is."""
+  """Files that are on this machine and stay where they are."""
 
   path: str
 
@@ -113,7 +113,7 @@ class PublishedVocabulary(AnyVocabulary):
   files: Files
 
   def make(self, folder: Path, store: Store) -> None:
-    """Describes it. Raises: ConfigError if it has another size."""
+    """Writes its hash and control tokens. Raises: ConfigError if it has another size."""
     tokenizer = open_tokenizer(self.files.find(store))
     if tokenizer.size != self.size:
       raise ConfigError('vocabulary.other-size', f'size = {self.size}', f'{self.name} has {tokenizer.size} ids',
@@ -125,7 +125,7 @@ class PublishedVocabulary(AnyVocabulary):
 
 
 def as_found(place: Path, sha256: str) -> Tokenizer:
-  """The tokenizer. Raises: DataError if it is not what it was."""
+  """The tokenizer in these files. Raises: DataError if it has changed."""
   tokenizer = open_tokenizer(place)
   if tokenizer.fingerprint != sha256:
     raise DataError('tokenizer.damaged', str(place), f'its sha256 is {tokenizer.fingerprint}, and was {sha256}',
@@ -135,7 +135,7 @@ def as_found(place: Path, sha256: str) -> Tokenizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Published(Artifact):
-  """A model of others."""
+  """A published model: its files, and what they must be."""
 
   files: Files
   vocabulary: PublishedVocabulary
@@ -147,26 +147,26 @@ class Published(Artifact):
 
   @property
   def lineage_of_edits(self) -> tuple[Edit, ...]:
-    """None: it is a plain tree."""
+    """No edits: see `Run.lineage_of_edits`."""
     return ()
 
   @property
   def origin(self) -> Decoder:
-    """It is no other's child."""
+    """The model itself: see `Run.origin`."""
     return self.model
 
   def reads(self, store: Store) -> int | None:
-    """How many tokens it has learnt to read at once, if its files say so."""
+    """The context length that it was trained for, in tokens, if its files say so."""
     return self._opened(store).context
 
   def make(self, folder: Path, store: Store) -> None:
-    """Compares headers with the model. Raises: DataError or ConfigError that names what differs."""
+    """Compares the headers of the files with `model`. Raises: DataError or ConfigError that names what differs."""
     opened = self._opened(store)
     loading.check(opened.config, opened.rules, opened.tensors)
     write_json(folder / MANIFEST, {'architecture': opened.family.architecture, 'tensors': len(opened.tensors)})
 
   def load(self, store: Store, devices: list[jax.Device]) -> tuple[Model, Params]:
-    """The model, and its parameters cut over the devices. Raises: DataError where files are not what they were."""
+    """The model, and its parameters on the devices. Raises: DataError if a file has changed."""
     self.files.check(store)
     opened, grid, model = self._opened(store), self.mesh.fitted(devices).build(devices), build(self.model, self.compute)
     with jax.set_mesh(grid):
@@ -175,7 +175,7 @@ class Published(Artifact):
       return model, params if self.adapters is None else self._merged(store, params)
 
   def _merged(self, store: Store, params: Params) -> Params:
-    """The weights with the adapters in them, lying as before."""
+    """The weights with the adapters merged into them, with the same shardings."""
     assert self.adapters is not None
     self.adapters.check(store)
     adapted = read_peft(self.adapters.find(store), self.model, params)
@@ -192,6 +192,6 @@ NUMBERS = ('compute_dtype', 'stream_dtype', 'param_dtype')       # how numbers a
 
 
 def differing(theirs: Decoder, ours: Decoder) -> str:
-  """The fields in which two models differ, as the files have them; '' for none."""
+  """The fields in which two models differ, with the values of `theirs`; '' for none."""
   names = [field.name for field in fields(Decoder) if field.name not in NUMBERS]
   return ', '.join(f'{name} = {getattr(theirs, name)}' for name in names if getattr(theirs, name) != getattr(ours, name))

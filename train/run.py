@@ -1,4 +1,4 @@
-"""A run: a model, what it reads, what is wanted of it, by which rule it learns, and for how long.
+"""A run: a model, its data, its objective, its optimizer, and for how many steps.
 
     experiment file -> Run -> mesh -> state -> source -> step -> hooks -> checkpoints and run.json
 
@@ -34,7 +34,7 @@ from train.types import Feed, Objective
 
 @dataclass(frozen=True)
 class Watch:
-  """How a run is watched. Counts are steps, and 0 is never."""
+  """How often metrics, held-out loss and samples are written, in steps; 0 is never."""
 
   metrics: int = 10
   heldout: int = 200
@@ -43,7 +43,7 @@ class Watch:
   prompts: tuple[str, ...] = ('',)
   sample_tokens: int = 64
   profile: tuple[int, int] | None = None      # a trace from after the first of these steps to after the second
-  skips: int = 5                       # so many steps in a row may fail to be finite
+  skips: int = 5                       # steps in a row whose loss or gradient may be not finite
 
   def __post_init__(self):
     _count(self, 'metrics', least=1)
@@ -72,10 +72,10 @@ def _count(thing: Any, *names: str, least: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Artifact):
-  """One training. `batch` counts rows of the global batch. With `restore`, it starts from parameters that are there.
+  """One training. `batch` counts rows of the global batch. With `restore`, it starts from the parameters of that run.
 
-  `edits` change what those are, in order, before it learns, and say what of it does: with adapters nothing but these and the
-  rows of new tokens (`model.new_tokens`), and nothing that is held still (`model.freeze`).
+  `edits` are applied to those, in order, and decide what learns: with adapters only these and the rows of new tokens
+  (`model.new_tokens`), and nothing that is frozen (`model.freeze`).
   """
 
   model: Decoder
@@ -114,7 +114,7 @@ class Run(Artifact):
     self.rows.check(self)
 
   def _check_vocabulary(self, parent: 'Parent') -> None:
-    """Raises: ConfigError unless its ids are its parent's and those of as many tokens as its edits make rows for."""
+    """Raises: ConfigError unless its vocabulary is its parent's, or extends it by as many tokens as its edits add rows for."""
     more = added_to(parent.vocabulary, self.vocabulary)
     if more is None:
       raise ConfigError('config.other-vocabulary', f'restore = {parent.name}, rows of {self.vocabulary.name}',
@@ -130,22 +130,22 @@ class Run(Artifact):
 
   @property
   def vocabulary(self) -> AnyVocabulary:
-    """That of what it reads."""
+    """The vocabulary of its rows."""
     return self.rows.vocabulary
 
   @property
   def lineage_of_edits(self) -> tuple[Edit, ...]:
-    """Its parents' edits that last and its own: all that was done to a plain tree until it was this run's."""
+    """The lasting edits of its ancestors and its own, in order: what turns the parameters of `origin` into those of `model`."""
     before = self.restore.lineage_of_edits if self.restore else ()
     return (*(edit for edit in before if edit.lasting), *self.edits)
 
   @property
   def origin(self) -> Decoder:
-    """The model of its first ancestor, to whose tree all these edits were made."""
+    """The model of its first ancestor, to which `lineage_of_edits` are applied."""
     return self.restore.origin if self.restore else self.model
 
   def build(self, devices: Any = None) -> Built:
-    """Its pure functions and the layout of its state, from shapes alone: reads no data and compiles nothing."""
+    """Its pure functions and the shardings of its state, from shapes alone: reads no data and compiles nothing."""
     return build(self.model, self.objective, self.optimizer, self.steps, batch=self.batch, length=self.rows.length,
                  parts=self.parts, compute=self.compute, mesh=self.mesh, edits=self.lineage_of_edits, origin=self.origin,
                  devices=devices)
@@ -154,18 +154,18 @@ class Run(Artifact):
     fitting(self.model, self.batch, self.rows.length, self.parts, self.mesh)
 
   def price(self) -> dict[str, str]:
-    """What it will cost, in words."""
+    """Parameters, tokens, FLOPs and memory, in words: see `train.price`."""
     built = self.build()
     sides = self.rows.reads // self.rows.length
     return price(built, self.batch, self.rows.length, self.steps, self.rows.holds(self, built), sides=sides, parts=self.parts,
                  compute=self.compute)
 
   def remains(self, folder: Path) -> str:
-    """How far it came."""
+    """How far its last save is: `at step 120 of 300`."""
     return f'at step {max(look(folder / "checkpoints").seals, default=0)} of {self.steps}'
 
   def make(self, folder: Path, store: Store) -> None:
-    """Trains what is left of it. Raises: UserErrors of all kinds; `train.hooks.Preempted` once it saved and left."""
+    """Trains, from the last save on if there is one. Raises: UserErrors; `train.hooks.Preempted` once it saved on a signal."""
     from train.training import Training  # the configs of runs are read without what only training needs
     with ExitStack() as stack:
       Training(self, folder, store, stack).go()

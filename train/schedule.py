@@ -1,9 +1,11 @@
 """Learning-rate schedules as shapes: a factor between 0 and 1 for every step, which the peak rates are multiplied with.
 
-Warm-up counts steps of the optimizer (never micro-batches), starts above zero at step 0 and reaches 1 at step `warmup`; the
-decay ends exactly on the last step of the run. A run that ends before it is warm is refused before it begins (`warms_up`). A
-factor is traced with the step's program, and taken from numpy where the step is a plain number: who only writes the rate down
-neither compiles nor waits for the device.
+Warm-up counts steps of the optimizer (never micro-batches), starts above zero at step 0 and reaches 1 at step `warmup`. The
+decay begins there or later and ends exactly on the last step of the run; where that is the first warm step, it has the peak.
+A run that ends before it is warm is refused before it begins (`warms_up`).
+
+A factor is traced with the step's program, and taken from numpy where the step is a plain number: who only writes the rate
+down neither compiles nor waits for the device.
 """
 
 from collections.abc import Callable
@@ -39,8 +41,7 @@ def _warm(step: Step, warmup: int) -> jax.Array | float:
 
 
 def _progress(step: Step, begin: float, end: float) -> jax.Array | float:
-  xp = _library(step)
-  return xp.clip((step - begin) / xp.maximum(end - begin, 1), 0.0, 1.0)
+  return _library(step).clip((step - begin) / (end - begin), 0.0, 1.0) if begin < end else 0.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,10 @@ class Linear:
 
 @dataclass(frozen=True)
 class WSD:
-  """Warm-up, stable at 1, then a straight decay to `floor` over the last `decay` share of the run (Hu et al. 2024)."""
+  """Warm-up, stable at 1, then a straight decay to `floor` over the last `decay` share of the run (Hu et al. 2024).
+
+  A share of less than one step is the last step; 0 is no decay.
+  """
 
   warmup: int = 0
   decay: float = 0.2
@@ -103,8 +107,11 @@ class WSD:
     _check(self, decay=self.decay, floor=self.floor)
 
   def __call__(self, steps: int) -> Factor:
+    length = max(self.decay * steps, 1) if self.decay else 0
+    begin = max(self.warmup, steps - 1 - length)
+
     def factor(step):
-      fall = _progress(step, steps - 1 - self.decay * steps, steps - 1)
+      fall = _progress(step, begin, steps - 1)
       return _warm(step, self.warmup) * (1 - (1 - self.floor) * fall)
 
     return factor

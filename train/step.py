@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train.types import Batch, Frozen, GradFn, Key, Loss, LossFn, Mean, Params, State, StepFn
+from train.types import Batch, Frozen, GradFn, Key, LossFn, Mean, Params, State, StepFn
 
 
 def gradient(loss_fn: LossFn) -> GradFn:
@@ -66,6 +66,3 @@ def born(init, key: Key, tx: optax.GradientTransformation) -> State:
   init_key, state_key = jax.random.split(key)
   params = init(init_key)
   return State(jnp.zeros((), jnp.int32), params, tx.init(params), state_key)
-
-
-__all__ = ['Loss', 'accumulate', 'born', 'gradient', 'make_step']

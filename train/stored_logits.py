@@ -1,21 +1,21 @@
-"""What a teacher foretells at every place of some tokens, asked once and kept: no teacher is in memory while a student learns.
+"""A teacher's likeliest next tokens, computed once and stored: no teacher is in memory while a student learns.
 
     logits = StoredLogits(name='teacher-logits', by=teacher, tokens=tokens, length=256, k=32)
     Run(rows=TaughtRows(logits), objective=Distil(Stored()), ...)
 
-A teacher's answer depends on what it read before, so rows must be the same in every epoch: documents are laid `Whole`, and one
-that is longer than a row is cut where the student's is. The folder has of the training tokens
+A teacher's prediction depends on its context, so rows must be the same in every epoch: documents are packed by `Whole`, and one
+that is longer than a row is cut where the student's is. The folder has for the training tokens
 
     train.teacher_ids.npy     u16 or u32[tokens, K]: the likeliest next ids after each token, the likeliest first
     train.teacher_logps.npy   f16 or f32[tokens, J]: their log-probs, nats; with a `Bucket`, last the log of all others' mass
-    logits.json               of which tokens they are, and their sha256
+    logits.json               the sha256 of the tokens, and of all of this
 
 Letters: B rows, L positions, T tokens, V vocabulary, K ids, J = K + 1 with a bucket, K without.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,12 +28,12 @@ import numpy as np
 from model.decoder import Model
 from model.errors import ConfigError, DataError
 from train.artifact import Artifact, Store, how, read_json, write_json
-from train.data.pack import Plan, Span, Whole
+from train.data.pack import Plan, Span, Whole, lay
 from train.data.token_files import TokenSplit
 from train.data.tokens import TokenFiles
-from train.distil import check_teacher
+from train.data.visits import Row
+from train.distil import IDS, LOGPS, check_teacher
 from train.run import Parent
-from train.taught_split import TaughtSplit
 from train.trained import load
 from train.types import Params
 
@@ -43,17 +43,36 @@ NOTHING = -1e4                     # the log of no mass at all: float16 can hold
 
 @dataclass(frozen=True)
 class Bucket:
-  """All other ids are one outcome more: the student is told how much lies outside, and not how it is spread."""
+  """All other ids are one further outcome: the student learns their total probability, and not how it is spread."""
 
 
 @dataclass(frozen=True)
 class Renormalised:
-  """The ids that are kept share all the mass: the student is not told how much lies outside."""
+  """The probabilities of the kept ids are scaled up to sum to 1: the student does not learn how much lies outside."""
+
+
+@dataclass(frozen=True)
+class TaughtSplit(TokenSplit):
+  """Training tokens with what the teacher predicted after each of them, open."""
+
+  teacher_ids: np.ndarray = field(kw_only=True)        # [T, K]
+  teacher_logps: np.ndarray = field(kw_only=True)      # [T, J]
+  mark: str = field(kw_only=True)
+
+  @property
+  def sha256(self) -> str:
+    return self.mark
+
+  def row(self, spans: list[Span], starts: np.ndarray, length: int) -> Row:
+    """As `TokenSplit.row`, and teacher_ids i32[length + 1, K], teacher_logps f32[length + 1, J]; 0 on padding."""
+    columns = {IDS: lay(spans, self.teacher_ids, starts, length).astype(np.int32),
+               LOGPS: lay(spans, self.teacher_logps, starts, length).astype(np.float32)}
+    return super().row(spans, starts, length) | columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLogits(Artifact):
-  """The `k` likeliest next ids of the parameters of `by` after every training token, read in rows of `length`."""
+  """The `k` likeliest next ids by the model of `by` after every training token, read in rows of `length`."""
 
   by: Parent
   tokens: TokenFiles
@@ -74,12 +93,12 @@ class StoredLogits(Artifact):
     check_teacher(self.by, self.tokens.vocabulary, self.length)
 
   def price(self) -> dict[str, str]:
-    """What a token takes on disk."""
+    """The bytes on disk of each token."""
     one = self.k * (2 if self.by.model.vocab <= 1 << 16 else 4) + self._outcomes() * np.dtype(self.kept).itemsize
     return {'disk': f'{one} bytes a token of {self.tokens.name}'}
 
   def make(self, folder: Path, store: Store) -> None:
-    """Asks the teacher about all rows. Raises: DataError if the tokens are not as they were made."""
+    """Runs the teacher over all rows. Raises: DataError if the tokens have changed."""
     trained, split = load(self.by, store), self.tokens.open(store, 'train')
     small = np.dtype('<u2' if trained.model.config.vocab <= 1 << 16 else '<u4')
     arrays = [np.lib.format.open_memmap(folder / name, 'w+', kind, (len(split.ids), count)) for name, kind, count in
@@ -98,7 +117,7 @@ class StoredLogits(Artifact):
     return self.k + isinstance(self.rest, Bucket)
 
   def open(self, store: Store) -> TaughtSplit:
-    """The training tokens with what was foretold, after all of it was read once. Raises: DataError if any of it changed."""
+    """The training tokens with the teacher's columns, verified. Raises: DataError if any of it has changed."""
     split, folder = self.tokens.open(store, 'train'), store.find(self)
     try:
       marks, ids, logps = read_json(folder / MARKS), *(np.load(path, mmap_mode='r') for path in (_ids(folder), _logps(folder)))
@@ -108,8 +127,7 @@ class StoredLogits(Artifact):
     if marks != {'tokens': split.sha256, 'sha256': _mark(split.sha256, ids, logps)}:
       raise DataError('data.changed', f'logits in {folder}', 'the tokens are not those that the teacher read, or its answers '
                       'not those that were written', 'delete the folder and launch again to make it anew')
-    plain = {part.name: getattr(split, part.name) for part in fields(split)}
-    return TaughtSplit(**plain, teacher_ids=ids, teacher_logps=logps, mark=marks['sha256'])
+    return TaughtSplit(**vars(split), teacher_ids=ids, teacher_logps=logps, mark=marks['sha256'])
 
 
 Ask = Callable[[Params, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
@@ -128,7 +146,8 @@ def asker(model: Model, k: int, temperature: float, bucket: bool) -> Ask:
 
 @partial(jax.jit, static_argnums=(1, 2))
 def likeliest(logits_LV: jax.Array, k: int, bucket: bool) -> tuple[jax.Array, jax.Array]:
-  """The k largest of each row, i32[L, K], and log-probs: of these and of all others, f32[L, K + 1]; or of these alone."""
+  """The ids of the k largest logits of each row, i32[L, K], and log-probs: f32[L, K + 1], the last that of all others' mass,
+  with a bucket; f32[L, K], renormalised, without."""
   logp_LV = jax.nn.log_softmax(logits_LV, -1)
   top_LK, ids_LK = jax.lax.top_k(logp_LV, k)
   if not bucket:
@@ -146,14 +165,14 @@ def lots(split: TokenSplit, plan: Plan, length: int, size: int) -> Iterator[list
 
 
 def _read(split: TokenSplit, lot: list[list[Span]], length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-  """What a teacher reads of rows, tokens and segments i32[size, length]; rows that are missing are padding."""
+  """The inputs of a lot, tokens and segments i32[size, length]; missing rows are padding."""
   rows = [split.row(spans, split.offsets, length) for spans in lot]
   return tuple(np.pad(np.stack([row[name][:-1] for row in rows]), ((0, size - len(rows)), (0, 0)))
                for name in ('tokens', 'segments'))  # type: ignore[return-value]
 
 
 def put(array: np.ndarray, spans: list[Span], starts: np.ndarray, column: np.ndarray) -> None:
-  """Writes what was found at the places of a row, [length, ...], to the tokens that lie there."""
+  """Writes the column of one row, [length, ...], to where the tokens of its spans stand in `array`."""
   used = 0
   for document, start, stop in spans:
     begin, size = int(starts[document]) + start, min(stop - start, len(column) - used)      # no row foretells after its last
@@ -170,7 +189,7 @@ def _logps(folder: Path) -> Path:
 
 
 def _mark(tokens: str, *arrays: np.ndarray) -> str:
-  """What identifies all of it."""
+  """The sha256 of the tokens' own sha256 and of the arrays."""
   hashed = hashlib.sha256(tokens.encode())
   for array in arrays:
     hashed.update(f'{array.dtype.str}{array.shape}'.encode())

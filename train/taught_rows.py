@@ -1,7 +1,4 @@
-"""Rows of tokens with what a teacher foretold in them: the feed for `Distil(Stored())`.
-
-Letters: T tokens, K ids, J outcomes, as in `train.stored_logits`.
-"""
+"""Rows of tokens with the columns of a stored teacher: the feed for `Distil(Stored())`."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaughtRows(Taught):
-  """Rows of tokens with what a teacher foretells in them: a `train.types.Feed` for `Distil(Stored())`."""
+  """A `train.types.Feed`: rows of tokens with the stored predictions of a teacher."""
 
   logits: StoredLogits
   seed: int = 0
@@ -52,7 +49,7 @@ class TaughtRows(Taught):
     return self.length
 
   def check(self, run: Run) -> None:
-    """Raises: ConfigError where the student has not the teacher's ids."""
+    """Raises: ConfigError if student and teacher have vocabularies of different sizes."""
     check_head(self.logits.by.model, run.model)
 
   def holds(self, run: Run, built: 'Built') -> dict[str, Any]:
@@ -64,5 +61,5 @@ class TaughtRows(Taught):
     return Batches(visits, setting.run.batch, rows=placement.rows, place=placement)
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """As plain rows of these tokens have it: no teacher is asked about what is held out."""
+    """As for plain `Rows` of these tokens: on held-out rows there is no teacher."""
     return Rows(self.tokens, self.length, Whole(), seed=self.seed).evaluator(setting, rows)

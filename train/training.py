@@ -18,16 +18,16 @@ from train.checkpoint import Checkpoints
 from train.edits import join
 from train.environment import devices, environment
 from train.eval.ceiling import peak
+from train.flops import work_per_token
 from train.hooks import Every, LeaveWhenAsked, Profile, Samples, preempted
 from train.ledger import Ledger
 from train.lock import Lock
 from train.loop import run as loop
+from train.metrics import Consumer, Guard, MetricsLog, Pace, Progress, Record, Recorder
 from train.preemption import Preemption
-from train.record import Consumer, Guard, MetricsLog, Pace, Progress, Record, Recorder
 from train.trained import beside, foundation, params_of
 from train.types import Frozen, Hook, Params, Position, Setting, Source, State
 from train.watchdog import Watchdog
-from train.work import work_per_token
 
 if TYPE_CHECKING:
   from train.run import Run
@@ -51,7 +51,7 @@ class Training:
     self.watchdog = stack.enter_context(Watchdog())
 
   def go(self) -> None:
-    """Trains and saves what is left."""
+    """Trains to the last step, and returns when that is saved."""
     state, self.frozen, position = self.restored()
     self.setting = Setting(self.run, self.store, self.built, self.tokenizer, self.frozen, {})
     self.source: Source = self.run.rows.open(self.setting)
@@ -66,7 +66,7 @@ class Training:
       raise preempted(self.run.steps)      # else what is made next would know nothing of it
 
   def restored(self) -> tuple[State, Frozen, Position | None]:
-    """The state to go on from, the newest verified save, with the source's position; else the parent's parameters, or new."""
+    """The newest verified save and the source's position; without one, the state at step 0 and None."""
     others = beside(self.run, self.store, jax.devices())
     saved = self.saves.restore(self.built.abstract)
     if saved is not None:
@@ -77,11 +77,11 @@ class Training:
     return start(self.built, self.run.seed, params), frozen | others, None
 
   def judged(self, state: State) -> Params:
-    """The whole parameters to judge the model by."""
+    """The whole parameters for evaluation: the moving average if there is one, joined with what is frozen."""
     return join(params_of(state), self.frozen)
 
   def hooks(self, begin: int) -> list[Hook]:
-    """In order: what is written down of each step, held-out loss, samples, saves, leaving when told to, a profile."""
+    """In order: metrics, watchdog, held-out loss, samples, saves, leaving on a signal, a profile."""
     watch, last = self.run.watch, self.run.steps
     profile = Profile(self.folder, *watch.profile) if watch.profile and self.first else None
     if profile is not None:                # told of last of all, when the progress bar is gone
@@ -99,14 +99,14 @@ class Training:
     return [*hooks, profile] if profile else hooks
 
   def resting(self, action: Action) -> Action:
-    """The action, which may take longer than a step."""
+    """The action, while which the watchdog rests: it may take longer than a step."""
     def act(step: int, state: State) -> None:
       with self.watchdog.rest():
         action(step, state)
     return act
 
   def consumers(self, begin: int) -> list[Consumer]:
-    """Who gets each step's numbers. Only the first process writes; all stop where numbers are no numbers."""
+    """Who gets the metrics of each step. Only the first process writes; all stop when they are not finite."""
     guard = Guard(self.folder, self.run.watch.skips, self.records)
     if not self.first:
       return [guard]
@@ -123,26 +123,26 @@ class Training:
     return [witness, guard, self.metrics, self.progress]
 
   def circumstances(self) -> dict[str, Any]:
-    """What the bits of a step depend on beside the run itself."""
+    """All that the bits of a step depend on besides the run's config."""
     return environment() | devices() | {'mesh': dict(self.built.mesh.shape), 'parts': self.run.parts,
                                         'compute': repr(self.run.compute)}
 
   def pace(self) -> Pace:
-    """What a step costs, and what the machine could do."""
+    """Tokens and FLOPs of a step, and the peak of the machine."""
     flops = work_per_token(self.built, self.run.rows.length)
     return Pace(self.run.batch * self.run.rows.reads, flops, lambda: peak(self.run.model.compute_dtype))
 
   def rate(self, step: int) -> float:
-    """The learning rate of the rule's matrices at a step."""
+    """The learning rate at a step: the rule's `lr` times the schedule."""
     optimizer = self.run.optimizer
     return optimizer.rule.lr * float(optimizer.schedule(self.run.steps)(step))
 
   def records(self, step: int) -> list[str]:
-    """The rows of a step's batch: where in the corpus each comes from."""
+    """Where in the corpus each row of a step's batch comes from."""
     return [self.source.describe(row) for row in range((step - 1) * self.run.batch, step * self.run.batch)]
 
   def heldout(self):
-    """Writes what is measured on held-out rows, of the averaged parameters where there are any."""
+    """An action that evaluates on held-out rows, with the averaged parameters if there are any, and logs the result."""
     evaluate = self.run.rows.evaluator(self.setting, self.run.watch.heldout_rows)
 
     def score(step: int, state: State) -> None:
@@ -154,7 +154,7 @@ class Training:
     return score
 
   def answer(self, state: State, prompts: tuple[str, ...]) -> list[str]:
-    """What the model says after each prompt, by chance that depends on the step alone."""
+    """A sampled continuation of each prompt; the key depends on the step alone."""
     tokenizer = self.tokenizer
     ids = [[tokenizer.bos, *tokenizer.encode(prompt)] for prompt in prompts]
     said = generate(self.built.model, self.judged(state), ids, max_new=self.run.watch.sample_tokens, sampling=Sampling(),
@@ -170,5 +170,5 @@ class Training:
   def leave(self, step: int, state: State) -> None:
     """Saves now and returns when that is done."""
     self.saves.wait()
-    self.saves.save(step, state, {'source': self.source.save()})
+    self.save(step, state)
     self.saves.wait()

@@ -1,4 +1,4 @@
-"""The types that every kind of training passes through: five sockets and the state that a checkpoint holds.
+"""The types that every kind of training shares: State, Loss, LossFn, GradFn, StepFn, Hook, Objective, Source, Feed.
 
 Letters: B rows of a batch, L positions of a row.
 """
@@ -51,7 +51,7 @@ class Mean:
 
 
 class Loss(NamedTuple):
-  """What a loss gives back: a sum over rows and what to divide it by, and what people want to see."""
+  """What a LossFn returns: the objective, as a sum over rows and what to divide it by, and metrics to look at."""
 
   objective: Mean
   metrics: dict[str, Mean]
@@ -71,11 +71,11 @@ LossFn = Callable[[Params, Frozen, Batch, Key], Loss]
 GradFn = Callable[[Params, Frozen, Batch, Key], tuple[Grads, Loss]]     # the gradient of objective.total
 StepFn = Callable[[State, Frozen, Batch], tuple[State, dict[str, Mean]]]
 Hook = Callable[[int, State, dict[str, Mean]], None]
-Form = Literal['text', 'masked', 'marked', 'pairs', 'labels', 'rollouts', 'classes']     # what a row is, so its columns
+Form = Literal['text', 'masked', 'marked', 'pairs', 'labels', 'rollouts', 'classes']     # what a row is
 
 
 class Objective(ABC):
-  """What is wanted of a model: `NextToken(z_loss=1e-4)(model)` is a LossFn."""
+  """A config that makes the loss of a model: `NextToken(z_loss=1e-4)(model)` is a LossFn."""
 
   form: ClassVar[Form] = 'text'
 
@@ -83,10 +83,10 @@ class Objective(ABC):
   def __call__(self, model: Model) -> LossFn: ...
 
   def check(self, run: 'Run') -> None:  # noqa: B027 (most suit any run)
-    """Returns when the rest of the run suits it. Raises: ConfigError."""
+    """Returns if the rest of the run suits it. Raises: ConfigError."""
 
   def beside(self) -> dict[str, 'Parent']:
-    """The models that its loss reads beside the one that learns, by their names in `Frozen`, where 'base' is taken."""
+    """The models that its loss reads but does not train, by their names in `Frozen` (any but 'base')."""
     return {}
 
 
@@ -106,9 +106,9 @@ class Source(Protocol):
 
 
 class Setting(NamedTuple):
-  """One life of a run, as those see it who read, sample or judge for it. `built.mesh` is set while it lasts.
+  """What a feed is given of the run that opens it. `built.mesh` is the current mesh meanwhile.
 
-  `kept` holds the models of others that they opened, so that each is in memory once: see `once`.
+  `kept` caches what feeds load, such as other models, so that each is in memory once: see `once`.
   """
 
   run: 'Run'
@@ -119,23 +119,23 @@ class Setting(NamedTuple):
   kept: dict[str, Any]
 
   def once(self, name: str, make: Callable[[], Any]) -> Any:
-    """What `make` gave when it was first asked for by that name."""
+    """The result of `make()`, called the first time that this name is asked for."""
     if name not in self.kept:
       self.kept[name] = make()
     return self.kept[name]
 
   @property
   def devices(self) -> list[jax.Device]:
-    """Those of the mesh."""
+    """The devices of the mesh."""
     return list(self.built.mesh.devices.flat)
 
 
-Evaluator = Callable[[Params], dict[str, float]]      # of the whole parameters: what is written down of them, by name
+Evaluator = Callable[[Params], dict[str, float]]      # from the whole parameters to metrics by name
 
 
 @runtime_checkable
 class Feed(Protocol):
-  """What a run learns from, as a value: opened in a setting, it is a Source."""
+  """The config of a run's data: opened in a setting, it is a Source."""
 
   @property
   def form(self) -> Form: ...
@@ -151,10 +151,10 @@ class Feed(Protocol):
     """Returns when the rest of the run suits it. Raises: ConfigError."""
 
   def holds(self, run: 'Run', built: 'Built') -> dict[str, Any]:
-    """The abstract arrays, by what they are, that lie on the devices beside the state while it is read."""
+    """The abstract arrays, by name, that its source keeps on the devices beside the state."""
 
   def open(self, setting: Setting) -> Source:
-    """Its batches, from the first. Raises: UserErrors where what it reads is not as it was made."""
+    """Its batches, from the first. Raises: UserErrors if what it reads has changed or is not made."""
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """What is measured on so many held-out rows, always the same. Raises: DataError where nothing is held out."""
+    """Evaluates on `rows` held-out rows, always the same ones. Raises: DataError if nothing is held out."""

@@ -1,4 +1,4 @@
-"""Ends a training that stands still: a peer that hangs, a disk that never answers, a deadlock. Silence is worse.
+"""Ends a training that hangs: on a peer, on a disk that never answers, in a deadlock.
 
 A step that takes 20 times the median, and a minute at least, is taken to be stuck: every thread's stack is printed, and
 the process ends with exit code 69, so that whoever launched it can launch it again. Until one was timed nobody knows how long

@@ -16,7 +16,7 @@ TALKS = (
 
 
 def source_of(template: Template, tokenizer: Tokenizer) -> str | None:
-  """Its text in Jinja, bos included; None where what it writes would not be what we write, to the letter."""
+  """The template in Jinja, bos included; None if it would not write exactly what we write."""
   sources = [template.source] if isinstance(template, Jinja) else [_written(template, tokenizer)] if _known(template) else []
   for source in (start + source for source in sources for start in ('', '{{- bos_token }}')):
     if _equal(source, template, tokenizer):

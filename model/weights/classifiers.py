@@ -1,4 +1,4 @@
-"""Encoders with a head that tells classes apart, as transformers has them: BERT and RoBERTa, of texts and of words.
+"""Encoders with a classification head, read and written as transformers has them: BERT and RoBERTa, for texts or words.
 
     export_classifier(Path('mine'), config, params, tokenizer, ('ham', 'spam'))
     AutoModelForSequenceClassification.from_pretrained('mine')

@@ -6,7 +6,8 @@ written is a model that is read again to the last field, and no other.
 """
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def _theirs(tensor: Tensor, heads: dict[str, int]) -> Tensor:
   number = layer[1] if layer else ''
   known = THEIRS[stem.replace(f'.{number}.', '.{}.', 1) if layer else stem]
   part = re.search(r'\.([qk])_proj$', stem)
-  read = Halves(tensor, heads[part[1]]) if part and heads else tensor.read
+  read = _reordered(tensor, heads[part[1]], 2, -1) if part and heads else tensor.read
   return tensor._replace(name=f'{known.format(number)}.{end}', read=read)
 
 
@@ -131,31 +132,19 @@ def _renamed(path: Path, tensors: dict[str, Tensor], turned: Said | None) -> Ten
     part = re.search(r'\.([qk])_proj\.', name)
     if turned and part:
       heads = turned.get('num_attention_heads' if part[1] == 'q' else 'num_key_value_heads', int)
-      found[name] = Tensor(name, tensor.shape, tensor.dtype, Neighbours(tensor, heads))
+      found[name] = tensor._replace(name=name, read=_reordered(tensor, heads, -1, 2))
     else:
       found[name] = tensor._replace(name=name)
   return found
 
 
-@dataclass(frozen=True)
-class Neighbours:
-  """Reads rows of heads that llama.cpp laid out for neighbouring pairs as those of pairs (i, i + K/2)."""
+def _reordered(tensor: Tensor, heads: int, *pairs: int) -> Callable[[Slices], np.ndarray]:
+  """Reads rows of heads, [H * K, ...], in the other order of pairs.
 
-  tensor: Tensor
-  heads: int
+  llama.cpp lays out neighbouring pairs, (-1, 2); published files, and ours, pairs (i, i + K/2), which are (2, -1).
+  """
+  def read(slices: Slices) -> np.ndarray:
+    w = tensor.whole()
+    return w.reshape(heads, *pairs, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)[slices]
 
-  def __call__(self, slices: Slices) -> np.ndarray:
-    w = self.tensor.whole()
-    return w.reshape(self.heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)[slices]
-
-
-@dataclass(frozen=True)
-class Halves:
-  """Reads rows of heads that are those of pairs (i, i + K/2) as llama.cpp lays them out, for neighbouring pairs."""
-
-  tensor: Tensor
-  heads: int
-
-  def __call__(self, slices: Slices) -> np.ndarray:
-    w = self.tensor.whole()
-    return w.reshape(self.heads, 2, -1, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)[slices]
+  return read

@@ -1,4 +1,4 @@
-"""How a parameter of ours is made of published tensors, and they of it: pairs of functions that undo each other.
+"""Layouts: how a parameter of ours is made of published tensors, and back. Each is a pair of inverse functions.
 
 Published linear layers are [out, in] and apart; ours are [in, out...] and fused as one matmul uses them (`model.attention`,
 `model.mlp`). Letters: D width, H query heads, G key heads, K head size, F hidden units.

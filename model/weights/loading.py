@@ -28,7 +28,7 @@ DERIVED = re.compile(r'(.*\.)?(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?
 
 
 def load(config: Decoder, rules: Rules, tensors: Tensors, places: Params) -> Params:
-  """The parameters, laid as `places` says (a sharding for each), in the model's `param_dtype`.
+  """The parameters, with the shardings in `places`, in the model's `param_dtype`.
 
   Raises: DataError that names tensors that are missing, too many or of another shape, and parameters with numbers that
   are not finite.
@@ -52,13 +52,13 @@ def abstract(config: Decoder) -> Params:
 
 
 def _layers(config: Decoder, count: int) -> range:
-  """Which layers a parameter is of that so many have: the first layer may lack it."""
+  """The layers of a parameter that is stacked for `count` of them: the first layer may lack it."""
   return range(config.layers - count, config.layers)
 
 
 def _part(config: Decoder, rule: Rule, tensors: Tensors, shape: tuple[int, ...], index: tuple[slice, ...],
           kind: np.dtype) -> np.ndarray:
-  """So much of a parameter as an index asks for."""
+  """The part of a parameter at an index."""
   found = room(tuple(len(range(*part.indices(size))) for part, size in zip(index, shape)), kind)
   if not rule.layered:
     found[...] = _whole(rule, tensors, 0)[index]
@@ -103,7 +103,7 @@ def renamed(tensors: Tensors, missing: Set[str]) -> Tensors:
 
 
 def check(config: Decoder, rules: Rules, tensors: Tensors) -> Tensors:
-  """The tensors under the names of the rules, when just the right ones are there. Raises: DataError."""
+  """The tensors under the names of the rules, if there are exactly those with the right shapes. Raises: DataError."""
   expected, bare = wanted(config, rules), not config.causal and config.head is None
   tensors = renamed(tensors, expected.keys() - tensors.keys())
   extra = [name for name in tensors if name not in expected and not DERIVED.fullmatch(name) and not UNUSED.fullmatch(name)

@@ -1,4 +1,4 @@
-"""Name maps: for each of our parameters the published tensors that it is made of, and how. Data, read in both directions.
+"""Name maps: which published tensors each of our parameters is made of, and how. Used for reading and writing.
 
     Rule('layers/attention/out/weight', ('model.layers.{}.self_attn.o_proj.weight',), Out(attention))
 

@@ -17,7 +17,7 @@ from model.weights.tensor import Tensors
 
 
 class Opened(NamedTuple):
-  """Nothing but headers was read so far. `context`: how many tokens it has learnt to read at once, where that is said."""
+  """A model of which only headers were read. `context` is its context length in tokens, if the files say it."""
 
   family: Family
   config: Decoder

@@ -1,4 +1,4 @@
-"""What somebody's config.json says, read field by field: what is missing or of another kind is named."""
+"""A published config.json, read field by field with checks: errors name the field that is missing or of another type."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ class Said:
     return value
 
   def count(self, name: str, default: int | None = None) -> int:
-    """A field that counts what there is of something. Raises: DataError if it is not above zero, too."""
+    """A field that is a positive whole number. Raises: DataError as `get`, and if it is not above zero."""
     value = self.get(name, int, default)
     if value < 1:
       raise DataError('weights.config', f'{self.where}: {name} = {value}', 'there is at least one of them', 'mend it')

@@ -83,7 +83,7 @@ def metadata_of(tokenizer: Tokenizer, vocab: int) -> Metadata:
 
 def _pieces(tokenizer: SentencePiece) -> Metadata:
   """SentencePiece's tokens with their scores."""
-  model, every = tokenizer._model, range(tokenizer.size)
+  model, every = tokenizer.model, range(tokenizer.size)
   kinds = [BYTE if model.is_byte(i) else CONTROL if model.is_control(i) else UNKNOWN if model.is_unknown(i) else NORMAL
            for i in every]
   fields = {'model': 'llama', 'pre': 'default', 'tokens': list(tokenizer.pieces), 'token_type': kinds,

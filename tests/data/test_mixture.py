@@ -88,9 +88,6 @@ def test_sources_repeat_in_their_own_epochs(two):
   for epoch in range(2):
     found = [visits.parts[1].place(visits.schedule.locate(row)[1]) for row in mine[epoch * rows:(epoch + 1) * rows]]
     assert sorted(found) == [(epoch, row) for row in range(rows)]
-  seen = visits.seen(4 * rows)
-  assert [part.rows for part in seen] == [2 * rows, 2 * rows] and [part.share for part in seen] == [0.5, 0.5]
-  assert seen[1].epochs == 2.0 and seen[0].epochs == 2 * rows / visits.parts[0].rows
 
 
 def test_rows_come_from_the_source_that_is_named(two):

@@ -1,18 +1,17 @@
 """Tokens on disk are the documents, nothing else, and a changed file is noticed."""
 
 import json
-import os
 
 import numpy as np
 import pytest
 
-from model.errors import DataError, PeerError
+from model.errors import DataError
 from tests.data.fake_corpus import FakeCorpus, made
 from train.artifact import Store
 from train.data.encoding import Encoded
 from train.data.fim import Fim
 from train.data.token_files import MANIFEST, open_split, write_split
-from train.data.tokens import Tokens, in_order
+from train.data.tokens import Tokens
 from train.data.vocabulary import Vocabulary
 
 
@@ -51,12 +50,6 @@ def test_several_workers_write_the_same(shared, tmp_path, monkeypatch):
   monkeypatch.setattr('train.data.tokens.CHUNK_BYTES', 1000)
   again, other = made(tmp_path, workers=2)
   assert again.open(other, 'train').sha256 == tokens.open(store, 'train').sha256
-
-
-def test_a_killed_worker_is_said():
-  with pytest.raises(PeerError, match='killed') as caught:
-    list(in_order(os._exit, [1], 2))
-  assert caught.value.id == 'data.worker-gone'
 
 
 @pytest.mark.parametrize('file, id', [

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from model.errors import PeerError
+from train.data.workers import in_order, processes
+
 ROOT = Path(__file__).parents[2]
 WORK = """
 import os, time
-from train.data.tokens import in_order
+from train.data.workers import in_order, processes
 
 def work(item):
   print(os.getpid(), flush=True)
@@ -25,7 +28,8 @@ def items():
 
 if __name__ == '__main__':
   try:
-    list(in_order(work, items(), 2))
+    with processes(2) as pool:
+      list(in_order(pool, work, items(), 4))
   except KeyboardInterrupt:
     print('interrupted', flush=True)
 """
@@ -68,3 +72,9 @@ def test_ctrl_c_is_told_by_one_process_alone(working):
   os.killpg(process.pid, signal.SIGINT)                # as a terminal does
   out, err = process.communicate(timeout=30)
   assert out.splitlines()[-1] == 'interrupted' and err == '' and process.returncode == 0
+
+
+def test_a_killed_worker_is_said():
+  with pytest.raises(PeerError, match='killed') as caught, processes(2) as pool:
+    list(in_order(pool, os._exit, [1], 4))
+  assert caught.value.id == 'data.worker-gone'

@@ -42,6 +42,23 @@ def test_the_interval_of_a_mean_is_what_theory_says_and_covers_as_often():
   assert all(each.low < each.value < each.high for each in found)
 
 
+@pytest.mark.parametrize('won, wanted', [(0, (0.0, 0.2059)), (16, (0.7941, 1.0))])
+def test_a_share_of_none_or_of_all_has_the_exact_interval(won, wanted):
+  """Clopper and Pearson's for 16 items, where resamples would all be alike; items that have no number do not count."""
+  values = np.array([float(won > 0)] * 16 + [np.nan])
+  truth = np.arange(16) % 2
+  for found in (interval(FIGURES['exact_match'], {'exact': values}),
+                interval(FIGURES['accuracy'], {'truth': truth, 'said': truth if won else 1 - truth})):
+    assert found.value == won / 16 and found[1:] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_one_miss_has_the_bootstrap_and_so_has_what_is_no_share():
+  values = np.arange(16.0) > 0
+  assert interval(Mean('x'), {'x': values})[1:] == tuple(np.quantile(resampled(Mean('x'), {'x': values}), (0.025, 0.975)))
+  assert interval(FIGURES['loss'], {'nll': np.zeros(16), 'tokens': np.ones(16)}) == (0, 0, 0)
+  assert interval(Mean('x'), {'x': np.full(16, 2.0)}) == (2, 2, 2)
+
+
 def test_resamples_are_the_same_each_time_and_of_their_number_alone():
   columns = {'x': np.arange(37.0)}
   first = resampled(Mean('x'), columns)

@@ -58,7 +58,7 @@ def test_a_mean_takes_nothing_from_its_neighbours_not_even_rounding():
   assert not np.asarray(segment_mean(x_BLD, SEGMENTS))[0, 11:].any()
 
 
-def test_known_answers():
+def test_the_logits_are_those_of_numpy():
   """Against numpy, in float64: the first token or the mean, a square matrix and tanh or none, and the last matrix."""
   x_LD = np.random.default_rng(0).normal(size=(4, 16))
   hidden, ones = Hidden(jnp.asarray(x_LD[None], jnp.float32), None, {}), jnp.ones((1, 4), jnp.int32)

@@ -19,11 +19,11 @@ PUBLISHED = {'gpt2_124m': 124_439_808, 'gpt2_350m': 354_823_168, 'gpt2_774m': 77
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_published_sizes(name):
+def test_named_sizes_have_as_many_parameters_as_published(name):
   assert parameters(named(name)) == PUBLISHED[name]
 
 
-def test_published_sizes_of_encoders():
+def test_encoders_have_as_many_parameters_as_published():
   """BERT base and RoBERTa base with their heads; MiniLM, less the 147,840 of its pooler."""
   def encoder(vocab, width, layers, **changes):
     heads = Attention(12, 12, width // 12, qkv_bias=True, out_bias=True)

@@ -131,7 +131,7 @@ def test_ids_beyond_the_limit_are_never_written():
   assert all(np.isfinite(row).all() for row in written.logps)
 
 
-def test_programs_are_few():
+def test_prompts_of_many_lengths_share_a_program():
   """Prompts and answers of many lengths, ends and limits share a program."""
   model, params = made(EXACT['llama'])
   generate(model, params, [[1, 2]], max_new=3, sampling=Sampling(), key=KEY)

@@ -24,7 +24,7 @@ def flat(tree) -> dict:
   return {'/'.join(part.key for part in path): leaf for path, leaf in leaves}
 
 
-def test_kinds_by_name():
+def test_kinds_follow_from_logical_names():
   found = flat(kinds(boxed(VARIANTS['gpt2'])))
   assert {name.split('/', 1)[1]: kind for name, kind in found.items() if name.startswith('layers')} == {
     'attention/qkv/weight': 'matrix', 'attention/qkv/bias': 'vector', 'attention/out/weight': 'matrix',
@@ -74,7 +74,7 @@ def test_parameters_without_names_are_refused():
     kinds({'w': jnp.ones(3)})
 
 
-def test_rates_under_mup():
+def test_under_mup_matrices_alone_learn_at_base_width_over_width():
   plain, scaled = small(), small(mup=MuP(base_width=4))
   assert set(flat(lr_multipliers(plain, boxed(plain))).values()) == {1.0}
   rates = flat(lr_multipliers(scaled, boxed(scaled)))

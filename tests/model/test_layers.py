@@ -42,7 +42,7 @@ def test_a_boxed_tree_keeps_its_names():
   assert names(taken) == names(wanted) and jax.tree.map(jnp.shape, taken) == jax.tree.map(jnp.shape, wanted)
 
 
-def test_evenly_spread():
+def test_layers_are_spread_evenly_from_the_first_to_the_last():
   assert TakeLayers.spread(10, of=30).layers == (0, 3, 6, 10, 13, 16, 19, 23, 26, 29)
   assert TakeLayers.spread(1, of=4).layers == (0,) and TakeLayers.spread(3, of=3).layers == (0, 1, 2)
   with pytest.raises(ConfigError, match='use 1 to 4'):

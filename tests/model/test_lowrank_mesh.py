@@ -10,7 +10,7 @@ from model import lowrank
 from model.adapt import LoRA
 from model.adapter_tree import adapters, bases, keyed
 from model.lowrank import dropped
-from model.sharding import MeshShape, batch_sharding, global_batch, shardings
+from model.sharding import MeshShape, batch_sharding, shardings
 from tests.model.variants import made, small
 from train.edits import edited, join
 
@@ -56,7 +56,7 @@ def cut(length):
     places = shardings(jax.eval_shape(lambda key: edited(EDITS, model.init(key), key), KEY), mesh)
     given = tuple(jax.device_put(take(params), take(places)) for take in (adapters, bases))
     run = jax.jit(graded(model), in_shardings=(adapters(places), bases(places), batch_sharding(mesh), None))
-    return jax.tree.leaves(run(*given, global_batch(rows(length), mesh), KEY))
+    return jax.tree.leaves(run(*given, jax.device_put(rows(length), batch_sharding(mesh)), KEY))
 
 
 def far(first, second):

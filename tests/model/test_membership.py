@@ -83,7 +83,7 @@ def test_a_long_row_makes_all_pay_only_while_it_is_there(monkeypatch):
   assert set(slots) == {32} and same(Generated(*(part[1:] for part in found)), alone)
 
 
-def test_who_stays():
+def test_rows_that_go_on_stay_and_ended_ones_fill_up_to_a_power_of_two():
   """Those that go on, in order, then ended ones up to a power of two: never more than half of the batch stays idle."""
   rng = np.random.default_rng(0)
   assert staying(np.array([True] * 5 + [False] * 4)).tolist() == list(range(9))

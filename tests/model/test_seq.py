@@ -11,7 +11,7 @@ import pytest
 from kernels import matmul, tiles
 from model import attention, decoder
 from model.config import Attention, Compute, Gated, MoE, Window
-from model.sharding import MeshShape, batch_sharding, global_batch, shardings
+from model.sharding import MeshShape, batch_sharding, shardings
 from tests.model.variants import ENCODERS, made, small
 
 L = 16
@@ -50,7 +50,7 @@ def cut(config, where, batch, compute=Compute()):
   with jax.set_mesh(mesh):
     places = shardings(jax.eval_shape(model.init, jax.random.key(0)), mesh)
     run = jax.jit(function, in_shardings=(places, batch_sharding(mesh)), out_shardings=(None, places))
-    given = jax.device_put(params, places), global_batch(batch, mesh)
+    given = jax.device_put(params, places), jax.device_put(batch, batch_sharding(mesh))
     return run.lower(*given).compile(), given
 
 

@@ -14,7 +14,7 @@ from model.decoder import build
 from model.errors import ConfigError
 from model.generate import generate
 from model.sampling import GREEDY
-from model.sharding import MeshShape, batch_sharding, global_batch, parts, pin, shardings, unbox
+from model.sharding import MeshShape, batch_sharding, parts, pin, shardings, unbox
 from tests.kernels.collectives import exchanged
 from tests.model.variants import EXACT, made, small, tokens
 
@@ -45,7 +45,7 @@ def test_splits_change_nothing(name, split):
   with jax.set_mesh(mesh):
     places = shardings(jax.eval_shape(build(config).init, jax.random.key(0)), mesh)
     run = jax.jit(function, in_shardings=(places, batch_sharding(mesh)), out_shardings=(None, places))
-    found = run(jax.device_put(params, places), global_batch(batch, mesh))
+    found = run(jax.device_put(params, places), jax.device_put(batch, batch_sharding(mesh)))
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(np.abs(b).max()))
 
@@ -163,9 +163,3 @@ def test_sizes_of_a_mesh_are_checked():
   for sizes in ((0,), (-1, -1), (-2,)):
     with pytest.raises(ConfigError, match='at least 1'):
       MeshShape(*sizes)
-
-
-def test_a_batch_that_does_not_divide_is_refused():
-  with pytest.raises(ConfigError, match='6 rows on 8 groups') as error:
-    global_batch({'tokens': np.zeros((6, 4), np.int32)}, MeshShape().build())
-  assert 'use 8' in str(error.value)

@@ -127,7 +127,7 @@ def test_the_memory_of_words_changes_nothing(tokenizer, model):
 def test_a_model_whose_pieces_reach_over_words_is_read_as_a_whole(tmp_path):
   tokenizer = opened(foreign(split_by_whitespace=False), tmp_path)
   assert any(SPACE in piece[1:] for piece in tokenizer.pieces)
-  assert tokenizer.encode('of the people') == tokenizer._model.encode('of the people')
+  assert tokenizer.encode('of the people') == tokenizer.model.encode('of the people')
   lossless(tokenizer, f'of the{SPACE}people')
 
 

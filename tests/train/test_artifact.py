@@ -77,7 +77,7 @@ HOSTILE = [
     {'type': 'model'}, {'type': ''}, {'type': None}, {'type': ['a']}, {'type': '../train.artifact.Store'},
     {'type': 'train.artifact.os.system'}, {'type': 'train.artifact.Store.__class__'}, {'type': 'train.nothing.Here'},
     {'type': 'model..errors.UserError'}, {'type': 'model.errors.UserError'}, {'type': 'train.artifact.dataclass'},
-    {'type': 'train.record.MetricsLog', 'folder': '/tmp', 'every': 1},      # it opens files, and is not frozen
+    {'type': 'train.metrics.MetricsLog', 'folder': '/tmp', 'every': 1},      # it opens files, and is not frozen
     {'type': 'experiments.launch.Store', 'root': '/'},
 ]
 

@@ -16,8 +16,7 @@ from model.mup import lr_multipliers
 from model.sharding import unbox
 from model.sizes import llama
 from tests.train.going_on import cut_off
-from tests.train.test_edits import same
-from tests.train.test_paraphrase import run
+from tests.train.runs import same, tiny_run
 from train.artifact import Store
 from train.depth import ByDepth
 from train.optimizer import AdamW, Lion, Muon, Optimizer, Parts
@@ -110,8 +109,7 @@ def test_leaves_of_the_upper_layers_alone_have_their_rates():
 
 
 def test_cut_off_while_layers_wait_and_gone_on_is_as_never_stopped(tmp_path):
-  (tmp_path / 'in').mkdir()
-  value = run(tmp_path / 'in')
+  value = tiny_run(tmp_path)
   value = replace(value, model=replace(value.model, layers=2), steps=6, saving=Saving(every=3, keep=9),
                   optimizer=Optimizer(AdamW(1e-2), Constant(), depth=ByDepth(0.5, unfreeze=2)))
   store = Store(tmp_path / 'runs')

@@ -15,30 +15,23 @@ from model.lowrank import LowRank
 from model.quantize import Quantize, Quantized
 from model.sharding import MeshShape, is_box
 from tests.train.going_on import check_goes_on
-from tests.train.test_paraphrase import run
+from tests.train.runs import checkpoint, same, tiny_run
 from train.artifact import Store, decode, digest, encode
 from train.build import compiled, start
 from train.edits import join, split, whole
 from train.price import price
-from train.run import Run, Saving, Watch
-from train.saving import shelf
+from train.run import Saving, Watch
 from train.trained import foundation, load
 from train.types import Loss, Mean
 
 KINDS = {'lora': (LoRA(2, dropout=0.1),), 'qdora': (Quantize(), LoRA(2), DoRA())}
 
 
-def same(first, second):
-  assert jax.tree.structure(first) == jax.tree.structure(second)
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), first, second)
-
-
 @pytest.fixture(scope='module')
 def lineage(tmp_path_factory):
   """A trained run, runs of adapters over it, and the store that holds them all."""
   folder = tmp_path_factory.mktemp('edits')
-  (folder / 'in').mkdir()
-  parent = replace(run(folder / 'in'), mesh=MeshShape(data=4, fsdp=2))
+  parent = replace(tiny_run(folder), mesh=MeshShape(data=4, fsdp=2))
   store = Store(folder / 'runs')
   tuned = {kind: replace(parent, name=kind, restore=parent, edits=edits, steps=4, saving=Saving(every=2),
                          watch=Watch(heldout=4, samples=4, sample_tokens=4))
@@ -46,10 +39,6 @@ def lineage(tmp_path_factory):
   for each in tuned.values():
     store.make(each)
   return parent, tuned, store
-
-
-def checkpoint(store: Store, tuned: Run) -> set[str]:
-  return set(shelf.look(store.folder(tuned) / 'checkpoints').seals[tuned.steps].leaves)
 
 
 @pytest.mark.parametrize('kind', KINDS)

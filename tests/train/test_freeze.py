@@ -20,8 +20,7 @@ from model.new_tokens import NewTokens
 from model.quantize import Quantize
 from model.sharding import MeshShape, unbox
 from model.sizes import llama
-from tests.train.test_edits import checkpoint, same
-from tests.train.test_paraphrase import run
+from tests.train.runs import checkpoint, same, tiny_run
 from train.artifact import Store
 from train.build import build, compiled, start
 from train.edits import Below, edited, join, split
@@ -52,8 +51,7 @@ class Far(Objective):
 def lineage(tmp_path_factory):
   """A trained run of three layers and the store that holds it."""
   folder = tmp_path_factory.mktemp('freeze')
-  (folder / 'in').mkdir()
-  parent = run(folder / 'in')
+  parent = tiny_run(folder)
   parent = replace(parent, model=replace(parent.model, layers=3), optimizer=Optimizer(AdamW(1e-2, weight_decay=0.5)))
   store = Store(folder / 'runs')
   store.make(parent)

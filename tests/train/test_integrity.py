@@ -76,7 +76,7 @@ DAMAGE = {'flip': flip, 'empty': lambda path: path.write_bytes(b''), 'delete': l
 
 @pytest.mark.parametrize('file', ['host.json', 'state/w/0.0'])
 @pytest.mark.parametrize('damage', DAMAGE)
-def test_damage_is_named(folder, file, damage):
+def test_a_damaged_file_is_named(folder, file, damage):
   DAMAGE[damage](folder / file)
   with pytest.raises(Damaged, match=file):
     integrity.verify(folder, integrity.read(folder))

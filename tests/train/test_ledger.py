@@ -81,7 +81,7 @@ def test_nothing_in_common_is_not_equal(tmp_path):
   assert not compare(write(tmp_path / 'one', []), write(tmp_path / 'other', [1.0])).equal
 
 
-def test_no_ledger_is_told(tmp_path):
+def test_a_ledger_that_is_missing_is_named(tmp_path):
   with pytest.raises(StorageError, match='No such file'):
     compare(tmp_path / 'a', tmp_path / 'b')
 

@@ -42,7 +42,7 @@ def test_a_killed_holder_is_explained_and_replaced(tmp_path, holder, caplog):
     assert json.loads((tmp_path / LOCK).read_text())['pid'] == os.getpid()
 
 
-def test_it_is_given_back(tmp_path, caplog):
+def test_a_lock_is_given_back_when_the_block_ends(tmp_path, caplog):
   for _ in range(2):
     with Lock(tmp_path):
       pass

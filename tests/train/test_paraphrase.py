@@ -6,31 +6,16 @@ import pytest
 from model.errors import ConfigError
 from model.generate import generate
 from model.sampling import Sampling
-from model.sizes import llama
+from tests.train.runs import tiny_run
 from train.artifact import Store, digest, lineage
 from train.data.corpus import Corpus
-from train.data.readers import TextFiles
 from train.data.rewrite import Rewrite
-from train.data.rows import Rows
-from train.data.tokens import Tokens
-from train.data.vocabulary import Vocabulary
 from train.paraphrase import Paraphrase
-from train.run import Run, Saving, Watch
 from train.trained import load
 
 
-def run(folder):
-  for number in range(6):
-    (folder / f'{number}.txt').write_text(f'The state of the union in year {number} is strong. It will be stronger.\n' * 20)
-  corpus = Corpus(name='c', sources=(TextFiles(f'{folder}/*.txt'),), stages=(), heldout_modulo=3)
-  tokens = Tokens(name='t', corpus=corpus, vocabulary=Vocabulary(name='v', corpus=corpus, size=300))
-  return Run(name='r', model=llama(300, 16, 1, 2), rows=Rows(tokens, length=16), batch=8, steps=2,
-             watch=Watch(heldout=0), saving=Saving(every=0))
-
-
 def test_a_trained_run_rewrites_sentences_and_only_those(tmp_path):
-  (tmp_path / 'in').mkdir()
-  trained = run(tmp_path / 'in')
+  trained = tiny_run(tmp_path)
   corpus = Corpus(name='again', sources=trained.rows.tokens.corpus.sources, stages=(), heldout_modulo=3,
                   augment=(Rewrite(Paraphrase(trained, max_new=8), share=0.1),))
   assert [thing.name for thing in lineage(corpus)] == ['c', 'v', 't', 'r', 'again']
@@ -45,9 +30,8 @@ def test_a_trained_run_rewrites_sentences_and_only_those(tmp_path):
 
 
 def test_what_is_written_depends_on_the_span_and_its_seed_alone(tmp_path):
-  (tmp_path / 'in').mkdir()
   store = Store(tmp_path / 'runs')
-  trained = run(tmp_path / 'in')
+  trained = tiny_run(tmp_path)
   store.make(trained)
   write = Paraphrase(trained, max_new=8).open(store)
   spans = ['It is strong. ', 'Peace.']
@@ -56,9 +40,8 @@ def test_what_is_written_depends_on_the_span_and_its_seed_alone(tmp_path):
 
 
 def test_many_at_a_time_are_written_as_each_would_be_alone(tmp_path):
-  (tmp_path / 'in').mkdir()
   store = Store(tmp_path / 'runs')
-  trained = run(tmp_path / 'in')
+  trained = tiny_run(tmp_path)
   store.make(trained)
   spans = ['Peace.', 'It is strong. ', 'War and peace, and all that is between them, year after year. ', 'So.']
   seeds = [7, 1, 5, 9]
@@ -80,9 +63,8 @@ def one(trained, span: str, seed: int) -> str:
 
 
 def test_a_prompt_without_a_place_for_the_sentence_is_refused(tmp_path):
-  (tmp_path / 'in').mkdir()
   with pytest.raises(ConfigError, match='span'):
-    Paraphrase(run(tmp_path / 'in'), prompt='Say it again:')
+    Paraphrase(tiny_run(tmp_path), prompt='Say it again:')
 
 
 def _plain(trained, store, split='train'):

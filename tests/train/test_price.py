@@ -20,11 +20,11 @@ from model.sharding import MeshShape, batch_sharding
 from model.sizes import llama
 from train.build import build, compiled
 from train.classification import Classification
+from train.flops import work_per_token
 from train.memory import temporaries
 from train.objectives import NextToken
 from train.optimizer import Optimizer
 from train.price import bytes_per_device, price
-from train.work import work_per_token
 
 ROWS, LENGTH = 4, 256
 MODEL = llama(512, 128, 2, 4)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from align.templates import template_of
+from align.template_of import template_of
 from experiments.export import context
 from model.adapt import LoRA
 from model.adapter_tree import merge

@@ -10,9 +10,9 @@ from train.schedule import WSD, Constant, Cosine, Linear, warms_up
 STEPS = 100
 
 
-def curve(schedule):
-  factor = schedule(STEPS)
-  return np.array([float(factor(step)) for step in range(STEPS)])
+def curve(schedule, steps=STEPS):
+  factor = schedule(steps)
+  return np.array([float(factor(step)) for step in range(steps)])
 
 
 @pytest.mark.parametrize('schedule', [Constant(10), Cosine(10, floor=0.1), Linear(10, floor=0.05), WSD(10, decay=0.3)])
@@ -45,8 +45,31 @@ def test_a_plain_number_gives_what_the_device_computes_and_needs_none(schedule):
   assert not any(isinstance(factor(step), jax.Array) for step in range(STEPS))
 
 
-def test_one_step_is_enough():
-  assert np.isfinite(float(Cosine(0)(1)(0)))
+@pytest.mark.parametrize('steps', [1, 2, 3, 10])
+@pytest.mark.parametrize('schedule', [Cosine(), Linear(), WSD(decay=0.2), WSD(decay=1.0), WSD(decay=0.01)])
+def test_short_runs_begin_at_the_peak_and_end_on_the_floor_and_a_single_step_has_the_peak(schedule, steps):
+  factors = curve(schedule, steps)
+  assert factors[0] == 1 and (steps == 1 or factors[-1] == pytest.approx(schedule.floor, abs=1e-6))
+
+
+@pytest.mark.parametrize('steps', [100, 1_000_000])
+def test_a_decay_shorter_than_a_step_is_the_last_step_and_none_is_none(steps):
+  ends = np.arange(steps - 3, steps)
+  np.testing.assert_array_equal(WSD(decay=0.3 / steps, floor=0.25)(steps)(ends), [1, 1, 0.25])
+  np.testing.assert_array_equal(jax.jit(WSD(decay=0.3 / steps, floor=0.25)(steps))(ends), [1, 1, 0.25])
+  np.testing.assert_array_equal(WSD(decay=0.0)(steps)(ends), 1)
+
+
+@pytest.mark.parametrize('schedule', [WSD(90, decay=0.2), WSD(50, decay=1.0), WSD(98, decay=0.5), Cosine(98), Linear(98)])
+def test_a_decay_does_not_begin_before_the_peak(schedule):
+  factors = curve(schedule)
+  assert factors[schedule.warmup] == 1 and factors[-1] == pytest.approx(schedule.floor)
+  assert np.all(np.diff(factors[:schedule.warmup + 1]) > 0) and np.all(np.diff(factors[schedule.warmup:]) < 0)
+
+
+@pytest.mark.parametrize('schedule', [Constant(99), Cosine(99), Linear(99), WSD(99)])
+def test_a_run_whose_last_step_is_its_first_warm_one_ends_at_the_peak(schedule):
+  assert curve(schedule)[-1] == 1
 
 
 def test_a_share_above_one_is_refused():

@@ -22,7 +22,7 @@ from model.tokenizer_json import Specials, TokenizerJson
 from model.weights.exporting import export, export_gguf
 from tests.data.fake_corpus import FakeCorpus, texts
 from tests.train.going_on import cut_off
-from tests.train.test_edits import checkpoint, same
+from tests.train.runs import checkpoint, same
 from tests.train.test_published import child, world
 from train.artifact import Store
 from train.data.codes import CodedTokens

@@ -3,24 +3,25 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from model.errors import CheckpointError
 from model.sharding import MeshShape
-from tests.train.test_paraphrase import run
+from tests.train.runs import tiny_run
 from train.artifact import Store
 from train.optimizer import Optimizer, averaged
+from train.saving import reading
 from train.saving.leaves import named
-from train.trained import judged_by, load, opened
+from train.trained import judged_by, load, opened, params_of
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   """A run that was trained on a mesh of all eight devices, with a moving average, and the store that holds it."""
   folder = tmp_path_factory.mktemp('trained')
-  (folder / 'in').mkdir()
-  made = replace(run(folder / 'in'), mesh=MeshShape(data=2, fsdp=4), optimizer=Optimizer(ema=0.5))
+  made = replace(tiny_run(folder), mesh=MeshShape(data=2, fsdp=4), optimizer=Optimizer(ema=0.5))
   store = Store(folder / 'runs')
   store.make(made)
   return made, store
@@ -43,6 +44,23 @@ def test_the_moving_average_is_read_and_nothing_that_it_replaces(trained):
   plain = opened(replace(made, optimizer=Optimizer()), jax.devices()).abstract
   assert {name.split('.')[0] for name in named(judged_by(plain))} == {'step', 'params'}
   assert len(wanted) == len(named(judged_by(plain))) and averaged(judged_by(plain).opt_state) is None
+
+
+def test_parameters_in_bfloat16_come_back_as_such_though_their_average_is_kept_in_float32(tmp_path):
+  plain = tiny_run(tmp_path)
+  made = replace(plain, model=replace(plain.model, param_dtype='bfloat16'), optimizer=Optimizer(ema=0.5))
+  store = Store(tmp_path / 'runs')
+  store.make(made)
+  abstract = opened(made, jax.local_devices()).abstract
+  state, _ = reading.load(store.folder(made) / 'checkpoints', abstract)
+  kept = params_of(state)
+  assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype('float32')}
+  params = load(made, store).params
+  assert jax.tree.structure(params) == jax.tree.structure(abstract.params)
+  for mine, saved, learning in zip(*map(jax.tree.leaves, (params, kept, state.params)), strict=True):
+    assert mine.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(mine), np.asarray(saved).astype(jnp.bfloat16))
+    np.testing.assert_allclose(np.asarray(mine, np.float32), np.asarray(learning, np.float32), atol=2e-3)
 
 
 def test_a_save_that_goes_on_meanwhile_is_left_alone(trained):

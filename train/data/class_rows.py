@@ -1,9 +1,9 @@
-"""What a run on classes reads: whole texts side by side in rows, each judged where its labels are.
+"""Rows for classification: whole texts packed side by side, with targets where their labels are.
 
     ClassRows(LabelledTokens(...), length=256)
 
-A row holds as many texts as fit, so little of it is padding; a text is never cut in two, and no text sees another. Which of
-those of one length shares a row with whom changes with the epoch, as does the order of the rows.
+A row holds as many texts as fit, so little of it is padding; a text is never cut in two, and no text sees another. Texts of one
+length change places in every epoch, and so do the rows.
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class ClassRows:
     return self.length
 
   def check(self, run: 'Run') -> None:
-    """Raises: ConfigError where the head has other classes, or cannot see what it judges."""
+    """Raises: ConfigError if the head has another number of classes, or its pooling does not suit labels and model."""
     head, found = classifier_of(run), len(self.tokens.classes)
     if head.classes != found:
       raise ConfigError('classes.number', f'Classifier.classes = {head.classes}', f'{self.tokens.name} has {found} classes',
@@ -117,7 +117,7 @@ class ClassRows:
     return Visits([(self.tokens.open(store, 'train'), None)], Schedule((1.0,)), Mingled(), self.length - 1, self.seed)
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """Loss in nats a label, and how often and how evenly classes are told apart."""
+    """Loss in nats a label, accuracy, weighted and macro F1 on held-out rows."""
     ask = Ask(setting.built.model, heldout(self.tokens.open(setting.store, 'heldout'), self.length, rows), setting.run.batch)
 
     def judged(params: Params) -> dict[str, float]:
@@ -145,7 +145,7 @@ def heldout(split: LabelledSplit, length: int, rows: int | None = None) -> list[
 
 
 class Answers(NamedTuple):
-  """Of what was judged, in the order of the split: nats f64[N], and classes i32[N]."""
+  """Of each judged token, in the order of the split: nats f64[N], true and predicted class i32[N]."""
 
   nll_N: np.ndarray
   truth_N: np.ndarray

@@ -1,9 +1,9 @@
-"""Documents after a control token that says what they are, so that a model learns to write to order.
+"""Control codes: documents after a control token that says what they are, so that a model learns to write to order.
 
     CodedTokens(name='coded', corpus=reviews, vocabulary=extended, field='kind', codes=(('fresh', '<|fresh|>'), ...))
 
-Keskar et al. 2019 ("CTRL") call them control codes; Korbak et al. 2023 ("Pretraining language models with human preferences")
-mark with them what people like. The tokens may be those that `train.data.extended` adds to a vocabulary.
+Keskar et al. 2019 ("CTRL"); Korbak et al. 2023 ("Pretraining language models with human preferences") mark with them what
+people like. The tokens may be those that `train.data.extended` adds to a vocabulary.
 """
 
 from collections.abc import Iterator

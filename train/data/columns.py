@@ -1,4 +1,4 @@
-"""Arrays that lie beside tokens on disk, one row a token, pair or label, and a sha256 of each, so that a change is found.
+"""Arrays stored beside tokens, with a row for each token, pair or label, and a sha256 of each.
 
     train.classes.npy   u16[tokens]         classes.json   a sha256 for each split
 """

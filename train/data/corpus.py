@@ -46,9 +46,9 @@ ENGLISH: tuple[Stage, ...] = (SplitLong(), Unicode(), Language(), Gopher(), Goph
 class Corpus(Artifact):
   """Documents of `sources` after `stages`, split by the hash of their text; `augment` adds copies of the training ones.
 
-  One in `heldout_modulo` is held out, in the long run. With `heldout_by`, a field of `meta`, documents that say the same
-  there are on one side: by the hash of what they say, so all texts about one film, or by one writer, stay together.
-  With `heldout_as`, they lie on the side that their `meta` names there, train or heldout, as others have split them before.
+  About one in `heldout_modulo` is held out. With `heldout_by`, the name of a field of `meta`, the hash is of that field, so
+  that all texts about one film, or by one writer, are on one side. With `heldout_as`, that field of `meta` says `train` or
+  `heldout`: for data sets that come with a split.
   `workers` is the number of processes (None: one a core, but no more than one for 8 MB of files); what comes out does not
   depend on it. The folder holds the documents, `table.json` (what was dropped and why) and `manifest.json` (hashes of all
   that was read and written).

@@ -1,4 +1,4 @@
-"""What a worker process does to documents on their way to tokens. It imports little, as every worker imports it."""
+"""Documents to token ids, as a worker process does it. It imports little, because every worker imports it."""
 
 import functools
 from collections.abc import Callable, Hashable, Iterable
@@ -22,7 +22,7 @@ class Encoded(NamedTuple):
 
 
 class Opening(NamedTuple):
-  """How a tokenizer is opened: what can be sent to another process, and known again there."""
+  """How to open a tokenizer: a value that can be sent to another process, and is equal there."""
 
   kind: Callable[..., Tokenizer]
   arguments: tuple[Hashable, ...]
@@ -33,7 +33,7 @@ class Opening(NamedTuple):
 
 @dataclass(frozen=True)
 class Encode:
-  """Documents in the ids of a tokenizer, with gaps if wished."""
+  """A function from documents to token ids; with `fim`, rearranged for fill-in-the-middle."""
 
   opening: Opening
   fim: Fim | None

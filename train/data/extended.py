@@ -1,4 +1,4 @@
-"""A vocabulary with more control tokens than another: what a model is taught new tokens in.
+"""A vocabulary with control tokens added to another one.
 
     ExtendedVocabulary(name='words-and-tools', base=parent.vocabulary, tokens=('<|tool|>', '<|result|>'))
 
@@ -65,7 +65,7 @@ def opened(folder: Path, sha256: str) -> Tokenizer:
 
 
 def added_to(base: AnyVocabulary, vocabulary: AnyVocabulary) -> int | None:
-  """How many tokens a vocabulary has beside those of another that it is or extends; None if it is neither."""
+  """How many tokens `vocabulary` adds to `base`: 0 if it is the same; None if it does not extend it."""
   more = 0
   while digest(vocabulary) != digest(base):
     if not isinstance(vocabulary, ExtendedVocabulary):

@@ -1,13 +1,12 @@
 """Held-out documents in rows that score every token once."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
 from model.errors import ConfigError, DataError
 from train.data.pack import cut
-from train.data.token_files import TokenSplit, open_split
+from train.data.token_files import TokenSplit
 from train.data.visits import Row, RowStage
 
 
@@ -33,7 +32,7 @@ class Windows:
     return 1 + max(0, -(-(targets - self.length) // self.stride)) if targets > 0 else 0
 
   def __getitem__(self, index: int) -> Row:
-    """tokens, segments i32[length + 1], mask f32[length + 1] (1 = is scored), bytes i32[]: of the scored text."""
+    """tokens, segments i32[length + 1], and mask f32[length + 1], 1 where a token is scored."""
     begin = index * self.stride
     spans = cut(self.order, self.ends, self.lengths, begin, begin + self.length + 1)
     row = self.tokens.row(spans, self.starts, self.length)
@@ -43,12 +42,11 @@ class Windows:
     if index:
       mask[:self.length + 1 - self.stride] = False
     mask &= row.get('mask', mask) > 0
-    size = self.tokens.bytes_of[row['tokens'][mask]].sum()
-    return row | {'mask': mask.astype(np.float32), 'bytes': np.asarray(size, np.int32)}
+    return row | {'mask': mask.astype(np.float32)}
 
 
 class Heldout:
-  """The rows of some windows, or so many of them, evenly spread: the same ones at every call.
+  """The rows of all windows, or `rows` of them, evenly spread: the same ones at every call.
 
   Raises: DataError if there is nothing to score.
   """
@@ -73,21 +71,8 @@ class Heldout:
     return row
 
   def batches(self, batch: int) -> Iterator[Row]:
-    """Batches of exactly so many rows; the last is filled up with rows of nothing (segments, mask and bytes 0)."""
+    """Batches of exactly so many rows; the last is filled up with rows of nothing (segments and mask 0)."""
     for begin in range(0, len(self), batch):
       rows = [self[index] for index in range(begin, min(begin + batch, len(self)))]
       rows += [{name: np.zeros_like(value) for name, value in rows[0].items()}] * (batch - len(rows))
       yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-  @property
-  def bytes(self) -> int:
-    """Bytes of text that all rows together score."""
-    return sum(int(self[index]['bytes']) for index in range(len(self)))
-
-
-def heldout_rows(folder: Path, length: int, stride: int | None = None, rows: int | None = None) -> Heldout:
-  """The held-out rows of a folder of tokens; windows do not overlap unless `stride` is less than `length`.
-
-  bits per byte = sum of nll / ln 2 / sum of bytes, over the rows.
-  """
-  return Heldout([Windows(open_split(folder, 'heldout'), None, length, length if stride is None else stride)], rows)

@@ -1,4 +1,4 @@
-"""What comes in: the documents of all sources in one order, under unique ids, and the files they were read from."""
+"""The documents of all sources, in a stable order and under unique ids, and the hashes of the files they were read from."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from train.data.table import READ, Table
 
 
 class Intake:
-  """Reads sources one after another into a table's first rows; `warnings` says what is odd about them."""
+  """Reads sources one after another, and counts in `table` what was read and left out; `warnings` says what is odd."""
 
   def __init__(self, sources: Sequence[Reader], table: Table):
     self.sources, self.table = sources, table

@@ -1,4 +1,4 @@
-"""What is judged of a document, and of which class it is: the text as a whole, or each of its words.
+"""Where the labels of a document are in its tokens: one for the text as a whole, or one for each word.
 
     Texts()        a text, whose `meta` says its label; it is judged at its first token, bos
     Words()        a document of `WordLines`, where each word has a label; it is judged at the first piece of each word
@@ -23,7 +23,7 @@ BEFORE = 'a'                       # stands before a word that is not the first,
 
 
 class Labelled(NamedTuple):
-  """A document in tokens: `bos ids eos`; at which places it is judged, and what the label of each is."""
+  """A document in tokens, `bos ids eos`, and its labels with their places among these."""
 
   ids: list[int]
   places: list[int]

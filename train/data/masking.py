@@ -1,4 +1,4 @@
-"""Masked-LM rows: some tokens are hidden, changed or kept, and have to be named from both sides.
+"""Masked-LM rows: some tokens are hidden, replaced or kept, and have to be predicted.
 
 Devlin et al. 2019, with the choice made anew each epoch (Liu et al. 2019). A fixed share of a row's tokens is chosen,
 rather than each by a coin, so that a short row is never left without a target. What is chosen together is a token, a word or
@@ -15,8 +15,7 @@ from model.tokenizer_words import Edges
 from train.artifact import encode
 from train.canonical import added
 from train.data.shuffle import draws, fractions, key
-
-Row = dict[str, np.ndarray]
+from train.data.visits import Row
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,14 @@ class Token:
 
 @dataclass(frozen=True)
 class Word:
-  """All tokens of a word are chosen together, and each has its own fate: whole-word masking (Devlin et al. 2019)."""
+  """All tokens of a word are chosen together; each is then hidden, replaced or kept by itself: whole-word masking (BERT)."""
 
 
 @dataclass(frozen=True)
 class Span:
-  """Words in a row are chosen together, and share one fate: SpanBERT (Joshi et al. 2020).
+  """Spans of words are chosen, and hidden, replaced or kept as a whole: SpanBERT (Joshi et al. 2020).
 
-  Of `n` words with a chance that falls by `stop` with each, n at most `longest`; fewer where text ends or is chosen already.
+  Their length in words is geometric with parameter `stop`, at most `longest`; shorter where a text or another span begins.
   """
 
   stop: float = 0.2
@@ -49,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Masking:
-  """How much of a row is chosen, and what becomes of the chosen: hidden, replaced by any text token, or else kept."""
+  """The share of tokens that is chosen, and the shares of these that are hidden, or replaced by a random one."""
 
   rate: float = 0.15                     # of the tokens that stand for text
   hidden: float = 0.8
@@ -69,7 +68,7 @@ class Words(NamedTuple):
   """The words of a row, in order."""
 
   bounds: np.ndarray                     # i64[W + 1]: at which of the E tokens each begins; the last is E
-  texts: np.ndarray                      # i64[W]: the unbroken text in which each lies
+  texts: np.ndarray                      # i64[W]: the number of the unbroken text that it is in
 
 
 class Corrupt:
@@ -104,7 +103,7 @@ class Corrupt:
     return row | {'tokens': tokens, 'segments': segments, 'targets': targets, 'mask': mask}
 
   def _runs(self, words: Words, budget: int, chance: int) -> list[tuple[int, int]]:
-    """The runs of eligible tokens that are chosen together. Of words that are all beyond the budget a part of one is."""
+    """The runs of eligible tokens that are chosen together. If every word is longer than the budget, a part of one."""
     count = len(words.texts)
     order = np.argsort(draws(chance, count), kind='stable')
     found = runs(words, order, lengths(self.masking.unit, count, key(chance, 'lengths')), budget)
@@ -122,7 +121,7 @@ class Corrupt:
     return Words(np.append(np.flatnonzero(begins), len(eligible)), np.cumsum(breaks)[begins])
 
   def _corrupted(self, targets: np.ndarray, chance: int, sizes: list[int]) -> np.ndarray:
-    """What stands in the place of the targets, which lie in runs of these sizes."""
+    """What replaces the targets, which come in runs of these sizes."""
     fate = fractions(key(chance, 'fate'), len(targets))
     if isinstance(self.masking.unit, Span):
       fate = np.repeat(fate[:len(sizes)], sizes)

@@ -137,8 +137,8 @@ def fill(spans: list[Span], ids: np.ndarray, starts: np.ndarray, length: int) ->
 
 
 def lay(spans: list[Span], values: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-  """What `values` has for each token of a row, [length + 1], and 0 on padding."""
-  laid, used = np.zeros(length + 1, values.dtype), 0
+  """What `values` [tokens, ...] has for each token of a row, [length + 1, ...], and 0 on padding."""
+  laid, used = np.zeros((length + 1, *values.shape[1:]), values.dtype), 0
   for document, start, stop in spans:
     begin, end = int(starts[document]) + start, used + stop - start
     laid[used:end] = values[begin:begin + stop - start]

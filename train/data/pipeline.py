@@ -17,13 +17,14 @@ from jax.sharding import Mesh, NamedSharding
 from model.errors import CheckpointError, ConfigError, DataError
 from model.sharding import BATCH_AXES, batch_sharding
 from train.data.visits import Row, RowStage
+from train.environment import differences
 from train.types import Batch, Position, State
 
 STEPS = 1 << 40         # Grain wants to know a length; no run will come so far
 
 
 class Order(Protocol):
-  """Rows by their number, without end, like `Visits`: row g is a function of g and of the `definition`, JSON, alone."""
+  """An endless sequence of rows, like `Visits`: row g is a function of g and of the `definition` (JSON) alone."""
 
   definition: dict[str, Any]
   length: int
@@ -35,7 +36,7 @@ class Order(Protocol):
 
 
 class Placement:
-  """Lays the rows of this process on its devices, as parts of global arrays: row i of each array is row i of the batch.
+  """Puts the rows of this process on its devices, as parts of global arrays: row i of each array is row i of the batch.
 
   Raises: ConfigError if the batch does not divide into the mesh.
   """
@@ -127,15 +128,16 @@ class Batches:
     """
     if position.get('fingerprint') != fingerprint(self.definition):
       then = position.get('definition')
-      differing = '; '.join(differences(then, self.definition)) if then else 'a position that no pipeline wrote'
-      raise CheckpointError('data.other-pipeline', differing,
+      changed = differences(then, self.definition).items() if then else ()
+      differing = '; '.join(f'{path} was {old}, is {new}' for path, (old, new) in changed)
+      raise CheckpointError('data.other-pipeline', differing or 'a position that no pipeline wrote',
                             'the order of rows would not go on where it stopped',
                             'resume with the data settings of the checkpoint, or start a new run')
     self.close()
     self.step = int(position['step'])
 
   def close(self) -> None:
-    """Lets go of the batches that were made ahead."""
+    """Drops the batches that were made ahead."""
     if self._iterator is not None:
       self._iterator.close()
     self._iterator = None
@@ -160,13 +162,3 @@ class Batches:
 def fingerprint(definition: dict[str, Any]) -> str:
   """sha256 of all that decides which tokens come when."""
   return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()
-
-
-def differences(then: Any, now: Any, path: str = '') -> list[str]:
-  """`length was 256, is 512` for every leaf in which two definitions differ."""
-  if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-    then, now = dict(enumerate(then)), dict(enumerate(now))
-  if isinstance(then, dict) and isinstance(now, dict):
-    return [line for name in {**then, **now}
-            for line in differences(then.get(name), now.get(name), f'{path}.{name}' if path else str(name))]
-  return [] if then == now else [f'{path} was {then}, is {now}']

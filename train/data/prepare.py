@@ -1,25 +1,22 @@
-"""The preparation pass: documents through stages, over several processes, with one outcome for any number of them.
+"""The preparation pass: documents through stages, in several processes; the result does not depend on their number.
 
 Stages are cut into segments. The local ones of a segment run together in a worker, over chunks of documents; chunks
 come back in the order in which they were dealt, so whatever has to see documents in order does so in the main process.
 Memory holds a few chunks a worker, and what the `InOrder` stages remember.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-from model.errors import DataError, PeerError, UserError
+from model.errors import DataError, UserError
 from train.artifact import Store
 from train.data.document import Document, size
 from train.data.stage import Batched, InOrder, Local, Outcome, Stage, dropped
 from train.data.table import Table
-from train.data.workers import processes
+from train.data.workers import in_order, processes
 
 CHUNK_BYTES, CHUNK_DOCUMENTS = 1 << 20, 512
 AHEAD = 3       # chunks dealt to each worker before the first must come back
@@ -111,8 +108,7 @@ class Pass:
   def __enter__(self) -> 'Pass':
     self._pool = None
     if self.workers > 1:
-      self._pool = processes(self.workers, _equip, (self._works,))
-      self._closing.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+      self._pool = self._closing.enter_context(processes(self.workers, _equip, (self._works,)))
     return self
 
   def __exit__(self, *_) -> None:
@@ -153,25 +149,11 @@ class Pass:
 
   def _map(self, index: int, documents: Iterator[Document]) -> Iterator[tuple[Document, Any]]:
     dealt = chunks(documents, CHUNK_DOCUMENTS, CHUNK_BYTES)
-    work = self._works[index]
-    for signed, table in self._spread(self._pool, index, dealt) if self._pool else map(work, dealt):
+    done = (in_order(self._pool, partial(_worked, index), dealt, AHEAD * self.workers) if self._pool
+            else map(self._works[index], dealt))
+    for signed, table in done:
       self.table.merge(table)
       yield from signed
-
-  def _spread(self, pool: ProcessPoolExecutor, index: int,
-              dealt: Iterator[list[Document]]) -> Iterator[tuple[Signed, Table]]:
-    """What the workers make of each chunk, in order, with a few chunks on their way."""
-    waiting: deque[Future] = deque()
-    try:
-      for chunk in dealt:
-        waiting.append(pool.submit(_worked, index, chunk))
-        if len(waiting) > AHEAD * self.workers:
-          yield waiting.popleft().result()
-      while waiting:
-        yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-      raise PeerError('data.worker-gone', f'a worker process that prepared documents ({self.workers} workers)',
-                      'it was killed, perhaps because memory ran out', 'launch again, with fewer workers') from error
 
 
 def chunks(documents: Iterable[Document], most: int, bytes: int | None = None) -> Iterator[list[Document]]:

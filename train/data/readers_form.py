@@ -1,7 +1,7 @@
-"""What form a file has, told by its beginning: for the answer to who gave a file to the wrong reader.
+"""The format of a file, recognised by its first bytes, so that a file given to the wrong reader gets a helpful error.
 
-A reader asks when the first record cannot be used, or where a file of another form would pass for one of its own, as lines of
-JSON would for text. What is not known for sure is no form: then the reader's own error stands.
+A reader asks when its first record is broken, or where a file of another format would pass for its own, as JSON lines would
+for text. If the format is not certain there is no answer, and the reader raises its own error.
 """
 
 import csv
@@ -18,7 +18,7 @@ ZEROS = 0.2             # share of zero bytes above which it is no text in UTF-8
 
 
 class Form(NamedTuple):
-  """What a file is, and how it is read."""
+  """A format: what it is called, and how to read it."""
 
   is_a: str
   do: str

@@ -1,4 +1,4 @@
-"""Span rewriting by a model: copies of training documents in which some sentences are put in other words.
+"""Augmentation by paraphrase: copies of training documents in which a model puts some sentences in other words.
 
 The model is a value that opens to a function of texts, so any writer fits: a trained run of this project, or a rule.
 """

@@ -1,4 +1,4 @@
-"""What a run reads: tokens laid into rows of `length + 1`, in an order of their own for every epoch."""
+"""The usual feed of a run: tokens packed into rows of `length + 1`, in a new order every epoch."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Rows:
     return self.source(setting.store, batch=setting.run.batch, mesh=setting.built.mesh)
 
   def evaluator(self, setting: Setting, rows: int) -> Evaluator:
-    """The loss in nats a token and in bits a byte."""
+    """The loss on held-out rows, in nats a token and in bits a byte."""
     heldout = self.heldout(setting.store, rows)
     columns = next(heldout.batches(len(heldout)))
     score = Scorer(setting.built.model, setting.run.objective, columns, setting.run.batch, setting.tokenizer.bytes_of)

@@ -1,4 +1,4 @@
-"""Chance for data: every draw is a function of a key and a place in it, the same on every machine and in every version.
+"""Random numbers for data: each is a function of a key and an index, the same on every machine and in every version.
 
 The generator is splitmix64 (Steele, Lea and Flood 2014) written in numpy's uint64 arithmetic, because numpy does not
 promise that its own permutations stay as they are.

@@ -10,7 +10,7 @@ from train.data.stage import Batched, Local, Outcome, Stage, added, kept
 
 
 def spared(stage: Stage, modulo: int, by: str | None = None) -> Stage:
-  """The augmentation, of training documents only. Raises: ConfigError for a stage that is none."""
+  """The augmentation, applied to training documents only. Raises: ConfigError for a stage that is no augmentation."""
   if isinstance(stage, Local):
     return SparedLocal(stage, modulo, by)
   if isinstance(stage, Batched):

@@ -26,7 +26,7 @@ class Reason(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What a stage makes of one document: the documents that go on, and why they are not just the one that came."""
+  """The result of a stage on one document: the documents that go on, and the reasons for what changed."""
 
   documents: tuple[Document, ...]
   effect: Effect = 'kept'

@@ -78,17 +78,6 @@ class Table:
     rows = [row for key, row in self.rows.items() if key[2] == effect]
     return Count(sum(row.documents for row in rows), sum(row.bytes for row in rows))
 
-  def output(self) -> Count:
-    counts = self.written.values()
-    return Count(sum(count.documents for count in counts), sum(count.bytes for count in counts))
-
-  def balanced(self) -> bool:
-    """Whether the laws hold."""
-    dropped, added, changed = self.total('dropped'), self.total('added'), self.total('changed')
-    documents = self.read.documents - dropped.documents + added.documents
-    grown = dropped.bytes + added.bytes + changed.bytes
-    return self.output() == Count(documents, self.read.bytes + grown)
-
   def json(self, stages: Sequence[str]) -> dict:
     """The table as JSON, of a pass with stages of these names: the same bytes for any number of workers."""
     rows = [{'place': place, 'stage': stage, 'effect': effect, 'reason': reason, 'documents': row.documents,

@@ -1,16 +1,13 @@
-"""A corpus as token ids, ready to be laid into rows: each document is `bos ids eos`."""
+"""A corpus as token ids, ready to be packed into rows: each document is `bos ids eos`."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from model.errors import ConfigError, DataError, PeerError
+from model.errors import ConfigError, DataError
 from model.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 from train.artifact import Artifact, Store, how, write_json
 from train.data.corpus import Corpus
@@ -20,10 +17,7 @@ from train.data.fim import Fim
 from train.data.prepare import CHUNK_BYTES, CHUNK_DOCUMENTS, chunks
 from train.data.token_files import BYTES_OF, MANIFEST, TokenSplit, open_split, write_split
 from train.data.vocabulary import AnyVocabulary
-from train.data.workers import processes
-
-In = TypeVar('In')
-Out = TypeVar('Out')
+from train.data.workers import in_order, processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +45,7 @@ class TokenFiles(Artifact):
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens(TokenFiles):
-  """The documents of a corpus in the ids of a vocabulary; the training ones, if wished, with gaps to fill."""
+  """The documents of a corpus in the ids of a vocabulary; with `fim`, training documents are rearranged for that."""
 
   fim: Fim | None = None
   workers: int = how(1)                  # processes, of about 9 MB of text a second each
@@ -76,27 +70,9 @@ class Tokens(TokenFiles):
   def _encoded(self, store: Store, split: Split) -> Iterator[Encoded]:
     encode = Encode(self.vocabulary.opening(store), self.fim if split == 'train' else None)
     documents = self.corpus.documents(store.find(self.corpus), split)
-    for group in in_order(encode, chunks(documents, CHUNK_DOCUMENTS, CHUNK_BYTES), self.workers):
-      yield from group
-
-
-def in_order(function: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
-  """`map` over several processes: the same results in the same order, and only a few items in memory.
-
-  Raises: PeerError if a worker is killed.
-  """
-  if workers == 1:
-    yield from map(function, items)
-    return
-  with processes(workers) as pool:
-    waiting: deque[Future[Out]] = deque()
-    try:
-      for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > 2 * workers:
-          yield waiting.popleft().result()
-      while waiting:
-        yield waiting.popleft().result()
-    except BrokenProcessPool:
-      raise PeerError('data.worker-gone', f'one of {workers} processes that encode documents',
-                      'it was killed, perhaps because memory ran out', 'launch again, with fewer workers') from None
+    chunked = chunks(documents, CHUNK_DOCUMENTS, CHUNK_BYTES)
+    if self.workers == 1:
+      yield from chain.from_iterable(map(encode, chunked))
+      return
+    with processes(self.workers) as pool:
+      yield from chain.from_iterable(in_order(pool, encode, chunked, 2 * self.workers))

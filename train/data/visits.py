@@ -1,11 +1,11 @@
-"""The endless order of rows: row g, counted through all epochs, is a function of the seed and g alone.
+"""The order in which a run visits its rows: row g, counted through all epochs, is a function of the seed and g alone.
 
-Each part (a source of a mixture, or all there is) goes through its epochs: every epoch lays its documents anew and
-visits the rows in a new order. How many processes or devices share a batch, and where a run was cut off, play no role.
+Each part (a source of a mixture, or all the tokens) has epochs of its own: every epoch packs its documents anew and visits the
+rows in a new order. How many processes or devices share a batch, and where a run was cut off, make no difference.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,24 +22,15 @@ Row = dict[str, np.ndarray]
 
 
 class RowStage(Protocol):
-  """What is done to each row: a function of the row alone. `definition` tells it apart in a pipeline's fingerprint."""
+  """A transformation of each row, a function of the row alone. `definition` goes into the pipeline's fingerprint."""
 
   definition: dict[str, Any]
 
   def __call__(self, row: Row) -> Row: ...
 
 
-class Seen(NamedTuple):
-  """How far a part has come: its rows, their share of all, and its epochs."""
-
-  name: str
-  rows: int
-  share: float
-  epochs: float
-
-
 class Part:
-  """The documents of one source, or of all of them, and where they lie in the rows of each epoch.
+  """The documents of one source, or of all, and how each epoch packs and orders them.
 
   Raises: DataError if there are none.
   """
@@ -106,8 +97,3 @@ class Visits:
     """Where a row comes from, for a person: its epoch and its documents."""
     part, index = self.schedule.locate(number)
     return self.parts[part].describe(index)
-
-  def seen(self, rows: int) -> list[Seen]:
-    """How far each part has come after so many rows."""
-    counts = self.schedule.counts(rows).tolist()
-    return [Seen(part.name, count, count / max(rows, 1), count / part.rows) for part, count in zip(self.parts, counts)]

@@ -1,4 +1,4 @@
-"""A tokenizer as an artifact: learnt from the training documents of a corpus, tried on all of them, and described."""
+"""A tokenizer as an artifact: trained on the training documents of a corpus, with a report of how it does on all of them."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class Vocabulary(AnyVocabulary):
 
   corpus: Corpus
   size: int = 8192
-  coverage: float = 0.9995               # of the text is in characters with pieces of their own; the rest is bytes
+  coverage: float = 0.9995               # share of the text whose characters have pieces of their own; the rest is bytes
   share: float = 1.0
 
   def __post_init__(self):

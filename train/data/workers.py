@@ -7,34 +7,73 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, TypeVar
+
+from model.errors import PeerError
+
+In = TypeVar('In')
+Out = TypeVar('Out')
 
 
-def processes(count: int, equip: Callable[..., None] | None = None, given: tuple[Any, ...] = ()) -> ProcessPoolExecutor:
-  """`count` of them, each of which first calls `equip(*given)`."""
-  return _Pool(count, multiprocessing.get_context('spawn'), _begin, (equip, given))
+@contextmanager
+def processes(count: int, equip: Callable[..., None] | None = None,
+              given: tuple[Any, ...] = ()) -> Iterator[ProcessPoolExecutor]:
+  """A pool of `count` processes, each of which first calls `equip(*given)`. When the block ends, so do they, busy or not."""
+  context = _Context()
+  pool = ProcessPoolExecutor(count, context, _begin, (equip, given))
+  try:
+    yield pool
+  finally:
+    for process in context.started:
+      if process.is_alive():              # not one whose start was interrupted
+        process.terminate()
+    pool.shutdown(cancel_futures=True)
 
 
-class _Pool(ProcessPoolExecutor):
-  """Starts its processes, which it does when work comes, with Ctrl-C blocked, and so it is for them from the first moment on.
+def in_order(pool: ProcessPoolExecutor, function: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
+  """`map` in the pool: the same results in the same order, and no more than `ahead` items on their way.
 
-  A terminal sends it to all of them, and who deals the work says when it ends.
+  Raises: PeerError `data.worker-gone` if a process is killed.
   """
+  waiting: deque[Future[Out]] = deque()
+  try:
+    for item in items:
+      waiting.append(pool.submit(function, item))
+      if len(waiting) > ahead:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  except BrokenProcessPool as error:
+    raise PeerError('data.worker-gone', 'a process that prepares documents', 'it was killed, perhaps because memory ran out',
+                    'launch again, with fewer workers') from error
 
-  def submit(self, *work: Any, **named: Any) -> Future[Any]:
+
+class _Process(SpawnProcess):
+  """Starts with Ctrl-C blocked. A terminal sends it to all processes, and the one that deals the work says when it ends."""
+
+  def start(self) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-      return super().submit(*work, **named)
+      super().start()
     finally:
       signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-  def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-    """Ends them: when all came to an end they do nothing, and else nobody waits for what they do."""
-    for process in list((self._processes or {}).values()):
-      process.terminate()
-    super().shutdown(wait, cancel_futures=True)
+
+class _Context(SpawnContext):
+  """Gives a pool such processes, and remembers them: the pool itself has no public list of its own."""
+
+  def __init__(self) -> None:
+    self.started: list[SpawnProcess] = []
+
+  def Process(self, *args: Any, **named: Any) -> SpawnProcess:  # type: ignore[override]
+    self.started.append(_Process(*args, **named))
+    return self.started[-1]
 
 
 def _begin(equip: Callable[..., None] | None, given: tuple[Any, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Questions with a wanted answer as a task: exact match and token F1 as SQuAD has them, and what a judge says.
+"""Question answering as a task: exact match and token F1 as in SQuAD, containment, and the marks of a judge.
 
 Rajpurkar et al. 2016, "SQuAD": small letters, no punctuation, no articles, one blank between words; of several wanted answers
 the best counts. Exact match asks that an answer is short, so a task says so in its `system` message and shows it by `examples`;
@@ -99,17 +99,17 @@ def normalised(text: str) -> str:
 
 
 def exact(said: str, wanted: str) -> float:
-  """1 where they are the same, else 0."""
+  """1 if they are the same once normalised, else 0."""
   return float(normalised(said) == normalised(wanted))
 
 
 def contains(said: str, wanted: str) -> float:
-  """1 where the words of what is wanted, of which there is one at least, stand side by side in what was said, else 0."""
+  """1 if the words of the wanted answer, at least one, occur in the given one side by side, else 0."""
   return float(bool(normalised(wanted)) and f' {normalised(wanted)} ' in f' {normalised(said)} ')
 
 
 def token_f1(said: str, wanted: str) -> float:
-  """The harmonic mean of the shares of either's words that are in the other; 1 where neither has any."""
+  """F1 of the words that both have, counted with multiplicity; 1 if neither has any."""
   one, other = normalised(said).split(), normalised(wanted).split()
   same = (Counter(one) & Counter(other)).total()
   return float(one == other) if not one or not other else 2 * same / (len(one) + len(other))

@@ -1,4 +1,4 @@
-"""What the hardware can do at most: the peak that MFU is a share of, from a datasheet or measured here and now."""
+"""The peak FLOP/s of the hardware, which MFU refers to: from a datasheet, or measured here and now."""
 
 import time
 from dataclasses import dataclass
@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 # Dense bf16 FLOP/s of one device, from the makers' datasheets. The first name found in `device_kind` counts.
 DATASHEET = {
+  'H200 NVL': 835e12,
   'H200': 989e12,
   'H100 PCIe': 756e12,
+  'H100 NVL': 835e12,
   'H100': 989e12,
   'GH200': 989e12,
   'B200': 2250e12,
@@ -32,12 +34,11 @@ class Peak:
   origin: str
 
 
-def peak(dtype: str = 'float32', devices: list[jax.Device] | None = None) -> Peak:
+def peak(dtype: str) -> Peak:
   """The datasheet's bfloat16 peak where the device is known; else of products of `dtype` matrices measured here."""
-  devices = jax.devices() if devices is None else devices
+  devices = jax.devices()
   kind = devices[0].device_kind
-  known = on_datasheet(kind)
-  if known:
+  if known := on_datasheet(kind):
     return Peak(known * len(devices), f'the datasheet of {len(devices)} x {kind} for dense bfloat16')
   chips = 1 if devices[0].platform == 'cpu' else len(devices)      # pretended CPU devices share the same cores
   return Peak(matmul_ceiling(dtype) * chips, f'the best product of {dtype} matrices measured on this {kind}')

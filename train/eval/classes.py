@@ -1,4 +1,4 @@
-"""How well classes are told apart: the confusion matrix, and accuracy, precision, recall and F1, which are read off it.
+"""Metrics of classification: the confusion matrix, and accuracy, precision, recall and F1 from it.
 
 Definitions are scikit-learn's with zero_division=0: what has nothing to divide by is 0. Averages are over the classes that
 occur, in what is true or in what was said.

@@ -1,4 +1,4 @@
-"""What the folders of a run and of its ancestors tell of it: the beginning of a report. Reads files; measures nothing.
+"""The part of a report that is read from the folders of a run and of its ancestors. Measures nothing.
 
 It needs no device and can be called while the run is going on: a hook that draws `render(collect(run, store))` now and
 then shows the training as it is.
@@ -38,7 +38,7 @@ Line = dict[str, Any]
 
 
 def collect(run: 'Run', store: Store) -> dict[str, Any]:
-  """The report of what is written down. Parts that have to be measured are empty, and `missing` says so."""
+  """The report as far as files tell it. Parts that have to be measured are empty, and `missing` says why."""
   folder = store.folder(run)
   lines = read_lines(folder / 'metrics.jsonl')
   report: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Two evaluations on the same items, as an artifact: what the second has on the first, by the paired bootstrap.
+"""Two evaluations on the same items compared, as an artifact: differences, with intervals by the paired bootstrap.
 
     Comparison(name='what-tuning-gave', one=Evaluation(...), other=Evaluation(...))
 
@@ -33,7 +33,7 @@ SHOWN = 6          # items of a task, those to which the two answer differently
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Artifact):
-  """What `other` has on `one`."""
+  """The comparison of `other` with `one`, on the tasks that both have."""
 
   one: Evaluation
   other: Evaluation

@@ -1,4 +1,4 @@
-"""What a run can do, as an artifact: figures of tasks with intervals, and what each item gave, so that runs can be compared.
+"""A run evaluated on tasks, as an artifact: metrics with intervals, and the results per item, so that runs can be compared.
 
     Evaluation(name='smollm2-tasks', run=smollm2, tasks=(Foretelling(...), Answers(...), Summarisation(...)))
 
@@ -7,7 +7,8 @@ Its folder has `evaluation.html`, the page to look at, and `evaluation.json`. It
     schema, name, digest, written     of what, and when            run     {name, digest}
     tasks   [{name, kind, digest, items,
               figures: [{name, value, low, high, lower}],     the first is the one that counts; low and high: the middle 95%
-                                                              of 2,000 resamples of the items; lower: less is better
+                                                              of 2,000 resamples of the items, or where a share is 0 or 1
+                                                              the exact interval; lower: less is better
               labels, confusion, per_class,                   of tasks that tell classes apart; else empty. Truth by row
               shown: [{question, answer, wanted}],
               ids, columns: {name: [...]}}]                   per item, in order: any figure can be had again from these
@@ -70,7 +71,7 @@ class Evaluation(Artifact):
 
 
 def told(figures: tuple[str, ...], taken: Taken) -> Record:
-  """A task's part of the record, from what it took. Figures whose columns it has not are left out."""
+  """A task's part of the record, from its results. Figures whose columns are missing are left out."""
   found = {name: interval(FIGURES[name], taken.columns) for name in figures if set(FIGURES[name].needs) <= taken.columns.keys()}
   return {
     'items': len(taken.ids),
@@ -82,7 +83,7 @@ def told(figures: tuple[str, ...], taken: Taken) -> Record:
 
 
 def classified(taken: Taken) -> Record:
-  """Which class was taken for which, where classes were told apart."""
+  """The confusion matrix and the metrics per class of a task with labels; empty for other tasks."""
   if not taken.labels:
     return {'labels': [], 'confusion': [], 'per_class': []}
   confusion_CC = classes.confusion(taken.columns['truth'], taken.columns['said'], len(taken.labels))

@@ -68,11 +68,11 @@ def count(outputs: Sequence[Output]) -> list[dict]:
   return rows
 
 
-def wilson_upper(hits: int, of: int, z: float = 1.959964) -> float | None:
+def wilson_upper(hits: int, of: int) -> float | None:
   """The upper end of Wilson's interval for a share of `hits` in `of`; None where there is nothing to divide by."""
   if not of:
     return None
-  share = hits / of
+  share, z = hits / of, 1.959964
   middle = share + z * z / (2 * of)
   half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
   return min(1.0, (middle + half) / (1 + z * z / of))

@@ -1,4 +1,4 @@
-"""Figures of a task as functions of its items and of how often each counts, so that a hundred resamples are one product.
+"""Figures (metrics) of a task as functions of its items and their counts, so that a hundred resamples are one product.
 
 Letters: N items, R resamples, C classes.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.eval.classes import share
+from train.eval.classes import accuracy, share
 
 Columns = Mapping[str, np.ndarray]       # [N] each
 
@@ -30,6 +30,10 @@ class Figure(ABC):
   @abstractmethod
   def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
     """f64[R]: the figure where item n counts so many times; NaN where nothing counts."""
+
+  def averaged(self, columns: Columns) -> np.ndarray:
+    """The numbers of items, f64, of which the figure is the plain mean; none where it is another figure."""
+    return np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ class Mean(Figure):
   def needs(self) -> tuple[str, ...]:
     return (self.column,)
 
+  def averaged(self, columns: Columns) -> np.ndarray:
+    values_N = np.asarray(columns[self.column], np.float64)
+    return values_N[np.isfinite(values_N)]
+
   def of(self, columns: Columns, counts_RN: np.ndarray) -> np.ndarray:
     values_N = np.asarray(columns[self.column], np.float64)
     there_N = np.isfinite(values_N)
@@ -78,7 +86,7 @@ class Mean(Figure):
 
 @dataclass(frozen=True)
 class Classified(Figure):
-  """What a function of confusion matrices f64[R, C, C], truth by row, says to the columns 'truth' and 'said'."""
+  """A function `says` of confusion matrices f64[R, C, C], truth by row, on the columns 'truth' and 'said'."""
 
   says: Callable[[np.ndarray], np.ndarray]
 
@@ -94,3 +102,13 @@ class Classified(Figure):
     confusion_RP = np.zeros((len(counts_RN), classes * classes))
     confusion_RP[:, pairs] = np.add.reduceat(counts_RN[:, order_N], begins, axis=1)
     return self.says(confusion_RP.reshape(len(counts_RN), classes, classes))
+
+
+@dataclass(frozen=True)
+class Accuracy(Classified):
+  """The share of items of which is said what is true."""
+
+  says: Callable[[np.ndarray], np.ndarray] = accuracy
+
+  def averaged(self, columns: Columns) -> np.ndarray:
+    return (columns['truth'] == columns['said']).astype(np.float64)

@@ -1,4 +1,4 @@
-"""How well a model foretells text as a task: nats, tokens and bytes of each held-out document, so that it can be resampled."""
+"""Perplexity as a task: nats, tokens and bytes of each held-out document, so that they can be resampled."""
 
 from dataclasses import dataclass
 from typing import ClassVar

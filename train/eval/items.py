@@ -1,4 +1,4 @@
-"""The items of a task: documents of a corpus, chosen by their text alone, so that every model is given the same ones."""
+"""The items of a task: documents of a corpus, chosen by the hash of their text, so that every model gets the same ones."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How long people wait: time to the first token and to each further one, after warm-up, by percentile.
+"""Latency: time to the first token and to each further one, after warm-up, by percentile.
 
 Prompt length, answer length and the number of answers at a time are part of every row: a time alone says nothing.
 """
@@ -24,7 +24,7 @@ NOTE = ('After warm-up; lengths in tokens; every answer runs to its full length.
 
 @dataclass(frozen=True)
 class Timing:
-  """Which waits are measured: every concurrency with every prompt length, `repeats` times."""
+  """What is measured: every concurrency with every prompt length, `repeats` times."""
 
   prompt_tokens: tuple[int, ...] = (16, 128)
   new_tokens: int = 64
@@ -45,8 +45,7 @@ class Wait(NamedTuple):
   whole: float
 
 
-def measure(model: Model, params: Params, text: Sequence[int], *, timing: Timing, sampling: Sampling,
-            seed: int = 0) -> list[dict[str, Any]]:
+def measure(model: Model, params: Params, text: Sequence[int], *, timing: Timing, sampling: Sampling) -> list[dict[str, Any]]:
   """A row for each concurrency and prompt length; times in seconds, `tokens_per_s` of all answers together.
 
   Prompts are pieces of `text`, token ids, one behind another and around again.
@@ -55,7 +54,7 @@ def measure(model: Model, params: Params, text: Sequence[int], *, timing: Timing
   for concurrency in timing.concurrency:
     for length in timing.prompt_tokens:
       waits = [_wait(model, params, _prompts(text, concurrency, length, turn), timing.new_tokens, sampling,
-                     jax.random.fold_in(jax.random.key(seed), turn)) for turn in range(timing.repeats + 1)]
+                     jax.random.fold_in(jax.random.key(0), turn)) for turn in range(timing.repeats + 1)]
       rows.append({'concurrency': concurrency, 'prompt_tokens': length, 'new_tokens': timing.new_tokens}
                   | summary(waits[1:], concurrency * timing.new_tokens))              # the first one compiles
   return rows

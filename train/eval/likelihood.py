@@ -1,4 +1,4 @@
-"""What a model makes of texts, as benchmarks ask it: how likely a continuation is, a whole text, and what it writes itself.
+"""A model as benchmarks query it: log-probs of continuations and of whole texts, and generation.
 
 Tokens are those of context and continuation together, cut where the context alone ends; blanks before the cut belong to the
 continuation (lm-evaluation-harness does so, and figures compare only if all do). Nothing is put before a context but where it
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
 
 
 class Likelihoods:
-  """A model that is asked, `batch` rows at a time. Of a text of more than `longest` tokens the last ones are read."""
+  """Answers such queries, `batch` rows at a time. Of a text of more than `longest` tokens the last ones are read."""
 
   def __init__(self, model: Model, params: Params, tokenizer: Tokenizer, batch: int = 8, longest: int = 2048):
     if batch < 1 or longest < 2:
@@ -58,7 +58,7 @@ class Likelihoods:
     return Pair(before, whole[len(before):])
 
   def continuations(self, pairs: Sequence[Pair]) -> list[Continuation]:
-    """Of each pair, in their order; long ones are read first, so that memory is short at once or never."""
+    """The likelihood of each pair, in their order; the longest are read first, so that memory runs out at once or never."""
     order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i].context) - len(pairs[i].continuation))
     found: dict[int, Continuation] = {}
     for begin in range(0, len(order), self.batch):
@@ -75,7 +75,7 @@ class Likelihoods:
     return total
 
   def write(self, context: str, tokens: int, until: Sequence[str], temperature: float = 0.0, seed: int = 0) -> str:
-    """What it writes, at most so many tokens, up to the first of `until`, which is left out."""
+    """The generated text, at most `tokens` tokens, up to the first of `until`, which is left out."""
     ids = (self.tokenizer.encode(context) or [self.tokenizer.bos])[-(self.longest - tokens):]
     said = generate(self.model, self.params, [ids], max_new=tokens, sampling=Sampling(temperature), key=jax.random.key(seed),
                     eos=self.tokenizer.eos, limit=self.tokenizer.size).tokens[0]
@@ -83,7 +83,7 @@ class Likelihoods:
     return text[:min((text.index(end) for end in until if end and end in text), default=len(text))]
 
   def _windows(self, ids: list[int]) -> list[Pair]:
-    """The last window is filled up with tokens that are read and not judged, so that no token is told from little."""
+    """The last window begins with tokens that are read and not scored, so that its tokens have a full context too."""
     size, whole = self.longest, [self.tokenizer.bos, *ids]
     ends = [*range(size, len(ids), size), len(ids)] if ids else []
     begins = [0, *ends[:-1]]

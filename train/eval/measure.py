@@ -1,6 +1,6 @@
-"""What is measured on a trained model for its report, part by part. Each part is some entries of the report.
+"""What is measured on a trained model for its report. Each function returns a part: some entries of the report.
 
-`headline` holds flat numbers, `notes` says in a sentence how they came about; both are merged into the report's own.
+`headline` holds flat numbers, `notes` a sentence on how they were measured; both are merged into the report's own.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How well a model foretells text that it never saw: nats, perplexity and bits per byte, exactly once a token.
+"""How well a model predicts text that it never saw: nats, perplexity and bits per byte, each token scored once.
 
 Sums are kept, never means of means: the perplexity of a set is exp(sum of nll / number of tokens) over all of it, and
 does not depend on how it was cut into batches. Letters: B rows, L positions of a row, T tokens of all documents.
@@ -44,7 +44,7 @@ class Score:
 
   @property
   def perplexity(self) -> float:
-    """exp of the loss: the number of equally likely tokens that would be as hard to foretell."""
+    """exp of the loss: the number of equally likely tokens that would be as hard to predict."""
     return math.exp(self.loss) if not self.loss > 700 else math.inf
 
   @property
@@ -54,7 +54,7 @@ class Score:
 
 
 class Scorer:
-  """Scores the same rows again and again while a model learns, by the very loss that it is trained with.
+  """Scores the same rows again and again while a model learns, with the nll of its training objective.
 
   `rows` are columns of N rows; they are taken `batch` at a time, the last lot filled with rows that weigh nothing, and
   their nll is added up over all. `bytes_of` i32[V] says how many bytes an id stands for.

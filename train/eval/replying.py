@@ -1,4 +1,4 @@
-"""What a model answers to many questions: greedily, so many at a time, in the template that it was taught to answer in."""
+"""Greedy answers of a chat model to many questions, in batches, in the template that it was trained with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Replied(NamedTuple):
 
 @dataclass(frozen=True)
 class Replying:
-  """At most so many tokens for an answer; a question of more than `prompt_tokens` gets none."""
+  """Limits: `tokens` of an answer, and `prompt_tokens` of a question; longer questions get no answer."""
 
   tokens: int = 32
   prompt_tokens: int = 512
@@ -70,7 +70,7 @@ def template_for(given: Template | None, run: Parent, task: str) -> Template:
 
 
 def check_answers(run: Parent, template: Template | None, task: str) -> None:
-  """Returns when such a model can be asked. Raises: ConfigError."""
+  """Returns if the model is causal and there is a template to ask it in. Raises: ConfigError."""
   if not run.model.causal:
     raise ConfigError('task.not-causal', f'task {task!r} on {run.name}', 'this model reads from both sides and writes nothing',
                       'give a run with a causal model')

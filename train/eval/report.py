@@ -1,4 +1,4 @@
-"""A report on a finished run, as an artifact: what it noted while training, and what is measured on it now.
+"""A report on a finished run, as an artifact: its training curves, and what is measured on it now.
 
     report.json   flat numbers and tables, the same names for every run      report.html   the page to look at
 
@@ -50,7 +50,7 @@ BOTH_SIDES = 'this model reads from both sides: it gives a text no probability a
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Artifact):
-  """What there is to say of a run. Held-out documents are taken whole, until `heldout_bytes` are reached."""
+  """The report on `run`. Whole held-out documents are used, until they have `heldout_bytes`."""
 
   run: Run
   heldout_bytes: int = 4_000_000
@@ -82,7 +82,7 @@ class Report(Artifact):
     write(self.measured(store), folder)
 
   def measured(self, store: Store) -> dict[str, Any]:
-    """The report: what the folders tell, and all that can be measured on such a model."""
+    """The report as a dict: what the folders tell, and all that can be measured on such a model."""
     report = collect(self.run, store) | {'command': shlex.join(['python', *sys.orig_argv[1:]])}
     report = merged(report, machine(report))
     if self.evaluation is not None:
@@ -109,7 +109,7 @@ class Report(Artifact):
 
 
 def tasks(evaluation: Evaluation, store: Store) -> measure.Part:
-  """What was found on tasks, without the items."""
+  """The results of an evaluation, without the items."""
   folder = store.find(evaluation)
   found = read_json(folder / FILE)
   note = ('Lines: the middle 95% of 2,000 resamples of the items; tracks go from 0 to 1. What each item gave is in '

@@ -19,7 +19,7 @@ INSIDE = (0.025, 0.975)
 
 
 class Interval(NamedTuple):
-  """A figure and the middle 95% of what it is on resampled items."""
+  """A figure and the middle 95% of what it is on resampled items, or the exact interval of a share that is 0 or 1."""
 
   value: float
   low: float
@@ -51,7 +51,19 @@ def resampled(figure: Figure, columns: Columns, seed: int = 0) -> np.ndarray:
 
 def interval(figure: Figure, columns: Columns) -> Interval:
   """The figure of all items, and its interval; NaN where no item has what it needs."""
-  return Interval(figure(columns), *_inside(resampled(figure, columns)))
+  return Interval(figure(columns), *(exact(figure.averaged(columns)) or _inside(resampled(figure, columns))))
+
+
+def exact(values_N: np.ndarray) -> tuple[float, float] | None:
+  """The exact 95% interval of a mean of numbers from 0 to 1, where all are 0 or all are 1; None elsewhere.
+
+  Resamples of what never varies do not vary either, but 0 of 16 does not mean never (Clopper and Pearson 1934).
+  """
+  alike = len(values_N) > 0 and values_N[0] in (0, 1) and (values_N == values_N[0]).all()
+  if not alike:
+    return None
+  rare = INSIDE[0] ** (1 / len(values_N))
+  return (rare, 1.0) if values_N[0] else (0.0, 1 - rare)
 
 
 def paired(figure: Figure, one: Columns, other: Columns, lower: bool) -> Paired:

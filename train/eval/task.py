@@ -1,6 +1,6 @@
-"""What a model is measured on: a task, what a model gave on its items, and the figures that sum that up.
+"""An evaluation task, its results per item, and the figures (metrics) that sum them up.
 
-A task keeps what it found per item, so that a figure can be had again of any resample of the items, and two models be
+Results are kept per item, so that a figure can be computed again for any resample of the items, and two models can be
 compared item by item.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from train.artifact import Store
 from train.eval import classes
-from train.eval.figures import Classified, Figure, Mean, Perplexity, Ratio
+from train.eval.figures import Accuracy, Classified, Figure, Mean, Perplexity, Ratio
 
 if TYPE_CHECKING:
   from train.run import Parent
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Taken(NamedTuple):
-  """What a model gave on the items of a task: per item, so that figures can be resampled and runs compared later."""
+  """The results of a model on the items of a task."""
 
   ids: list[str]                           # of the items, in order
   columns: dict[str, np.ndarray]           # [items] each: {'truth': i32, 'said': i32} or {'rouge_l': f64} or {'exact': f64} ...
@@ -31,7 +31,7 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-  """A value; its fields may hold artifacts, which are made before it is taken."""
+  """The config of a task; artifacts among its fields are made first."""
 
   name: str
 
@@ -39,15 +39,15 @@ class Task(ABC):
 
   @abstractmethod
   def take(self, trained: 'Trained', store: Store) -> Taken:
-    """What the model gives on each item. Raises: DataError where there is none."""
+    """The results of the model on each item. Raises: DataError if there are no items."""
 
   def check(self, run: 'Parent') -> None:    # noqa: B027  most tasks ask nothing of a run
-    """Returns when such a model can do it. Raises: ConfigError."""
+    """Returns if the task suits the run's model. Raises: ConfigError."""
 
 
 FIGURES: dict[str, Figure] = {
   'weighted_f1': Classified(classes.weighted_f1), 'macro_f1': Classified(classes.macro_f1),
-  'accuracy': Classified(classes.accuracy),
+  'accuracy': Accuracy(),
   'rouge_1': Mean('rouge_1'), 'rouge_2': Mean('rouge_2'), 'rouge_l': Mean('rouge_l'), 'lead_rouge_l': Mean('lead_rouge_l'),
   'exact_match': Mean('exact'), 'contains': Mean('contains'), 'token_f1': Mean('token_f1'), 'judged': Mean('judged'),
   'bits_per_byte': Ratio('nll', 'bytes', 1 / math.log(2)), 'perplexity': Perplexity(), 'loss': Ratio('nll', 'tokens'),
@@ -55,4 +55,4 @@ FIGURES: dict[str, Figure] = {
 LOWER = frozenset({'bits_per_byte', 'perplexity', 'loss'})
 """Figures that are better when they are smaller."""
 BASELINES = frozenset({'lead_rouge_l'})
-"""Figures of the items alone, which are the same whoever is asked."""
+"""Figures of the items alone, the same for every model."""

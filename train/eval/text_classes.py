@@ -1,4 +1,4 @@
-"""Telling held-out texts, or their words, apart by class, as a task: what was said of each and what is true.
+"""Classification of held-out texts, or of their words, as a task.
 
     Evaluation(run=run, tasks=(TextClassification(name='r8', rows=run.rows),))
 """
@@ -21,7 +21,7 @@ from train.trained import Trained
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassification(Task):
-  """All that is held out of `rows`. A few mistakes are shown, those first of which the model was surest."""
+  """On all that is held out of `rows`. A few mistakes are shown, the most confident first."""
 
   rows: ClassRows
   shown: int = how(6)

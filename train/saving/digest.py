@@ -1,4 +1,4 @@
-"""A digest of an array's values that does not know how they lie: the same on one device and on eight, cut in any way.
+"""A digest of an array's values that does not depend on its sharding: the same on one device and on eight.
 
 The bits of element i, read as an unsigned integer, count 2i + 1 times, where i is the element's place in the whole
 array; all is summed modulo 2^32. One flipped bit changes the sum by an odd multiple of a power of two, so it is always

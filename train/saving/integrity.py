@@ -30,7 +30,7 @@ Hash = tuple[int, str]                  # bytes, sha256
 
 
 class Damaged(Exception):
-  """A step that must not be used: which file or array, and what is wrong with it."""
+  """A step that must not be used, because this file or array is wrong."""
 
   def __init__(self, part: str, why: str):
     super().__init__(f'{part}: {why}')
@@ -161,7 +161,7 @@ def verify(folder: Path, seal: Seal) -> None:
 
 
 def _unreadable(path: Path | str, part: str, error: OSError) -> Exception:
-  """A file that may not be read says nothing of the step; any other that cannot be read is damage."""
+  """StorageError for a file that may not be read, which says nothing of the step; Damaged for all else."""
   if isinstance(error, PermissionError):
     return StorageError('store.unreadable', str(path), str(error.strerror), 'launch as the user who wrote it')
   if isinstance(error, FileNotFoundError):

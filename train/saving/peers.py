@@ -1,4 +1,4 @@
-"""What the processes of one job agree on when one of them knows better. All must call these together."""
+"""How the processes of a job agree with the first one. All of them must call these functions together."""
 
 from pathlib import Path
 

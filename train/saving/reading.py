@@ -1,6 +1,4 @@
-"""From a sealed step back to arrays, believing nothing: the tree before a byte, the files beside the reading, and then
-every array.
-"""
+"""From a sealed step back to arrays, all verified: the tree before anything is read, the files meanwhile, the arrays after."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +23,8 @@ log = logging.getLogger(__name__)
 def load(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
   """A part of the newest step that is whole, and its host's values; changes nothing in the folder.
 
-  `like` is the part: `{'params': abstract_params}`, or a State whose other fields are None. Leaves that it has not are
-  not read. Safe beside a training that goes on.
+  `like` is the part: `{'params': abstract_params}`, or a State whose other fields are None. No other leaves are read. Safe
+  while a training writes into the folder.
 
   Raises: CheckpointError if no step is whole, or it has no such part.
   """
@@ -96,7 +94,7 @@ def _check(parts: dict[str, int], seal: Seal, alone: bool) -> None:
 
 
 def no_step(folder: Path, look: shelf.Shelf) -> CheckpointError:
-  """The refusal to go on where steps were and none is whole."""
+  """The error for a folder that had steps of which none is whole."""
   why = f'no step in it is whole: {"; ".join(look.lost) or "it is empty"}'
   return CheckpointError('checkpoint.none-whole', str(folder), why,
                          'bring back a copy of a step, or launch into another folder to begin from scratch')

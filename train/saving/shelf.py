@@ -1,4 +1,4 @@
-"""What lies in a folder of checkpoints, and what may be believed of it.
+"""What is in a folder of checkpoints: verified steps, damaged ones, leftovers of saves that were cut off.
 
     120/            a verified step: sealed, and every file there with its size
     120.corrupt/    a step that failed; it is kept, so that a person can look at it, and never read again
@@ -38,7 +38,7 @@ class Shelf:
 
   @property
   def lost(self) -> list[str]:
-    """Whatever says that a step was here once, in words."""
+    """All signs that there was a step here once, in words."""
     return [f'{step} ({damage})' for step, damage in self.damaged.items()] + [
         path.name for path in (*self.aside, *(p for p in self.foreign if STEP.fullmatch(p.name)))]
 
@@ -102,9 +102,7 @@ def clean(shelf: Shelf) -> None:
     log.warning('%s: not a checkpoint of ours; ignored', path)
 
 
-def retire(folder: Path, keep: int, every: int) -> None:
-  """Deletes verified steps but the newest `keep` and, if `every` is not 0, those that it divides."""
-  steps = list(look(folder).seals)
-  for step in steps[:-keep]:
-    if not every or step % every:
-      remove(folder / str(step))
+def retire(folder: Path, keep: int) -> None:
+  """Deletes all verified steps but the newest `keep`."""
+  for step in list(look(folder).seals)[:-keep]:
+    remove(folder / str(step))

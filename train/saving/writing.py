@@ -85,10 +85,10 @@ def room(folder: Path, needed: int, reserve: int) -> None:
 
 
 def _settle(arrays: Mapping[str, jax.Array]) -> None:
-  """Has JAX list the shards of each array, before two threads look at them.
+  """Makes JAX list the shards of each array before two threads ask for them.
 
-  JAX 0.10 makes the list when it is first asked for. A thread that asks while another one makes it gets a part of it,
-  or shards twice; so parts of arrays were not saved, or not digested.
+  JAX 0.10 makes the list when it is first asked for. A thread that asks while another one makes it gets a part of the list,
+  or shards twice; so parts of arrays would not be saved, or not digested.
   """
   for array in arrays.values():
     _ = array.addressable_shards

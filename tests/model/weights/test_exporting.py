@@ -99,7 +99,7 @@ def test_a_model_unlike_all_families_is_refused(name, learnt, tmp_path):
 
 
 @pytest.mark.parametrize('kind, within', [('bfloat16', 2**-8), ('float16', 2**-10)])
-def test_fewer_bits_round(kind, within, learnt, tmp_path):
+def test_tensors_in_fewer_bits_are_rounded_and_no_more(kind, within, learnt, tmp_path):
   config, params = grown()
   export(tmp_path / 'a', config, params, learnt, kind=kind)
   assert {each.dtype for each in open_published(tmp_path / 'a').tensors.values()} == {jnp.dtype(kind)}

@@ -11,7 +11,7 @@ import pytest
 from tests.train.saving.saves import at, layout, new, overwrite, restore, same
 from train.checkpoint import Checkpoints
 from train.saving import arrays, writing
-from train.saving.held import Held
+from train.saving.host_copy import HostCopy
 from train.saving.reading import load
 
 
@@ -67,14 +67,14 @@ def test_with_memory_of_its_own_a_device_keeps_nothing_back(folder, monkeypatch)
 
 def test_a_copy_that_something_still_looks_at_is_not_overwritten():
   """A write that failed may go on reading in the background while the next save makes its copy."""
-  held = Held()
+  held = HostCopy()
   view = np.asarray(held({'w': jnp.zeros(5000)})['w'])
   held({'w': jnp.ones(5000)})
   assert (view == 0).all()
 
 
 def test_a_copy_goes_into_the_memory_of_the_copy_before():
-  held = Held()
+  held = HostCopy()
   first = held({'w': jnp.zeros(5000)})['w'].unsafe_buffer_pointer()
   assert held({'w': jnp.ones(5000)})['w'].unsafe_buffer_pointer() == first
 
