@@ -28,6 +28,7 @@ from train.objectives import NextToken
 from train.optimizer import Optimizer
 from train.price import price
 from train.published import Published
+from train.saving.peers import together
 from train.saving.shelf import look
 from train.types import Feed, Objective
 
@@ -167,7 +168,7 @@ class Run(Artifact):
   def make(self, folder: Path, store: Store) -> None:
     """Trains, from the last save on if there is one. Raises: UserErrors; `train.hooks.Preempted` once it saved on a signal."""
     from train.training import Training  # the configs of runs are read without what only training needs
-    with ExitStack() as stack:
+    with together(), ExitStack() as stack:
       Training(self, folder, store, stack).go()
 
 

@@ -111,15 +111,37 @@ def test_either_is_killed_and_the_curve_is_the_same_to_the_bit(tmp_path):
   print(f'\nseed {seed}: {kills} kills of one of two, 0 differences; the other was gone after {max(waited):.1f} s')
 
 
+def launched(arguments: list[str], *join: str, devices: int = 1) -> subprocess.Popen:
+  return subprocess.Popen([sys.executable, '-m', 'experiments.launch', *arguments, *join], cwd=ROOT, env=environment(devices),
+                          stderr=subprocess.PIPE, text=True)
+
+
+def both(arguments: list[str]) -> list[subprocess.Popen]:
+  """Two processes of one job."""
+  join = (f'--coordinator=127.0.0.1:{free_port()}', '--processes=2')
+  return [launched(arguments, *join, f'--process={process}') for process in (0, 1)]
+
+
+def test_a_process_whose_peer_was_killed_says_so_and_reports_no_bug(tmp_path):
+  """Not the one that they meet at: without that, JAX may end the other before anything can be said."""
+  stays, killed = both(real.arguments(tmp_path, 100_000, 0, real.TINY))
+  try:
+    until = time.monotonic() + PATIENCE
+    while not list(tmp_path.glob('**/metrics.jsonl')) and time.monotonic() < until:
+      time.sleep(0.1)
+    killed.kill()
+    _, said = stays.communicate(timeout=PATIENCE)
+  finally:
+    for process in (stays, killed):
+      process.kill()
+  assert stays.returncode == 69 and 'error[peer.gone]' in said and 'this is a bug' not in said, said
+  assert not list(tmp_path.glob('**/crash.json'))
+
+
 @pytest.mark.campaign
 def test_two_processes_learn_from_rewards_as_one_with_two_devices_does(tmp_path):
   """Each samples, judges and reads the same answers, and learns from its own half of a batch."""
-  def launched(folder: Path, devices: int, *join: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, '-m', 'experiments.launch', *real.arguments(folder, 12, 3, real.POLICY), *join],
-                            cwd=ROOT, env=environment(devices))
-
-  join = (f'--coordinator=127.0.0.1:{free_port()}', '--processes=2')
-  pair = [launched(tmp_path / 'two', 1, *join, f'--process={process}') for process in (0, 1)]
+  pair = both(real.arguments(tmp_path / 'two', 12, 3, real.POLICY))
   assert [process.wait(PATIENCE) for process in pair] == [0, 0]
-  assert launched(tmp_path / 'one', 2).wait(PATIENCE) == 0
+  assert launched(real.arguments(tmp_path / 'one', 12, 3, real.POLICY), devices=2).wait(PATIENCE) == 0
   assert difference(real.made(tmp_path / 'one'), real.made(tmp_path / 'two')) == ''

@@ -1,5 +1,8 @@
 """How the processes of a job agree with the first one. All of them must call these functions together."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -10,6 +13,20 @@ from model.errors import PeerError
 from train.saving.integrity import Damaged
 
 FINE, DAMAGED, REFUSED = 0, 1, 2
+GONE = re.compile(r'gloo|nccl|connection (closed|reset|refused)|socket closed|coordination service|heartbeat', re.IGNORECASE)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+  """Turns what a collective in the block raises where another process of the job died into a PeerError."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1 or not GONE.search(str(error)):
+      raise
+    raise PeerError('peer.gone', f'process {jax.process_index()} of {jax.process_count()}',
+                    f'another process of this job is gone: {str(error).splitlines()[0]}',
+                    'launch all of them again: they go on from the last save') from error
 
 
 def agree(value: int) -> int:
