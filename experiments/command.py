@@ -1,6 +1,6 @@
-"""What the commands share: flags, one message for what a person can mend, exit codes that a scheduler can use.
+"""Shared by the commands in experiments/: parsing of flags, messages for errors that a user can mend, exit codes.
 
-    0 done   75 saved and told to leave: launch again   78 configuration   65 data or checkpoint   74 storage
+    0 done   75 stopped by a signal after a save: launch again   78 bad configuration   65 bad data or checkpoint   74 storage
     70 numerics   69 another process of the job   130 interrupted with nothing to save   1 a bug, with its traceback
 """
 
@@ -32,7 +32,7 @@ OVERRIDE = re.compile(r'--?config\.([^=]*)(=?)(.*)', re.DOTALL)
 
 
 def run(main: Main, interrupted: str = 'interrupted') -> None:
-  """Runs `main(overrides)` as an absl program and leaves with its exit code; `interrupted` is what Ctrl-C is answered with."""
+  """Runs `main(overrides)` as an absl program and exits with the code that it returns; Ctrl-C prints `interrupted`."""
   try:
     app.run(lambda overrides: guarded(interrupt.heard(main), overrides, interrupted), flags_parser=_parse_or_leave)
   except SystemExit as leaving:
@@ -41,16 +41,32 @@ def run(main: Main, interrupted: str = 'interrupted') -> None:
 
 
 def leave(code: int) -> None:
-  """Ends this process at once where a thread hangs that the end would wait for, or stumble over; else returns."""
+  """Exits at once if a background thread is still busy, on which a normal exit would hang or crash; else returns."""
   if threads.busy():
     _end(code)
 
 
 def parse(argv: Sequence[str]) -> Overrides:
-  """Sets the program's flags, and gives those that change the config: `--config.a.b=v` becomes `{'a.b': 'v'}`.
+  """The overrides in argv, `--config.a.b=v` as `{'a.b': 'v'}`; sets the program's flags from all else.
 
   Raises: ConfigError for a flag that does not exist or a value that it cannot have.
   """
+  overrides, others = _split(argv)
+  try:
+    stray = flags.FLAGS(others)[1:]
+  except flags.UnrecognizedFlagError as error:
+    raise _unknown_flag(error.flagname) from error
+  except flags.Error as error:
+    raise ConfigError('config.bad-flag', str(error), 'the flag cannot have this value', 'see --help') from error
+  if stray:
+    raise ConfigError('config.stray-word', stray[0], 'settings are given by flags',
+                      f'did you mean --config={stray[0]}? See --help')
+  _refuse_unused()
+  return overrides
+
+
+def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+  """The overrides, by path, and all other words. Raises: ConfigError for an override without a value."""
   overrides: dict[str, str] = {}
   others = []
   for word in argv:
@@ -61,21 +77,11 @@ def parse(argv: Sequence[str]) -> Overrides:
       overrides[match[1]] = match[3]
     else:
       others.append(word)
-  try:
-    stray = flags.FLAGS(others)[1:]
-  except flags.UnrecognizedFlagError as error:
-    raise _unknown_flag(error.flagname) from error
-  except flags.Error as error:
-    raise ConfigError('config.bad-flag', str(error), 'the flag cannot have this value', 'see --help') from error
-  if stray:
-    raise ConfigError('config.stray-word', stray[0], 'settings are given by flags',
-                      f'did you mean --config={stray[0]}? See --help')
-  _used()
-  return overrides
+  return overrides, others
 
 
-def _used() -> None:
-  """Raises: ConfigError for a flag of other commands that this one would pass over, such as --run for --runs."""
+def _refuse_unused() -> None:
+  """Raises: ConfigError for a shared flag that this command does not read, such as --run where it takes --runs."""
   known = _own_flags()
   for flag in (CONFIG, RUNS, RUN):
     if known and flag.present and flag.name not in known:
@@ -83,19 +89,19 @@ def _used() -> None:
 
 
 def _own_flags() -> list[str]:
-  """Those that the program itself takes; none where it is not the program that runs."""
+  """The names of the flags that the running program declares as its own; [] when this is not run as a program."""
   return [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.modules['__main__'].__name__)]
 
 
 def no_overrides(overrides: Overrides) -> None:
-  """Raises: ConfigError for a program that takes a run as it is, and got settings to change."""
+  """Raises: ConfigError for any override: called by programs that take a finished run, whose settings are fixed."""
   for path in overrides:
     raise ConfigError('config.no-overrides', f'--config.{path}', 'this program takes the run as it was made',
                       'change settings with experiments.launch')
 
 
 def _unknown_flag(name: str) -> ConfigError:
-  """Names the three nearest flags of this program; a misspelt `--cofnig.a.b` is nearest to `--config.a.b`."""
+  """The error for a flag that does not exist, with the three most similar ones; `--cofnig.a.b` suggests `--config.a.b`."""
   known = _own_flags() or sorted(flags.FLAGS)
   head, dot, rest = name.partition('.')
   near = [f'--{found}{dot}{rest}' for found in difflib.get_close_matches(head, known, n=3, cutoff=0.0)]
@@ -111,13 +117,13 @@ def _parse_or_leave(argv: Sequence[str]) -> Overrides:
   except SystemExit:
     sys.exit(0)                     # --help: absl leaves with 1
   verbosity = flags.FLAGS['verbosity']
-  if verbosity.using_default_value:     # absl would show all that libraries log for their own makers
+  if verbosity.using_default_value:     # else absl prints the libraries' own INFO logs
     verbosity.value, verbosity.using_default_value = -1, False
   return overrides
 
 
 def guarded(main: Main, overrides: Overrides, interrupted: str = 'interrupted') -> int:
-  """The exit code of `main`. What a person can mend is told in one message, a bug keeps its traceback."""
+  """The exit code of `main`. A UserError prints its message only; any other exception is a bug and prints its traceback."""
   try:
     return main(overrides)
   except UserError as error:
@@ -132,13 +138,13 @@ def guarded(main: Main, overrides: Overrides, interrupted: str = 'interrupted') 
 
 
 def told(error: UserError) -> int:
-  """Prints the message and gives the exit code."""
+  """The error's exit code; prints its message."""
   print(error, file=sys.stderr)
   return error.exit_code
 
 
 def _leave_job(code: int) -> int:
-  """The code; in a job of several processes ends this one at once, or its peers would wait for it at the exit."""
+  """The code; in a job of several processes exits at once instead, because a normal exit would wait for the others."""
   if 'jax' in sys.modules and sys.modules['jax'].distributed.is_initialized():
     _end(code)
   return code

@@ -1,10 +1,10 @@
-"""Compares two evaluations, or two reports: what the second has on the first, with the paired bootstrap where items were kept.
+"""Compares two evaluations, or two reports: differences of their metrics, with paired-bootstrap intervals for tasks.
 
   python -m experiments.compare --one=runs/smollm2-tasks-1f3a9c42d0 --other=runs/smollm2-lora-tasks-9d0e2b7a51
   python -m experiments.compare --one=runs/sotu-report-... --other=runs/films-report-... --page=compared.html
 
-A folder is that of an Evaluation or of a Report. The numbers of reports were measured once each and have no interval; where
-both reports have an evaluation, its tasks are compared too.
+Each folder is that of an Evaluation or of a Report. The numbers of a report are single measurements and get no interval; where
+both reports have an evaluation, its tasks are compared too. With --page it also writes a page of HTML.
 """
 
 from pathlib import Path
@@ -44,7 +44,10 @@ def main(overrides: command.Overrides) -> int:
 
 
 def of_folders(one: str, other: str) -> Record:
-  """Two folders compared. Raises: ConfigError where one is none of the two kinds, DataError where they do not compare."""
+  """The comparison of two folders.
+
+  Raises: ConfigError where a folder is neither, or only one has an evaluation; DataError where they cannot be compared.
+  """
   first, second = opened('one', one), opened('other', other)
   if None not in (first[1], second[1]):
     return compared(first[1], second[1]) | {'headline': headlines(first[0], second[0]) if first[0] and second[0] else []}
@@ -57,7 +60,7 @@ def of_folders(one: str, other: str) -> Record:
 
 
 def opened(flag: str, path: str) -> tuple[Any, Any]:
-  """The report and the evaluation of a folder, None for what it is not or has not."""
+  """(report, evaluation) of a folder, None for what it does not have. Raises: ConfigError where it has neither."""
   folder = Path(path)
   if path and (folder / FILE).is_file():
     return None, read_json(folder / FILE)

@@ -1,14 +1,14 @@
-"""Gives a trained model to others: a Hugging Face folder, a GGUF file, or its adapters as PEFT keeps them.
+"""Exports a trained model: as a Hugging Face folder, a GGUF file, or its adapters alone as a PEFT folder.
 
   python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --into=exported/sotu
   python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --into=exported/sotu --dtype=bfloat16
   python -m experiments.export --run=runs/sotu-lm-1f3a9c42d0 --into=exported/sotu.gguf --format=gguf --dtype=q8_0
   python -m experiments.export --run=runs/chat-lora-77d0c1a2b3 --into=exported/adapters --format=peft --base=exported/sotu
 
-transformers loads the folder (AutoModelForCausalLM, or AutoModelForSequenceClassification where a head on the first token tells
-classes apart; AutoTokenizer), llama.cpp the file, and PEFT lays the adapters over the model of the run's parent, exported by
-itself. For the first two formats adapters are merged, in float32, and it is said how much that moves a logit. Nothing is
-written over, and nothing appears that is not whole.
+transformers loads the folder (AutoModelForCausalLM, or AutoModelForSequenceClassification for a classifier with its head on the
+first token; AutoTokenizer), llama.cpp loads the file, and PEFT adds the adapters to the model of the run's parent, which has to
+be exported too. For the first two formats adapters are merged, in float32, and the command prints the largest change of a logit
+by that. Existing files are never overwritten, and an incomplete export never has the final name.
 """
 
 from pathlib import Path
@@ -38,9 +38,9 @@ from train.trained import load as open_run
 flags.declare_key_flag('run')
 INTO = flags.DEFINE_string('into', '', 'The folder, or the .gguf file, that is written.')
 FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'gguf', 'peft'], 'What is written.')
-DTYPE = flags.DEFINE_enum('dtype', None, [*KINDS, 'q8_0'], 'How numbers are kept; otherwise float32, and float16 in GGUF.')
-BASE = flags.DEFINE_string('base', None, 'What adapters lie over, as PEFT should find it: a folder, or a name on a hub.')
-DEQUANTISE = flags.DEFINE_bool('dequantise', False, 'Give matrices of few bits in many.')
+DTYPE = flags.DEFINE_enum('dtype', None, [*KINDS, 'q8_0'], 'The dtype that is written. Default: float32, and float16 in GGUF.')
+BASE = flags.DEFINE_string('base', None, 'The base model of adapters, as PEFT should find it: a folder, or a name on a hub.')
+DEQUANTISE = flags.DEFINE_bool('dequantise', False, 'Write quantised matrices dequantised.')
 
 DTYPES = {'hf': KINDS, 'gguf': ('float16', 'float32', 'q8_0'), 'peft': ('float32',)}
 FEW_BITS = ('edit.merge-quantised', 'weights.quantised')      # what --dequantise is for
@@ -73,7 +73,7 @@ def main(overrides: command.Overrides) -> int:
 
 
 def classes(trained: Trained) -> tuple[str, ...]:
-  """What a model with a head on one token tells apart, for which transformers has a class too; () of any other."""
+  """The classes of a classifier with its head on the first token, as transformers has them; () for any other model."""
   run = trained.run
   if isinstance(run, Run) and isinstance(run.rows, ClassRows) and 'token' in trained.params.get('classifier', {}):
     return run.rows.tokens.classes
@@ -81,7 +81,7 @@ def classes(trained: Trained) -> tuple[str, ...]:
 
 
 def place(to: str, form: str) -> Path:
-  """Where it is written. Raises: ConfigError where that is nowhere, of another kind, or taken."""
+  """The path to write. Raises: ConfigError where none is given, it does not suit the format, or it exists."""
   if not to or (form == 'gguf') != to.endswith('.gguf'):
     raise ConfigError('export.no-place', f'--into={to} --format={form}',
                       'a GGUF file ends in .gguf, and a folder does not' if to else 'nothing says where it should be written',
@@ -91,7 +91,7 @@ def place(to: str, form: str) -> Path:
 
 
 def dtype(form: str, asked: str | None) -> str:
-  """How numbers are kept. Raises: ConfigError for what the format has not."""
+  """The dtype to write. Raises: ConfigError for one that the format does not have."""
   kind = asked or ('float16' if form == 'gguf' else 'float32')
   if kind not in DTYPES[form]:
     raise ConfigError('export.dtype', f'--dtype={kind} --format={form}', f'it is written in {", ".join(DTYPES[form])}',
@@ -100,9 +100,9 @@ def dtype(form: str, asked: str | None) -> str:
 
 
 def adapters(target: Path, trained: Trained) -> int:
-  """How many tensors the run's adapters are, written in the scaling that it was trained with.
+  """Writes the run's adapters as a PEFT folder, with the scaling that they were trained with: the number of tensors.
 
-  Raises: ConfigError where rows of new tokens learnt beside them.
+  Raises: ConfigError where the run also learned rows for new tokens, which PEFT cannot hold.
   """
   if newest(trained.run.lineage_of_edits):
     raise ConfigError('peft.new-tokens', trained.run.name, 'it learnt rows for new tokens beside its adapters, and PEFT lays '
@@ -113,7 +113,7 @@ def adapters(target: Path, trained: Trained) -> int:
 
 
 def tell(target: Path, kind: str, made: Exported) -> None:
-  """Says what was written, and what was not."""
+  """Prints what was written, the largest change of a logit by merging, and what was left out."""
   print(f'{target}: {made.family}, {made.tensors} tensors in {kind}')
   if made.change:
     print(f'merged adapters move a logit by {made.change:.3g} at most')

@@ -1,4 +1,4 @@
-"""Small sweeps put together to larger ones. A sweep is a list of trials; a trial says which fields have which values.
+"""Building blocks of sweeps. A sweep is a list of trials; a trial is a dict from the path of a field to its value.
 
     grid(vary('optimizer.rule.lr', 1e-3, 3e-3), vary('seed', 0, 1))                       every combination: 4 trials
     side_by_side(vary('model.width', 64, 128), vary('model.attention.heads', 2, 4))       the i-th with the i-th: 2
@@ -21,12 +21,12 @@ def vary(path: str, *values: Any) -> Trials:
 
 
 def grid(*sweeps: Iterable[Changes]) -> Trials:
-  """Every combination of a trial of each; the last one changes fastest. Raises ConfigError if two set one field."""
+  """The Cartesian product of sweeps; the last one changes fastest. Raises: ConfigError if two of them set one field."""
   return [merged(trials) for trials in itertools.product(*sweeps)]
 
 
 def side_by_side(*sweeps: Iterable[Changes]) -> Trials:
-  """The first trial of each together, then the second of each. Raises ConfigError where they are not equally long."""
+  """The first trials of all sweeps merged, then the second ones. Raises: ConfigError where lengths or fields clash."""
   lists = [list(sweep) for sweep in sweeps]
   if len({len(each) for each in lists}) > 1:
     raise ConfigError('sweep.unequal', f'sweeps of {", ".join(str(len(each)) for each in lists)} trials',
@@ -35,12 +35,12 @@ def side_by_side(*sweeps: Iterable[Changes]) -> Trials:
 
 
 def chain(*sweeps: Iterable[Changes]) -> Trials:
-  """All trials of the first, then all of the second."""
+  """All trials of the first sweep, then all of the second, and so on."""
   return list(itertools.chain(*sweeps))
 
 
 def merged(trials: Iterable[Changes]) -> dict[str, Any]:
-  """One trial that makes the changes of all. Raises ConfigError if two of them set the same field."""
+  """One trial with the changes of all. Raises: ConfigError if two of them set the same field."""
   result: dict[str, Any] = {}
   for trial in trials:
     twice = result.keys() & trial.keys()

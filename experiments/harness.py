@@ -1,4 +1,4 @@
-"""Runs tasks of lm-evaluation-harness on a run or a published model, offline where the tasks' data are local.
+"""Evaluates a run or a published model on tasks of lm-evaluation-harness; works offline where the tasks' data are local.
 
   pip install lm-eval==0.4.13
   python -m experiments.harness --run=runs/smollm2-... --tasks=my_task --include=folder/of/tasks
@@ -51,7 +51,7 @@ def main(overrides: command.Overrides) -> int:
 
 
 def evaluated(run, folder: Path) -> dict:
-  """The harness's figures by task. Raises: ConfigError where it is not installed, or knows no such task."""
+  """The harness's metrics, by task. Raises: ConfigError where it is not installed, or knows no such task."""
   try:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager

@@ -1,6 +1,6 @@
-"""Ctrl-C that is always heard: while Python still imports, and where Python drops what is raised.
+"""Ctrl-C handling for the commands: a clean exit during imports, and no lost interrupts later.
 
-It imports nothing of the project's and no JAX, for it is there before them.
+Imported before JAX and the rest of the project, so it imports neither.
 """
 
 import os
@@ -12,21 +12,21 @@ from typing import TypeVar
 
 Given = TypeVar('Given')
 
-INTERRUPTED = 128 + signal.SIGINT       # what a shell says of a program that Ctrl-C ended
-AGAIN = 0.05                            # seconds: collecting garbage has ended by then, or else it comes once more
+INTERRUPTED = 128 + signal.SIGINT       # the exit code that shells report for a program ended by Ctrl-C
+AGAIN = 0.05                            # seconds until the signal is sent again: usually the garbage collector is done by then
 
 
 def leave_at_once() -> None:
-  """From now on Ctrl-C ends the process with one line: while modules are imported nothing is there to be saved."""
-  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:     # a shell has it ignored in the background
+  """From now on Ctrl-C exits at once with one line: for the time of imports, when there is nothing to save yet."""
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:     # background jobs of a shell ignore SIGINT: leave that
     signal.signal(signal.SIGINT, _leave)
 
 
 def heard(main: Callable[[Given], int]) -> Callable[[Given], int]:
-  """`main`, in which Ctrl-C raises KeyboardInterrupt, as is usual, and once more if that was dropped.
+  """`main` with Ctrl-C raising KeyboardInterrupt, as usual, and raising it again where Python dropped it.
 
-  Python drops what is raised in a callback of its garbage collector, and JAX has one: where many objects are made, as in the
-  preparation of text, one Ctrl-C in ten was lost.
+  Python drops exceptions raised in callbacks of its garbage collector, and JAX installs one: where many objects are created,
+  as in the preparation of text, one Ctrl-C in ten was lost.
   """
   def run(given: Given) -> int:
     if signal.getsignal(signal.SIGINT) is _leave:
@@ -42,7 +42,7 @@ def _leave(number: int, frame: object) -> None:
 
 
 def _once_more(dropped: 'sys.UnraisableHookArgs') -> None:
-  """Sends it again, from a thread: raised in here it would be dropped again."""
+  """An unraisable hook that sends SIGINT again, from a thread: raised in the hook itself it would be dropped again."""
   if dropped.exc_type is not KeyboardInterrupt:
     return sys.__unraisablehook__(dropped)
   timer = threading.Timer(AGAIN, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))

@@ -1,4 +1,4 @@
-"""Makes what an experiment file describes, and whatever of its lineage is missing.
+"""Runs an experiment file: makes the artifact that it describes, and first whatever that depends on (data, parent runs).
 
   python -m experiments.launch --config=experiments/quickstart/pretrain.py
   python -m experiments.launch --config=experiments/quickstart/pretrain.py --config.optimizer.rule.lr=3e-4 --config.seed=1
@@ -6,17 +6,16 @@
   python -m experiments.launch --config=experiments/pretrain/llama_1b.py --dry_run --devices=16
   python -m experiments.launch --config=runs/sotu-lm-1f3a9c42d0/run.json
 
-FILE is a Python file with get_config(), or the run.json of anything that was made. Settings are changed by their
-path, --config.FIELD.FIELD=VALUE; a mistaken name is answered with those there are. Each thing is kept in --runs under
-a name that ends in the digest of all that makes it what it is: the same command again finds it, or goes on where it
-was cut off.
+--config is a Python file with get_config(), or the run.json of a finished or interrupted artifact. Settings are changed by
+their path, --config.FIELD.FIELD=VALUE; for a wrong name the error lists the fields. Each artifact is kept in --runs, in a
+folder whose name ends in a digest of its config: the same command again finds it there, or resumes it where it was interrupted.
 
 Several processes share one --runs folder:
 
   python -m experiments.launch --config=FILE --coordinator=10.0.0.1:9876 --processes=2 --process=0     (and 1)
 
-Exit codes: 0 all is made, 75 saved and told to leave (launch again), 78 configuration, 65 data or checkpoint,
-74 storage, 70 numerics, 69 another process is gone or differs, 130 interrupted, 1 a bug.
+Exit codes: 0 done, 75 stopped by a signal after a save (launch again), 78 configuration, 65 data or checkpoint, 74 storage,
+70 numerics, 69 another process is gone or differs, 130 interrupted, 1 a bug.
 """
 
 import sys
@@ -47,7 +46,7 @@ DEVICES = flags.DEFINE_integer('devices', None, 'With --dry_run: plan for so man
 
 
 def main(overrides: command.Overrides) -> int:
-  """Exit code 0 when all of the config is made."""
+  """Exit code 0 when the config's artifact is made."""
   pretend(DEVICES.value, DRY_RUN.value)
   processes.cache_compilations()
   place = processes.join()
@@ -65,7 +64,7 @@ def main(overrides: command.Overrides) -> int:
 
 
 def pretend(count: int | None, dry: bool) -> None:
-  """Makes jax see so many devices, which only a plan can use."""
+  """Makes jax pretend to have `count` CPU devices. Raises: ConfigError unless it is a dry run."""
   if count is None:
     return
   if not dry:
@@ -75,7 +74,7 @@ def pretend(count: int | None, dry: bool) -> None:
 
 
 def make(config: Artifact, store: Store) -> None:
-  """Makes what is missing, saying what it does. What does not fit here is refused before anything is made."""
+  """Makes what is missing of the lineage, and prints each step. Checks first that all of it can be made on this machine."""
   writable(store.root)
   missing = [thing for thing in lineage(config) if not store.made(thing)]
   for thing in missing:

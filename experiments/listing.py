@@ -1,10 +1,10 @@
-"""Lists what a folder of runs holds: what each is, how far it came, when it was begun, and in what things of one name differ.
+"""Lists the artifacts in a folder of runs: kind, state, start time, and the settings in which those of one name differ.
 
   python -m experiments.listing
   python -m experiments.listing --runs=/tmp/runs --name=sotu-lm
 
-Things of one name that were made with other settings lie beside each other in folders that differ by a digest. Here each is
-told apart by its values of the settings in which they differ, those of what it was made from among them.
+Artifacts of one name with different settings are in folders that differ by a digest. For these the listing prints the settings
+in which they differ, including those of their parents.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ from train.lives import last_life
 
 flags.declare_key_flag('runs')
 NAME = flags.DEFINE_string('name', '', 'List things of this name alone.')
-MOST = 4                # settings in which things differ are shown; of more it is said how many
-LONGEST = 40            # characters of a value
-NOWHERE = '-'           # a setting that one of them does not have
+MOST = 4                # settings shown for each artifact; of further ones only the number
+LONGEST = 40            # characters of a value that are shown
+NOWHERE = '-'           # shown for a setting that an artifact does not have
 
 
 class Thing(NamedTuple):
-  """What lies in a folder; `config` is its run.json, None where that cannot be read."""
+  """The artifact in a folder; `config` is its run.json, None where that cannot be read."""
 
   folder: Path
   kind: str
@@ -62,7 +62,7 @@ def main(overrides: command.Overrides) -> int:
 
 
 def found(root: Path) -> list[Thing]:
-  """All that was begun under the root, by name and then by when. Raises: ConfigError where nothing was."""
+  """All artifacts under the root, finished or not, by name and then start time. Raises: ConfigError where there are none."""
   things = [opened(path.parent) for path in root.glob('*/run.json')]
   if not things:
     raise ConfigError('config.no-runs', f'--runs={root}',
@@ -72,7 +72,7 @@ def found(root: Path) -> list[Thing]:
 
 
 def opened(folder: Path) -> Thing:
-  """What a folder holds."""
+  """The artifact in a folder."""
   begun = str((last_life(folder) or {}).get('at', ''))[:16].replace('T', ' ')
   try:
     config = read_json(folder / 'run.json')
@@ -83,7 +83,7 @@ def opened(folder: Path) -> Thing:
 
 
 def remains(folder: Path, config: dict[str, Any]) -> str:
-  """How far a thing came that is not made."""
+  """How far an unfinished artifact came, in words."""
   try:
     return f'cut off {decode(config).remains(folder)}'.rstrip()
   except UserError:
@@ -91,7 +91,7 @@ def remains(folder: Path, config: dict[str, Any]) -> str:
 
 
 def table(things: Sequence[Thing]) -> Table:
-  """A row a thing."""
+  """A table with a row for each artifact."""
   drawn = Table(box=None, pad_edge=False, header_style='bold')
   for head in ('folder', 'what', 'state', 'begun (UTC)'):
     drawn.add_column(head, overflow='fold')
@@ -101,7 +101,7 @@ def table(things: Sequence[Thing]) -> Table:
 
 
 def words(thing: Thing, things: Sequence[Thing]) -> str:
-  """The settings of a thing in which it differs from others of its name: `optimizer.rule.lr=0.005 seed=1`; '' for none."""
+  """The settings in which an artifact differs from others of its name: `optimizer.rule.lr=0.005 seed=1`; '' for none."""
   told: dict[str, str] = {}
   for other in things:
     if other is not thing and (other.kind, other.name) == (thing.kind, thing.name) and None not in (other.config, thing.config):
@@ -111,7 +111,7 @@ def words(thing: Thing, things: Sequence[Thing]) -> str:
 
 
 def said(path: str, value: Any) -> str:
-  """A value of a run.json for a person: classes by their names, what is large by its beginning."""
+  """A value of a run.json as shown: classes by their names, long values cut to LONGEST characters."""
   text = NOWHERE if value is None else str(value).rpartition('.')[2] if path.endswith('.type') else str(value)
   return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
 

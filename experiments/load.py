@@ -1,6 +1,6 @@
-"""From a file that a person names to a checked artifact: a `.py` with `get_config()`, or any `run.json`.
+"""Loads a checked config from a file that the user names: a `.py` with `get_config()`, or a `run.json`.
 
-Python is run only from the path that was given, never from a name inside a config.
+Python code is run only from the path that was given, never from a name inside a config.
 """
 
 import dataclasses
@@ -23,21 +23,21 @@ from train.typecheck import check, hints
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYWORD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
-FIRST = 'experiments/quickstart/pretrain.py'      # what somebody is told who named nothing that is like a file of ours
-MODELS = {'get_config': FIRST, 'sweep': 'experiments/sweeps/scaling.py'}     # a file that has the function
+FIRST = 'experiments/quickstart/pretrain.py'      # suggested when the given path resembles none of our files
+EXAMPLES = {'get_config': FIRST, 'sweep': 'experiments/sweeps/scaling.py'}     # a file that has the function
 
 
 def load(path: str) -> Artifact:
-  """The artifact that a file describes, its types checked at every depth.
+  """The artifact that a file describes, with the types of all its fields checked, nested ones too.
 
-  Raises: ConfigError that names the file and, where there is one, its line.
+  Raises: ConfigError that names the file and, where it can, the line.
   """
   config = load_json(Path(path)) if path.endswith('.json') else call(load_module(path), 'get_config')
   return whole(config, path)
 
 
 def whole(config: Any, path: str) -> Artifact:
-  """The config, when it is an artifact that can be written down and read again to the same digest."""
+  """The config itself. Raises: ConfigError if it is no artifact, or has another digest after a round trip through JSON."""
   if not isinstance(config, Artifact):
     raise ConfigError('config.not-an-artifact', path, f'it gives {type(config).__name__}, which cannot be made',
                       'give the run.json of something that was made' if path.endswith('.json') else
@@ -50,7 +50,10 @@ def whole(config: Any, path: str) -> Artifact:
 
 
 def load_module(path: str) -> ModuleType:
-  """The module of an experiment file. One of this project keeps its name, so that its classes can be found again."""
+  """The module of an experiment file. A file of this project keeps its module name, so that its classes can be decoded.
+
+  Raises: ConfigError where there is no such file, or it fails.
+  """
   file = Path(path).resolve()
   if not file.is_file():
     why = 'no file was named' if not path else 'it is a folder' if file.is_dir() else 'there is no such file'
@@ -69,19 +72,20 @@ def load_module(path: str) -> ModuleType:
 
 
 def call(module: ModuleType, name: str) -> Any:
-  """What the file's function of that name gives.
+  """What the module's function of that name returns.
 
   Raises: ConfigError where the file has none, or where it fails.
   """
   file = Path(str(module.__file__))
   function = vars(module).get(name)
   if not callable(function):
-    raise ConfigError('config.no-function', str(file), f'it has no {name}()', f'define {name}() in it, as {MODELS[name]} does')
+    raise ConfigError('config.no-function', str(file), f'it has no {name}()',
+                      f'define {name}() in it, as {EXAMPLES[name]} does')
   return located(file, function)
 
 
 def located(file: Path, function: Callable[[], Any]) -> Any:
-  """`function()`; what it raises is reported with the line of the file."""
+  """`function()`. Raises: ConfigError, or the UserError that it raised, with the line of the file added."""
   try:
     return function()
   except SyntaxError as error:
@@ -101,7 +105,7 @@ def located(file: Path, function: Callable[[], Any]) -> Any:
 
 
 def _mistyped(error: Exception) -> UserError | None:
-  """The field of a wrong type over which a dataclass stumbled when it looked at its fields; None if that is not why."""
+  """The error for a field of a wrong type, if that is why a dataclass's __post_init__ failed; else None."""
   for frame, _ in traceback.walk_tb(error.__traceback__):
     if frame.f_code.co_name == '__post_init__':
       try:
@@ -112,7 +116,7 @@ def _mistyped(error: Exception) -> UserError | None:
 
 
 def _unknown(error: Exception) -> UserError | None:
-  """The refusal of a field that a dataclass of ours does not have, with those that are like it; None if that is not why."""
+  """The error for a field that a dataclass does not have, with similar names, if that is why a call failed; else None."""
   said = KEYWORD.match(str(error))
   if said is None:
     return None
@@ -124,9 +128,9 @@ def _unknown(error: Exception) -> UserError | None:
 
 
 def load_json(path: Path) -> Any:
-  """The artifact that a `run.json` was written from.
+  """The artifact that a `run.json` describes.
 
-  Raises: ConfigError where the file does not say what its folder was made from: edited, or written by other code.
+  Raises: ConfigError where that is not what its folder was made from: the file was edited, or the code changed.
   """
   config = decode(read_json(path))
   life = last_life(path.parent) if path.name == 'run.json' else None
@@ -139,19 +143,19 @@ def load_json(path: Path) -> Any:
 
 
 def load_run(path: str) -> tuple[Any, Path]:
-  """The `train.run.Run` that a folder holds, and the folder. Raises: ConfigError where there is none."""
+  """(run, folder): the `train.run.Run` in a folder. Raises: ConfigError where there is none."""
   from train.run import Run  # all of training, which not every command needs
   return _held(path, Run, 'training')
 
 
 def load_model(path: str) -> tuple[Any, Path]:
-  """The `train.run.Parent` that a folder holds, and the folder. Raises: ConfigError where there is none."""
+  """(model, folder): the `train.run.Parent`, trained or published, in a folder. Raises: ConfigError where there is none."""
   from train.run import Parent
   return _held(path, Parent, 'model')
 
 
 def context(run: Any, store: Store) -> int | None:
-  """How many tokens a `train.run.Parent` has learnt to read at once, or one that it comes from; None where nobody says."""
+  """The context length that a `train.run.Parent` or one of its ancestors was trained on, tokens; None where not known."""
   from train.published import Published
   if isinstance(run, Published):
     return run.reads(store)
@@ -160,7 +164,7 @@ def context(run: Any, store: Store) -> int | None:
 
 
 def beyond(run: Any, store: Store, tokens: int, what: str) -> str:
-  """A line that says so where the model is asked for more tokens at once than it has learnt to read; '' where it is not."""
+  """A warning line where `tokens` exceed the context length that the model was trained on, else ''; `what` begins it."""
   learnt = context(run, store)
   if learnt is None or tokens <= learnt:
     return ''
@@ -183,7 +187,7 @@ def _held(path: str, kind: Any, what: str) -> tuple[Any, Path]:
 
 
 def _folders(path: str) -> str:
-  """Folders with a name like the one that was meant, beside it or in runs; the form of such a name where there is none."""
+  """A suggestion: existing run folders with similar names, or an example of such a name."""
   if Path(path).name == 'run.json':
     return str(Path(path).parent)
   roots = dict.fromkeys((Path(path).parent, Path('runs')))
@@ -194,7 +198,7 @@ def _folders(path: str) -> str:
 
 
 def _nearest(path: str) -> str:
-  """A hint that names the run.json of a folder, or experiment files like the one that was meant."""
+  """A suggestion: the run.json of the folder, or experiment files with similar names."""
   if path and (Path(path) / 'run.json').is_file():
     return f'give --config={Path(path) / "run.json"}'
   files = [file for file in sorted(ROOT.glob('experiments/*/*.py')) if 'def get_config(' in file.read_text(encoding='utf-8')]

@@ -19,15 +19,15 @@ from model.errors import ConfigError
 from train.artifact import Artifact, digest
 from train.typecheck import build, classes, element, fits, hints, require, spell
 
-Tree = dict[str, Any]             # by the names of fields, down to the new values, which stand under OWN
-OWN = '='                         # no name has this character
+Tree = dict[str, Any]             # nested by field names; a new value of a field is under the key OWN
+OWN = '='                         # cannot be the name of a field
 WORDS: dict[str, Any] = {'true': True, 'false': False, 'none': None}
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-  """The config with the fields at the dotted paths replaced, all at once. Text is read, other values are taken.
+  """The config with the fields at the dotted paths replaced, all at once. Strings are parsed, other values used as they are.
 
-  Raises: ConfigError that names the flag, and the fields there are, the type or the range that was expected.
+  Raises: ConfigError that names the flag, and the known fields, the expected type or the allowed range.
   """
   tree: Tree = {}
   for path, value in changes.items():
@@ -39,7 +39,7 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _apply(value: Any, hint: Any, tree: Tree, path: str) -> Any:
-  """`value`, which stands where `hint` is, with the changes of the tree: its own first, then those of its fields."""
+  """`value`, of a field annotated `hint`, with the changes of the tree: its own replacement first, then those of fields."""
   if OWN in tree:
     value = require(read(tree[OWN], hint, path) if isinstance(tree[OWN], str) else tree[OWN], hint, path)
   inner = {name: node for name, node in tree.items() if name != OWN}
@@ -72,13 +72,13 @@ def _apply_tuple(value: tuple, hint: Any, tree: Tree, path: str) -> tuple:
 
 
 def _flags(tree: Tree, path: str) -> str:
-  """The flags that a subtree was made of, to be shown when what they make together is refused."""
+  """The flags of a subtree, for the error message when they are refused together."""
   found = [f'--{path}={tree[OWN]}'] if OWN in tree else []
   return ' '.join(found + [_flags(node, f'{path}.{name}') for name, node in tree.items() if name != OWN])
 
 
 def within(value: Any, name: str, path: str) -> Iterator[str]:
-  """The paths to fields of that name in a value, those of its parents left out: the nearest to its root first."""
+  """The paths to fields of that name at any depth, but not inside other artifacts: the shallowest first."""
   level = [(path, value)]
   while level:
     inner = [(f'{at}.{field}', getattr(thing, field)) for at, thing in level for field in hints(type(thing))]
@@ -87,7 +87,7 @@ def within(value: Any, name: str, path: str) -> Iterator[str]:
 
 
 def places(value: Any, thing: Artifact, path: str = 'config') -> Iterator[str]:
-  """The paths at which a thing stands in a config, or in what that is made from; several where it is shared."""
+  """All paths in a config, its parents included, at which this artifact is found; several where it is shared."""
   if isinstance(value, Artifact) and digest(value) == digest(thing):
     yield path
   elif isinstance(value, tuple):
@@ -99,7 +99,7 @@ def places(value: Any, thing: Artifact, path: str = 'config') -> Iterator[str]:
 
 
 def unknown(what: str, name: str, known: list[str], why: str, deeper: str = '') -> ConfigError:
-  """The refusal of a name that is not known, with the nearest three and all that are, or where there is one of that name."""
+  """The error for an unknown name, with the three most similar and all known ones; `deeper`: a path that has the name."""
   near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
   meant = f'did you mean {deeper}? Else ' if deeper else ''
   return ConfigError('config.unknown-field', what, f'{why}; the nearest are {", ".join(near)}' if near else why,
@@ -107,7 +107,7 @@ def unknown(what: str, name: str, known: list[str], why: str, deeper: str = '') 
 
 
 def read(text: str, hint: Any, path: str) -> Any:
-  """The value that a text means where the annotation is `hint`; the text itself where nothing else fits."""
+  """The value of a text for a field annotated `hint`: the first of literal, word and plain text that fits."""
   try:
     literal = _value(ast.parse(text.strip(), mode='eval').body, hint, path)
   except (SyntaxError, ValueError, RecursionError, MemoryError):

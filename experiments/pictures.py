@@ -1,4 +1,4 @@
-"""Pictures of sweeps, as SVG for pages and PNG for everything else."""
+"""Plots of sweeps, in matplotlib, written as SVG and PNG."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Line(NamedTuple):
-  """A named curve; a point whose y is not finite is marked at the top of the picture."""
+  """A named curve; points whose y is not finite (diverged trials) are marked at the top of the plot."""
 
   name: str
   x: Sequence[float]
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 @contextmanager
 def picture(folder: Path, panels: int = 1, width: float = 6.0) -> Iterator[list[Axes]]:
-  """Axes to draw on, side by side with one y axis; written to sweep.svg and sweep.png when the block ends."""
+  """Gives axes, side by side with a shared y axis; saves them as sweep.svg and sweep.png when the block ends."""
   with rc_context(STYLE):
     figure = Figure(figsize=(width * (1 + 0.7 * (panels - 1)), 4.0), layout='constrained')
     FigureCanvasAgg(figure)
@@ -47,7 +47,7 @@ def picture(folder: Path, panels: int = 1, width: float = 6.0) -> Iterator[list[
 
 
 def curves(trials: Sequence[Trial], folder: Path, x: str, y: str, by: str = '') -> None:
-  """The metric over a field: a curve for each value of `by`, or of all other fields that change.
+  """Plots metric `y` over field `x`: a curve for each value of field `by`, or without it of all other fields that change.
 
   Raises: ConfigError where a trial has no number for x, or none has the metric.
   """
@@ -72,7 +72,7 @@ def curves(trials: Sequence[Trial], folder: Path, x: str, y: str, by: str = '') 
 
 
 def rates(axes: Axes, lines: Sequence[Line]) -> None:
-  """Curves over values that are spaced by factors, pale to dark in their order; the best point of each is filled."""
+  """Plots curves over a logarithmic x axis, pale to dark in their order; the lowest point of each is filled."""
   for index, line in enumerate(lines):
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     colour = RAMP[round(index * (len(RAMP) - 1) / max(len(lines) - 1, 1))] if len(lines) > 1 else EMBER
@@ -91,12 +91,12 @@ def rates(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def beside(axes: Axes) -> None:
-  """The names of the curves, to the right of the axes, where none of them runs."""
+  """Adds a legend to the right of the axes."""
   axes.legend(labelcolor=INK, loc='upper left', bbox_to_anchor=(1.0, 1.0))
 
 
 def round_values(low: float, high: float) -> list[float]:
-  """Between three and eight round numbers in the range, for an axis."""
+  """At most eight round numbers in the range, for the ticks of an axis; [] for a range that is too large."""
   for step in (0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0):
     values = [float(x) for x in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
     if len(values) <= 8:
@@ -105,7 +105,7 @@ def round_values(low: float, high: float) -> list[float]:
 
 
 def scaling(folder: Path, compute: Sequence[float], loss: Sequence[float], names: Sequence[str], law: PowerLaw) -> None:
-  """Loss over compute, a named point a run, with the fitted law and its floor."""
+  """Plots loss over compute, a named point for each run, with the fitted law and its floor."""
   with picture(folder, width=7.0) as [axes]:
     line = np.geomspace(min(compute) / 2, max(compute) * 4, 200)
     axes.plot(line, law(line), color=EMBER, zorder=1)

@@ -1,4 +1,4 @@
-"""What launching a config would do: what of its lineage is there, is cut off, or must be made, and at what price."""
+"""The plan of a launch: which artifacts of a config's lineage are made, interrupted, or to be made, and what they cost."""
 
 from typing import NamedTuple
 
@@ -15,9 +15,9 @@ STYLES = {'made': 'green', 'cut off': 'yellow', 'to be made': 'cyan'}
 
 
 class Item(NamedTuple):
-  """One artifact of the plan; `changed` is what is not as it was when it was cut off.
+  """One artifact of the plan. `changed`: settings that differ from those of its interrupted run.
 
-  `outdated` says which of its sources are not as they were when it was made.
+  `outdated` says which source files changed since it was made; '' for none.
   """
 
   thing: Artifact
@@ -30,8 +30,8 @@ class Item(NamedTuple):
 def plan(artifact: Artifact, store: Store) -> list[Item]:
   """The lineage in the order in which it is made, each with its state.
 
-  Raises: StorageError where a folder holds something else; ConfigError for a training still to be done that would be over
-  before it is warm.
+  Raises: StorageError where a folder holds something else; ConfigError for a training to be done that has fewer steps than its
+  warmup.
   """
   return [_item(thing, store, artifact) for thing in lineage(artifact)]
 
@@ -47,7 +47,7 @@ def _item(thing: Artifact, store: Store, whole: Artifact) -> Item:
 
 
 def _warms_up(thing: Artifact, whole: Artifact) -> None:
-  """Raises: ConfigError for a training that would be over before it is warm, with the flags that mend it."""
+  """Raises: ConfigError for a training with fewer steps than its warmup, with the flags that mend it."""
   from train.run import Run  # all of training, for which --help should not wait
   from train.schedule import warms_up
   if not isinstance(thing, Run):
@@ -60,7 +60,7 @@ def _warms_up(thing: Artifact, whole: Artifact) -> None:
 
 
 def show(items: list[Item], store: Store, prices: bool) -> None:
-  """Prints the plan; with `prices`, what each run that is not made will cost."""
+  """Prints the plan; with `prices`, also parameters, FLOPs, tokens and memory of each run that is not made yet."""
   console = Console()
   table = Table(box=None, pad_edge=False, header_style='bold')
   for column in ('what', 'name', 'state', 'folder'):
@@ -80,7 +80,7 @@ def show(items: list[Item], store: Store, prices: bool) -> None:
 
 
 def _warning(item: Item, items: list[Item], store: Store) -> str:
-  """What to know before something is used whose sources are not any more what they were."""
+  """The warning about an artifact whose source files changed since it was made, with the folders to delete."""
   mine = digest(item.thing)
   heirs = [other for other in items if other is not item and other.state != 'to be made'
            and mine in map(digest, lineage(other.thing))]
@@ -97,7 +97,8 @@ def _price(thing: Artifact) -> dict[str, str]:
   except ConfigError as error:
     if error.id != 'mesh.device-count':
       raise
-    raise ConfigError(error.id, error.what, error.why, 'plan with --devices=N for devices that are not here') from error
+    do = f'{error.do}; --devices=N plans for N that are not here'
+    raise ConfigError(error.id, error.what, error.why, do) from error
 
 
 def _price_table(name: str, rows: dict[str, str]) -> Table:

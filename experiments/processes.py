@@ -1,7 +1,7 @@
-"""One job on several processes: joining them, and making sure that they mean the same thing.
+"""Multi-process jobs: joins the processes through jax.distributed, and checks that all have the same config and code.
 
-The coordinator that they meet at has no password. It listens on loopback when its address is there, else on the address
-that was given: that must be a private one.
+The coordinator, in process 0, has no password. Where --coordinator is an IP address or localhost it listens on that alone; the
+address must be a private one.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ PROCESS = flags.DEFINE_integer('process', None, 'The number of this process, fro
 
 
 class Place(NamedTuple):
-  """This process among those of its job."""
+  """The index of this process, and the number of processes of its job."""
 
   process: int = 0
   processes: int = 1
 
 
 def join() -> Place:
-  """Joins the job that the flags describe; alone where they describe none.
+  """Joins the job that the flags describe: this process's place in it; Place() without such flags.
 
-  Raises: ConfigError for flags that do not go together, PeerError where the others do not come.
+  Raises: ConfigError for flags that do not go together, PeerError where the other processes do not join in time.
   """
   coordinator, count, number = COORDINATOR.value, PROCESSES.value, PROCESS.value
   given = [value is not None for value in (coordinator, count, number)]
@@ -62,7 +62,7 @@ def join() -> Place:
 
 
 def _bind(address: str | None) -> str | None:
-  """Where the coordinator listens: jax would take every interface of the machine."""
+  """The address on which the coordinator listens, None for jax's default: all interfaces of the machine."""
   if address is None:
     return None
   host, _, port = address.rpartition(':')
@@ -75,9 +75,9 @@ def _bind(address: str | None) -> str | None:
 
 
 def agree(config: Artifact) -> None:
-  """Returns when every process has the same config and the same code; called before anything is made.
+  """Checks that all processes have the same config, code and packages, before anything is made.
 
-  Raises: PeerError that names the processes that differ from the first.
+  Raises: PeerError that names the processes that differ from process 0.
   """
   from jax.experimental import multihost_utils
   now = environment()
@@ -91,10 +91,10 @@ def agree(config: Artifact) -> None:
 
 
 def cache_compilations() -> None:
-  """Keeps compiled programs under the user's cache folder, so that a relaunch need not compile again.
+  """Turns on jax's compilation cache in the user's cache folder, so that the next launch need not compile again.
 
-  `JAX_COMPILATION_CACHE_DIR` says another place, `JAX_ENABLE_COMPILATION_CACHE=0` none. Small programs are kept too, which
-  jax by itself does not: a start has several, of 10 to 500 ms each.
+  `JAX_COMPILATION_CACHE_DIR` sets another folder, `JAX_ENABLE_COMPILATION_CACHE=0` turns it off. Small programs are cached too,
+  unlike jax's default: each launch has several that take 10 to 500 ms to compile.
   """
   if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
@@ -105,16 +105,16 @@ def cache_compilations() -> None:
 
 
 def drop_torn(cache: Path) -> None:
-  """Removes what a process that was killed, or a full disk, left half-written among compiled programs.
+  """Deletes entries of the compilation cache that a killed process or a full disk left incomplete.
 
-  jax 0.10 writes an entry in place, and never over one that is there: each later start would warn of it and compile again.
-  Only entries are read that were written since somebody last looked.
+  jax 0.10 writes entries in place and never overwrites one, so each later launch would warn about it and compile again. Only
+  entries written since the last such check are read.
   """
   looked, fresh = cache / '.looked', cache / f'.looked.{os.getpid()}'
-  with contextlib.suppress(OSError, ImportError):       # there is no cache yet, or one that may only be read
-    from jax._src.compilation_cache import compress_executable, decompress_executable  # by whichever library jax found
+  with contextlib.suppress(OSError, ImportError):       # there is no cache yet, or it is read-only
+    from jax._src.compilation_cache import compress_executable, decompress_executable  # by zstandard or zlib
     first = compress_executable(b'')[:1]                # an environment with another library may share the cache
-    fresh.touch()                               # the file system's clock, which stamps the entries too
+    fresh.touch()                               # its mtime is by the file system's clock, as those of entries are
     since = looked.stat().st_mtime if looked.exists() else 0.0
     with os.scandir(cache) as entries:
       for path in [Path(each) for each in entries if each.name.endswith('-cache') and each.stat().st_mtime >= since]:
@@ -122,7 +122,7 @@ def drop_torn(cache: Path) -> None:
         try:
           if entry[:1] in (b'', first):
             decompress_executable(entry)
-        except Exception:                       # each library has an error of its own
+        except Exception:                       # each compression library has its own error
           path.unlink(missing_ok=True)
     fresh.replace(looked)
 

@@ -1,14 +1,14 @@
-"""Where the time of profiled steps goes: the operations that take most, and the shares of products, the rest, and waiting.
+"""Reads a profile of training steps: the operations that take most time, and the shares of matmuls, other work, and idling.
 
   python -m experiments.profile --run=runs/NAME-1f3a9c42d0
   python -m experiments.profile --trace=FOLDER --top=40
 
-A run makes a profile with --config.watch.profile='(20, 23)': of the steps from after the 20th to after the 23rd. This reads it
-in the terminal; to look at it along the time, open the *.trace.json.gz that is named below in a browser, at
-https://ui.perfetto.dev (`Open trace file`; it stays on the machine) or in Chromium at chrome://tracing.
+A run writes a profile with --config.watch.profile='(20, 23)', of its steps 21 to 23. This prints a summary; for the timeline
+open the *.trace.json.gz that it names at https://ui.perfetto.dev (`Open trace file`; the file is not uploaded), or in Chromium
+at chrome://tracing.
 
-Time is that of the devices, all added up; an operation's own, without those inside of it. Where operations run side by side
-shares add up to more than one. On a CPU a collective's time is mostly that of waiting for the other device.
+Times are summed over devices; an operation's time excludes operations nested in it. Where operations overlap, shares add up to
+more than one. On a CPU the time of a collective is mostly waiting for the other devices.
 """
 
 import gzip
@@ -30,13 +30,13 @@ flags.declare_key_flag('run')
 TRACE = flags.DEFINE_string('trace', '', 'A folder with a trace of jax.profiler, instead of a run.')
 TOP = flags.DEFINE_integer('top', 20, 'How many operations are listed.', lower_bound=1)
 
-STREAM, OPERATIONS, PROGRAMS = 'Stream', 'XLA Ops', 'XLA Modules'      # lanes of devices, by how their names begin
+STREAM, OPERATIONS, PROGRAMS = 'Stream', 'XLA Ops', 'XLA Modules'      # beginnings of the names of a device's lanes in a trace
 KINDS = {'matmul': 'matrix products', 'kernel': 'kernels (custom calls)', 'collective': 'collectives',
          'elementwise': 'all else (elementwise, copies)'}
 
 
 class Event(NamedTuple):
-  """An operation that ran; times in microseconds."""
+  """One execution of an operation; times in microseconds."""
 
   program: str
   name: str
@@ -44,11 +44,11 @@ class Event(NamedTuple):
   thread: Any
   begin: float
   end: float
-  launch: str                          # which call of the program it is part of
+  launch: str                          # the execution of the program that it is part of
 
 
 class Row(NamedTuple):
-  """An operation over the whole trace: seconds of its own, how often, what it is."""
+  """An operation over the whole trace: seconds without nested operations, executions, kind and source."""
 
   name: str
   seconds: float
@@ -57,21 +57,21 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-  """What a trace comes to: seconds from first to last of all devices, those in which something ran, and operations."""
+  """The summary of a trace. span: seconds from first to last event, busy: those with an operation, both over all devices."""
 
   devices: int
   span: float
   busy: float
-  steps: int                           # calls of the program that took most
+  steps: int                           # executions of the program that took most time
   rows: list[Row]                      # the longest first
 
   def of(self, kind: str) -> float:
-    """Seconds of one kind."""
+    """Seconds in operations of one kind."""
     return sum(row.seconds for row in self.rows if row.what.kind == kind)
 
 
 def main(overrides: command.Overrides) -> int:
-  """Prints the profile."""
+  """Prints the summary. Raises: ConfigError unless one of --run and --trace is given."""
   command.no_overrides(overrides)
   if bool(TRACE.value) == bool(command.RUN.value):
     raise ConfigError('profile.what', f'--run={command.RUN.value!r}, --trace={TRACE.value!r}', 'one of them names the profile',
@@ -82,7 +82,7 @@ def main(overrides: command.Overrides) -> int:
 
 
 def newest(folder: Path) -> Path:
-  """The last trace under a folder. Raises: DataError where there is none."""
+  """The newest trace under a folder. Raises: DataError where there is none."""
   traces = sorted((path for path in folder.rglob('*.trace.json.gz') if 'perfetto' not in path.name),
                   key=lambda path: path.stat().st_mtime)
   if not traces:
@@ -92,7 +92,7 @@ def newest(folder: Path) -> Path:
 
 
 def read(path: Path) -> Found:
-  """What a trace comes to. Raises: DataError where no device did anything in it."""
+  """The summary of a trace. Raises: DataError where it has no operation of a device."""
   raw = json.loads(gzip.decompress(path.read_bytes()))['traceEvents']
   events = list(operations(raw))
   if not events:
@@ -110,7 +110,7 @@ def read(path: Path) -> Found:
 
 
 def kinds(path: Path, events: Sequence[Event]) -> dict[tuple[str, str], Operation]:
-  """What the operations are, by the programs that the profiler kept beside the trace."""
+  """The kind and source of operations, by (program, name), from the programs that the profiler stored beside the trace."""
   kept = [program for plane in path.parent.glob('*.xplane.pb') for program in programs(plane)]
   names = defaultdict[str, set[str]](set)
   for event in events:
@@ -119,10 +119,10 @@ def kinds(path: Path, events: Sequence[Event]) -> dict[tuple[str, str], Operatio
 
 
 def operations(raw: Sequence[dict[str, Any]]) -> Iterator[Event]:
-  """The operations among a trace's events, each once.
+  """The executed operations among a trace's events, each once.
 
-  A GPU tells of them by its streams, and again by lanes that the profiler derives from these; a TPU has the derived ones alone;
-  on a CPU they are what says which of a program it is, on whatever thread.
+  On a GPU they are in lanes of streams, and again in lanes that the profiler derives from these; a TPU has only derived lanes;
+  on a CPU they are the events with an `hlo_op`, on any thread.
   """
   lanes = {(each['pid'], each['tid']): each['args']['name'] for each in raw
            if each.get('ph') == 'M' and each['name'] == 'thread_name'}
@@ -138,7 +138,7 @@ def operations(raw: Sequence[dict[str, Any]]) -> Iterator[Event]:
 
 
 def calls(raw: Sequence[dict[str, Any]], events: Sequence[Event]) -> int:
-  """How often the program ran that took most, on one device: as its operations say, or the lane of whole programs; or 1."""
+  """Executions of the program that took most time, on one device: by its operations' run ids, else by the lane of programs."""
   times = defaultdict[str, float](float)
   for event in events:
     times[event.program] += event.end - event.begin
@@ -155,7 +155,7 @@ def calls(raw: Sequence[dict[str, Any]], events: Sequence[Event]) -> int:
 
 
 def grouped(events: Sequence[Event], key: Any) -> list[list[Event]]:
-  """The events of each device, or of each thread, as they began."""
+  """Events grouped by `key`, each group in order of start."""
   lanes = defaultdict[Any, list[Event]](list)
   for event in sorted(events, key=lambda event: (event.begin, -event.end)):
     lanes[key(event)].append(event)
@@ -163,7 +163,7 @@ def grouped(events: Sequence[Event], key: Any) -> list[list[Event]]:
 
 
 def covered(events: Sequence[Event]) -> tuple[float, float]:
-  """Seconds from the first begin to the last end, and those in which some event runs."""
+  """(seconds from the first start to the last end, seconds in which some event runs)."""
   end = busy = 0.0
   for event in events:
     busy += max(0.0, event.end - max(end, event.begin))
@@ -172,7 +172,7 @@ def covered(events: Sequence[Event]) -> tuple[float, float]:
 
 
 def alone(events: Sequence[Event]) -> list[tuple[Event, float]]:
-  """Events of one thread, each with its microseconds less those of the events inside of it."""
+  """Events of one thread, each with its microseconds less those of events nested in it."""
   own = [event.end - event.begin for event in events]
   around: list[int] = []
   for place, event in enumerate(events):
@@ -185,7 +185,7 @@ def alone(events: Sequence[Event]) -> list[tuple[Event, float]]:
 
 
 def show(found: Found, path: Path, top: int) -> None:
-  """Prints the shares, then the longest operations."""
+  """Prints the time of a step, the shares by kind, and the `top` longest operations."""
   console = Console()
   steps = found.steps
   console.print(f'{found.span / found.devices / steps * 1e3:.3g} ms a step, {steps} steps on {found.devices} '

@@ -1,8 +1,8 @@
-"""What the operations of a profiled program are, read from the profiler's own file: no TensorFlow, no protobuf classes.
+"""Kinds and sources of the operations of a profiled program, read from `*.xplane.pb` without TensorFlow or protobuf classes.
 
-`*.xplane.pb` holds beside all events the compiled programs, as XLA's HloProto. Of that little is wanted, and the wire format
-of protocol buffers is little work: a message is a row of (field, value), and a value is a number or so many bytes. Field
-numbers are those of xplane.proto and hlo.proto; they cannot change without breaking every profile that was ever kept.
+The file holds, beside the events, the compiled programs as XLA's HloProto. Only a few fields are needed, so the protobuf wire
+format is decoded here: a message is a sequence of (field number, value), a value a number or bytes. The field numbers are those
+of xplane.proto and hlo.proto, which are stable: a change would break all stored profiles.
 """
 
 from collections.abc import Iterator, Sequence, Set
@@ -12,19 +12,19 @@ from typing import Literal, NamedTuple
 Kind = Literal['matmul', 'kernel', 'collective', 'elementwise']
 PRODUCTS = {'dot', 'convolution', 'ragged-dot'}
 COLLECTIVES = ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter', 'collective-broadcast')
-# In the target of a custom call, or in the name of an operation or of a GPU's kernel.
+# Names of matmul libraries, as found in the target of a custom call or in the name of an operation or GPU kernel.
 LIBRARIES = ('gemm', 'matmul', 'cublas', 'cutlass', 'nvjet', 'xmma', '$conv', 'onednn')
 
 
 class Operation(NamedTuple):
-  """One operation of a program; `source` is the path of its function in JAX, '' where XLA made it."""
+  """One operation; `source` is its JAX name stack (functions and primitive), '' where XLA created it."""
 
   kind: Kind
   source: str = ''
 
 
 class Program(NamedTuple):
-  """A compiled program: its name, which others may have too, and its operations by theirs."""
+  """A compiled program: its name, which need not be unique, and its operations by name."""
 
   name: str
   operations: dict[str, Operation]
@@ -39,13 +39,13 @@ def programs(path: Path) -> list[Program]:
 
 
 def of_names(known: Sequence[Program], name: str, names: Set[str]) -> dict[str, Operation]:
-  """The operations of the program of that name to which most of these belong; none where it is not there."""
+  """The operations of the program of that name that shares the most names with `names`; {} where there is none."""
   mine = [program.operations for program in known if program.name == name]
   return max(mine, key=lambda operations: len(names & operations.keys()), default={})
 
 
 def guessed(name: str) -> Operation:
-  """What an operation is by its name alone, where its program was not kept."""
+  """An operation's kind guessed from its name, for when its program was not stored."""
   if name.startswith((*COLLECTIVES, 'nccl')):
     return Operation('collective')
   return Operation('matmul' if name.startswith('dot') or any(word in name.lower() for word in LIBRARIES) else 'elementwise')
@@ -59,7 +59,7 @@ def _program(module: bytes) -> Program:
 
 
 def _kind(instruction: bytes, computations: dict[int, list[bytes]]) -> Kind:
-  """A fusion is a product where it holds one."""
+  """The kind of an instruction; a fusion has that of its contents, with collectives before matmuls before kernels."""
   opcode, target = _text(instruction, 2), _text(instruction, 28).lower()
   if opcode.startswith(COLLECTIVES):
     return 'collective'
@@ -86,7 +86,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-  """A number and where it ends: seven bits a byte, the lowest first, the eighth says that more follow."""
+  """(number, position after it): seven bits a byte, lowest first; the eighth bit says that another byte follows."""
   value = shift = 0
   while True:
     byte = message[at]
@@ -108,7 +108,7 @@ def _text(message: bytes, field: int) -> str:
 
 
 def _numbers(message: bytes, field: int) -> list[int]:
-  """Numbers of a repeated field, written one by one or packed."""
+  """The numbers of a repeated field, packed or not."""
   found: list[int] = []
   for number, value in _fields(message):
     if number == field and isinstance(value, int):

@@ -1,14 +1,14 @@
-"""Runs a training again from its run.json, in a fresh folder, and compares every step's loss to the bit.
+"""Reproduces a training run from its run.json in a fresh folder, and checks that every step's loss is bit-identical.
 
   python -m experiments.reproduce --run=runs/sotu-lm-1f3a9c42d0
   python -m experiments.reproduce --run=runs/sotu-lm-1f3a9c42d0 --steps=100
   python -m experiments.reproduce --run=runs/sotu-lm-1f3a9c42d0 --from_scratch --to=/tmp/again
 
-What the run came from (corpus, tokens, parent runs) is read where it lies, and never written; --from_scratch makes
-all of it again too. The same bits are promised for the same code, packages, kind of processor and mesh; what differs
-is said.
+Corpus, tokens and parent runs are read from the original folder, which is never written to; --from_scratch makes all of them
+again too. Bit-identical results are promised for the same code, packages, kind of processor and mesh; differences of these are
+printed.
 
-Exit codes: 0 equal to the bit, 1 a step differs (the first is shown with both values), else as experiments.launch.
+Exit codes: 0 bit-identical, 1 a step differs (the first one is printed with both values), else as experiments.launch.
 """
 
 import os
@@ -44,7 +44,7 @@ DIFFERS = 1
 
 
 def main(overrides: command.Overrides) -> int:
-  """Exit code 0 if both trainings are equal to the bit, 1 if not."""
+  """Exit code 0 if both trainings are bit-identical, 1 if not."""
   command.no_overrides(overrides)
   run, folder = load_run(command.RUN.value)
   to = fresh(TO.value, folder)
@@ -61,9 +61,9 @@ def main(overrides: command.Overrides) -> int:
 
 
 def fresh(to: str, folder: Path) -> Path:
-  """The root to work in: the one that was named, or a temporary one.
+  """The folder to work in: `to`, or a temporary one where that is ''.
 
-  Raises: ConfigError where the run itself lies there.
+  Raises: ConfigError where the original run is in it.
   """
   if not to:
     return Path(tempfile.mkdtemp(prefix='reproduce-'))
@@ -73,9 +73,9 @@ def fresh(to: str, folder: Path) -> Path:
 
 
 def repeat(run: Artifact, store: Store, steps: int | None) -> Path:
-  """The folder of a second training of `run` under the store's root, done for at least `steps` steps or to its end.
+  """Trains `run` again under the store's root, for at least `steps` steps or (None) to its end: the folder.
 
-  Raises: UserError `run.preempted` where somebody else told it to leave, such as Ctrl-C.
+  Raises: UserError `run.preempted` where something else interrupted it, such as Ctrl-C.
   """
   for parent in lineage(run)[:-1]:
     store.make(parent)
@@ -93,7 +93,7 @@ def repeat(run: Artifact, store: Store, steps: int | None) -> Path:
 
 @contextmanager
 def asked_to_leave(ledger: Path, steps: int | None) -> Iterator[threading.Event]:
-  """Sends the training in the block a SIGTERM, as a scheduler would, once its ledger has so many steps. Gives whether so."""
+  """Sends SIGTERM, as a scheduler would, to the training in the block once its ledger has `steps` steps; the event tells so."""
   asked, done = threading.Event(), threading.Event()
 
   def watch():
@@ -103,7 +103,7 @@ def asked_to_leave(ledger: Path, steps: int | None) -> Iterator[threading.Event]
         os.kill(os.getpid(), signal.SIGTERM)
         return
 
-  before = signal.signal(signal.SIGTERM, lambda *_: None)      # should it come just after the last step
+  before = signal.signal(signal.SIGTERM, lambda *_: None)      # in case it arrives just after the last step
   watcher = threading.Thread(target=watch, daemon=True)
   if steps is not None:
     watcher.start()
@@ -117,7 +117,7 @@ def asked_to_leave(ledger: Path, steps: int | None) -> Iterator[threading.Event]
 
 
 def told(verdict: Comparison) -> str:
-  """The comparison in words.
+  """The comparison as a message.
 
   Raises: DataError where there is nothing to compare.
   """

@@ -1,17 +1,17 @@
-"""Writes what a trained model says after each prompt, letter by letter, as it comes.
+"""Samples from a trained model: prints its answer to each prompt, or its continuation, token by token.
 
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --prompt='My fellow citizens,'
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --prompt='The economy' --prompt='Our army' --temperature=0.7
   python -m experiments.sample --run=runs/sotu-lm-1f3a9c42d0 --temperature=0 --stop='. ' < prompt.txt
   python -m experiments.sample --run=runs/smollm2-5b05f69390 --speculate=lookup < text_to_correct.txt
 
-A model that was taught on conversations is asked in the template that it was taught in, and answers; any other goes on with
-the text. A line says so where prompt and answer together may be longer than what it has learnt to read at once. Without
---prompt the text comes from standard input; at a terminal the model begins a document of its own. The same --seed gives the
-same text. Settings work in this order: repetition penalty, temperature, top-k, top-p, min-p.
+A chat model gets the prompt in its chat template, and answers; any other model continues the text. A warning is printed where
+prompt and answer may exceed the context length that the model was trained on. Without --prompt the prompt is read from standard
+input; at a terminal the model then begins a new document. The same --seed gives the same text. Sampling applies repetition
+penalty, temperature, top-k, top-p and min-p, in this order.
 
-With --speculate several tokens are proposed at once and judged in one pass of the model, which changes no probability: it is
-quicker where they are guessed well. Then all prompts are answered together, and the text comes when all of it is written.
+--speculate turns on speculative decoding, which does not change the distribution and is faster where proposals are often
+accepted. Prompts are then answered in batches of ROWS, and each text is printed when it is complete.
 """
 
 import os
@@ -45,9 +45,9 @@ from train.artifact import Store
 from train.trained import Trained
 from train.trained import load as open_run
 
-ROWS = 16                           # of a batch that speculates: as many prompts are answered at a time
-Begun = tuple[list[int], chat.Endings]
-Answer = tuple[Iterator[int], str]  # its ids, and what is to be said of them
+ROWS = 16                           # prompts of a batch in speculative decoding
+Begun = tuple[list[int], chat.Endings]      # the ids of a prompt, and what ends the answer
+Answer = tuple[Iterator[int], str]  # its ids, and a line for standard error, '' for none
 
 flags.declare_key_flag('run')
 PROMPT = flags.DEFINE_multi_string('prompt', [], 'What the model goes on from; may be given several times.')
@@ -64,7 +64,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'The seed of the randomness.', lower_boun
 
 
 def main(overrides: command.Overrides) -> int:
-  """Exit code 0 when all is written."""
+  """Exit code 0 when all texts are printed."""
   command.no_overrides(overrides)
   sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value, MIN_P.value, PENALTY.value)
   run, folder = load_model(command.RUN.value)
@@ -85,13 +85,13 @@ def main(overrides: command.Overrides) -> int:
         say('\n' + '-' * 40 + '\n')
       write(trained, prompt, ids)
       print(note, end='', file=sys.stderr)
-  except BrokenPipeError:               # nobody reads any more, as after `| head`: there is nothing left to do
+  except BrokenPipeError:               # the reader has closed the pipe, as `| head` does: stop quietly
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   return 0
 
 
 def prompts() -> list[str]:
-  """The prompts: from the flags, else standard input, else one that is empty. Raises: DataError if one is no UTF-8."""
+  """The prompts: from the flags, else standard input, at a terminal an empty one. Raises: DataError if one is not UTF-8."""
   wanted = PROMPT.value or ([''] if sys.stdin.isatty() else [sys.stdin.read()])
   for prompt in wanted:
     try:
@@ -103,7 +103,7 @@ def prompts() -> list[str]:
 
 
 def proposer(tokenizer: Tokenizer) -> Drafter | None:
-  """What --speculate names. Raises: ConfigError where that is neither lookup nor a run of this tokenizer."""
+  """The drafter that --speculate names, None for ''. Raises: ConfigError for a run with another tokenizer, or no run."""
   if SPECULATE.value in ('', 'lookup'):
     return Lookup() if SPECULATE.value else None
   flag, do = f'--speculate={SPECULATE.value}', 'give lookup, or the folder of a smaller run of the same tokenizer'
@@ -118,7 +118,7 @@ def proposer(tokenizer: Tokenizer) -> Drafter | None:
 
 
 def answers(trained: Trained, drafter: Drafter | None, begins: list[Begun], sampling: Sampling) -> Iterator[Answer]:
-  """The ids after each prompt, as they come; with a drafter when all are there, and then how many passes they took."""
+  """For each prompt, an iterator over the new ids and a note; without a drafter ids come as they are sampled."""
   before, ends = zip(*begins)
   how: dict[str, Any] = {'max_new': MAX_NEW.value, 'sampling': sampling, 'limit': trained.tokenizer.size, **ends[0]._asdict()}
   keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(SEED.value)))(np.arange(len(before)))
@@ -131,14 +131,14 @@ def answers(trained: Trained, drafter: Drafter | None, begins: list[Begun], samp
 
 
 def begun(template: chat.Template | None, tokenizer: Tokenizer, text: str) -> Begun:
-  """What the model reads, and what ends what it writes: a user's message in the template, or the text itself."""
+  """The prompt's ids, as a user's message in the template or as plain text, and the stop conditions of the answer."""
   if template is None:
     return [tokenizer.bos, *tokenizer.encode(text)], chat.Endings(tokenizer.eos, ())
   return chat.prompt(template, tokenizer, [chat.Message('user', text)]), chat.ends(template, tokenizer)
 
 
 def write(trained: Trained, prompt: str, ids: Iterator[int]) -> None:
-  """Prints the prompt and what follows, as it comes."""
+  """Prints the prompt and the text of the ids, as they come."""
   say(f'{prompt}\n' if template_of(trained.run) else prompt)
   for piece in until(stream_text(trained.tokenizer, ids), STOP.value):
     say(piece)
@@ -146,7 +146,7 @@ def write(trained: Trained, prompt: str, ids: Iterator[int]) -> None:
 
 
 def say(text: str) -> None:
-  """Writes to standard output at once. Raises: StorageError where it is a file that takes no more."""
+  """Prints and flushes. Raises: StorageError where standard output cannot be written to, such as on a full disk."""
   try:
     print(text, end='', flush=True)
   except BrokenPipeError:
@@ -157,7 +157,7 @@ def say(text: str) -> None:
 
 
 def until(parts: Iterator[str], stops: list[str]) -> Iterator[str]:
-  """The parts up to and with the first of the stops, which may begin in one part and end in another."""
+  """The parts up to the end of the first stop string, which may span several parts."""
   longest = max(map(len, stops), default=0)
   tail = ''
   for part in parts:

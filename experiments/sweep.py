@@ -1,18 +1,17 @@
-"""Makes every trial of an experiment file's sweep, prints a table, and draws it.
+"""Runs all trials of an experiment file's sweep, prints a table of the results, and plots them.
 
   python -m experiments.sweep --config=experiments/sweeps/scaling.py
   python -m experiments.sweep --config=experiments/sweeps/mup.py --config.steps=50 --runs=/tmp/runs
   python -m experiments.sweep --config=FILE --x=optimizer.rule.lr --y=heldout_loss --by=model.width
 
-FILE has get_config(), as for experiments.launch, and sweep(), which gives the trials: dicts from the dotted path of a
-field to its value, most easily written with experiments.grid. A trial is an artifact like any other: one that is made
-is not made again, one that was cut off goes on, so the same command resumes a sweep. A trial whose numbers stop being
-finite is shown as diverged, and the others go on. With draw(trials, folder) the file makes its own picture.
+FILE has get_config(), as for experiments.launch, and sweep(), which returns the trials: dicts from the dotted path of a field
+to its value, most easily written with experiments.grid. Finished trials are not run again and interrupted ones resume, so the
+same command resumes a sweep. A trial whose numbers stop being finite is listed as diverged, and the sweep continues. If FILE
+has draw(trials, folder), that makes the plot.
 
 Written to RUNS/NAME-sweep-DIGEST/: sweep.json, sweep.svg and sweep.png.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +35,7 @@ from experiments.processes import cache_compilations
 from experiments.trials import Trial, changed, word, words
 from model.errors import ConfigError, NumericsError
 from train.artifact import Artifact, Store, digest, encode, write_json
+from train.eval.collect import read_lines
 from train.lives import writable
 
 flags.declare_key_flag('config')
@@ -54,7 +54,7 @@ def main(overrides: command.Overrides) -> int:
   things = configs(base, call(module, 'sweep'), command.CONFIG.value)
   writable(store.root)
   for _, thing in things:
-    plan(thing, store)                  # a trial that makes no sense is told before the first one runs
+    plan(thing, store)                  # an error in any trial is raised before the first one runs
   trials = run(things, store)
   folder = store.root / f'{base.name}-sweep-{digest([digest(thing) for _, thing in things])[:10]}'
   writable(folder)
@@ -66,9 +66,9 @@ def main(overrides: command.Overrides) -> int:
 
 
 def configs(base: Artifact, trials: Trials, path: str) -> list[tuple[Changes, Artifact]]:
-  """Every trial's config, checked: a mistake in the last one is told before the first one runs.
+  """(changes, config) of every trial, all checked before the first one runs.
 
-  Raises: ConfigError where a trial does not fit the config, or two are the same.
+  Raises: ConfigError where a trial does not fit the config, two are the same, or there is none.
   """
   found = [(changes, whole(override(base, changes), path)) for changes in trials]
   if len({digest(thing) for _, thing in found}) < max(len(found), 1):
@@ -78,7 +78,7 @@ def configs(base: Artifact, trials: Trials, path: str) -> list[tuple[Changes, Ar
 
 
 def run(things: Sequence[tuple[Changes, Artifact]], store: Store) -> list[Trial]:
-  """Makes what is missing, one trial after the other."""
+  """Runs the trials that are not finished, one after another: all results."""
   trials = []
   for number, (changes, thing) in enumerate(things, 1):
     print(f'trial {number} of {len(things)}: {words(changes)}', flush=True)
@@ -93,19 +93,17 @@ def run(things: Sequence[tuple[Changes, Artifact]], store: Store) -> list[Trial]
 
 def last_metrics(folder: Path) -> dict[str, float]:
   """The last value of every name in the folder's metrics.jsonl; {} where there is none."""
-  path = folder / 'metrics.jsonl'
-  lines = path.read_text().splitlines() if path.exists() else []
-  return {name: value for line in lines for name, value in json.loads(line).items()}
+  return {name: value for line in read_lines(folder / 'metrics.jsonl') for name, value in line.items()}
 
 
 def written(trial: Trial) -> dict[str, Any]:
-  """The trial as JSON."""
+  """The trial as a dict for JSON."""
   return {'changes': encode(dict(trial.changes)), 'folder': trial.folder.name, 'digest': digest(trial.thing),
           'metrics': trial.metrics}
 
 
 def table(trials: Sequence[Trial], metric: str) -> Table:
-  """A row a trial: what was changed, the metric, and where it lies; the best is marked."""
+  """A row for each trial: its changes, the metric, and its folder; the lowest metric is highlighted."""
   result = Table(box=None, pad_edge=False, header_style='bold')
   for name in (*changed(trials), metric, 'folder'):
     result.add_column(name, overflow='fold', justify='left' if name == 'folder' else 'right')
@@ -120,7 +118,7 @@ def table(trials: Sequence[Trial], metric: str) -> Table:
 
 
 def draw(module: ModuleType, trials: Sequence[Trial], folder: Path) -> None:
-  """The file's own picture, where it has draw(); else the metric over one field."""
+  """Plots by the file's own draw(), or else the metric over one field."""
   own = vars(module).get('draw')
   if own is not None:
     own(trials, folder)

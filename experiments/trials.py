@@ -1,4 +1,4 @@
-"""Trials of a sweep that are done, and how their changes are told."""
+"""Finished trials of a sweep: their results, and their changes as text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
@@ -10,7 +10,7 @@ from train.artifact import Artifact
 
 
 class Trial(NamedTuple):
-  """One trial: what was changed, what came of it, where it lies. `metrics` is None where it diverged."""
+  """One trial: its changes, its artifact, its folder, and its last metrics, None where it diverged."""
 
   changes: Changes
   thing: Artifact
@@ -19,7 +19,7 @@ class Trial(NamedTuple):
 
 
 def changed(trials: Sequence[Trial]) -> list[str]:
-  """The fields that the trials set and that look different in a table, those with most values first."""
+  """The fields that differ between trials (as text), those with most values first."""
   values: dict[str, set[str]] = {}
   for trial in trials:
     for path, value in trial.changes.items():
@@ -28,12 +28,12 @@ def changed(trials: Sequence[Trial]) -> list[str]:
 
 
 def words(changes: Changes) -> str:
-  """The changes for a person: `model.width=64 optimizer.rule.lr=0.001`."""
+  """The changes as text: `model.width=64 optimizer.rule.lr=0.001`."""
   return ' '.join(f'{path}={word(value)}' for path, value in changes.items())
 
 
 def word(value: Any) -> str:
-  """One value for a person; a class by its name."""
+  """One value as text; a dataclass by the name of its class."""
   if is_dataclass(value):
     return type(value).__name__
   return f'{value:g}' if isinstance(value, float) else str(value)

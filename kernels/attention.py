@@ -1,4 +1,8 @@
-"""The door to attention: ranges say what each row sees, and the fastest form that can do the call does it.
+"""Attention with one entry point: picks the fastest implementation that can do the call on this platform.
+
+Masks are ranges (kernels.ranges): each query row attends to the keys of one interval. Every implementation computes the same,
+
+    out[b, i, h] = sum_s softmax_s(cap(scale * q[b, i, h] . k[b, s, g(h)])) v[b, s, g(h)],   s in [first_i, last_i)
 
     attention(q, k, v, causal_ranges(batch, length), scale=0.125)
     print(explain(q, k, ranges))         # blocked (not tpu: it has not run on a chip yet: name it to use it)
@@ -23,25 +27,25 @@ from kernels.ranges import Kind, Ranges, cached_ranges, causal_ranges, packed_ra
 
 Name = Literal['reference', 'few', 'blocked', 'xla', 'cudnn', 'hopper', 'triton', 'decode', 'tpu']
 
-FEW_QUERIES = 16    # below which blocks of queries are mostly empty: kernels idle, and the CPU has a form for it
+FEW_QUERIES = 16    # below it blocks of queries would be mostly padding: decoding has implementations of its own
 
 UNTRIED = frozenset({'decode', 'tpu'})
-"""Forms that were proved by interpretation and compiled, and that nobody has seen on a chip: who wants one names it."""
+"""Implementations that passed their tests in interpret mode and compile, and have never run on hardware: only by name."""
 
 __all__ = ['Choice', 'Kind', 'Name', 'Ranges', 'attention', 'cached_ranges', 'causal_ranges', 'choose', 'explain',
            'packed_ranges', 'prefix_ranges']
 
 
 class Form(NamedTuple):
-  """One way to compute attention, and why it cannot do a call (None: it can)."""
+  """One implementation: the function, and one that says why it cannot do a call (None: it can)."""
 
   run: Callable[..., jax.Array]
   refusal: Callable[[Call], str | None]
-  holds: bool = False                 # whether it takes keys and values as a cache holds them; others get the array
+  holds: bool = False                 # whether it reads int8 or paged keys and values itself; others get them as arrays
 
 
 def _late(form: Callable[[], Form], holds: bool = False) -> Form:
-  """A form that is imported once it is asked for: Pallas takes a quarter of a second, which only those wait who use it."""
+  """An implementation that is imported when it is first used, because importing Pallas takes a quarter of a second."""
   return Form(lambda *operands, **how: form().run(*operands, **how), lambda call: form().refusal(call), holds)
 
 
@@ -83,11 +87,11 @@ def attention(q_BLHK: jax.Array, k_BSGK: Held, v_BSGK: Held, ranges: Ranges, *, 
               dtype: jnp.dtype | type | str | None = None) -> jax.Array:
   """softmax(cap(scale * q k)) v over each row's range: [B, L, H, K] in q's dtype, softmax in float32.
 
-  Row i sees the keys [first_i, last_i); where there are none its output and its gradients are 0. Query heads
-  [g H/G, (g+1) H/G) share key head g (Ainslie et al. 2023). The soft cap is cap(s) = softcap * tanh(s / softcap).
-  `implementation` names a form; None picks one (`explain` says which). Keys and values kept as [B, G, S, K] and passed
-  with their middle dimensions swapped cost no copy; they may be codes or pages (kernels.attention_held). Accelerators
-  cast operands to `dtype` (None: as they are); the CPU would only lose time by that, and computes in float32.
+  Row i attends to the keys [first_i, last_i); where that is empty its output and gradients are 0. Query heads
+  [g H/G, (g+1) H/G) share key head g (grouped-query attention, Ainslie et al. 2023). The soft cap is
+  cap(s) = softcap * tanh(s / softcap). `implementation` names one; None picks one (`explain` says which). Keys and values
+  stored as [B, G, S, K] and passed with their middle dimensions swapped are not copied; they may be int8 codes or pages
+  (kernels.attention_held). Accelerators cast operands to `dtype` (None: no cast); the CPU computes in float32, which is faster.
 
   Raises: ValueError for shapes that do not fit, an unknown implementation, or one that cannot do this call.
   """
@@ -104,12 +108,12 @@ def attention(q_BLHK: jax.Array, k_BSGK: Held, v_BSGK: Held, ranges: Ranges, *, 
 
 def explain(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: Held | jax.ShapeDtypeStruct, ranges: Ranges,
             softcap: float | None = None) -> Choice:
-  """Which form `attention` picks for such a call, and why it does not pick a faster one."""
+  """Which implementation `attention` picks for such a call, and why it does not pick a faster one."""
   return choose(describe(q_BLHK, k_BSGK, ranges, softcap))
 
 
 def choose(call: Call) -> Choice:
-  """The first form in the platform's order of preference that does not refuse."""
+  """The first implementation in the platform's order of preference that can do the call."""
   refused: dict[str, str] = {}
   for name in _order(call):
     why = 'it has not run on a chip yet: name it to use it' if name in UNTRIED else FORMS[name].refusal(call)
@@ -120,7 +124,7 @@ def choose(call: Call) -> Choice:
 
 
 def _order(call: Call) -> tuple[str, ...]:
-  """By platform: kernels where blocks of queries are full, cuDNN's before ours where it sees a plain square or triangle."""
+  """The names in order of preference. On GPUs cuDNN comes first for full and causal attention without a window."""
   short, plain = call.queries < FEW_QUERIES, call.kind.exact and call.kind.before is None
   if call.platform == 'gpu':
     many = ('cudnn', 'hopper', 'triton', 'blocked') if plain else ('hopper', 'triton', 'cudnn', 'blocked')
@@ -132,7 +136,7 @@ def _order(call: Call) -> tuple[str, ...]:
 
 def describe(q_BLHK: jax.Array | jax.ShapeDtypeStruct, k_BSGK: Held | jax.ShapeDtypeStruct, ranges: Ranges,
              softcap: float | None) -> Call:
-  """The call as the forms judge it, on the machine that is here."""
+  """The static facts of a call by which an implementation is chosen, on this machine."""
   platform = jax.default_backend()
   capability = float(getattr(jax.devices()[0], 'compute_capability', 0.0)) if platform == 'gpu' else 0.0
   return Call(q_BLHK.shape[1], k_BSGK.shape[1], q_BLHK.shape[3], str(q_BLHK.dtype), ranges.kind, softcap, platform,

@@ -1,13 +1,13 @@
-"""Attention block by block in plain XLA: the form that is fast on a CPU, and small anywhere.
+"""Attention block by block in plain XLA: fast on a CPU, and of little memory on any device.
 
-Queries are cut into blocks; a block multiplies only the keys that the kind of its ranges lets it see, so a causal row
-pays for half of the square and a window for its width. The backward pass computes the scores again (Dao et al. 2022),
-except where they are small enough for the CPU to read them back in less time.
+Queries are cut into blocks; a block multiplies only the keys that the `Kind` of its ranges allows, so causal attention costs
+half of all scores and a sliding window costs its width. The backward pass recomputes the scores (FlashAttention, Dao et al.
+2022), except where there are so few that reading them back is faster on a CPU.
 
-Three choices are about XLA's CPU backend at small head sizes. Scores are held as [keys, queries]: maxima and sums run
-along vector lanes, and the products of the backward pass contract the last dimension of their left operand, the only
-form that is not transposed or widened first. Heads lead, for a product whose batch does not lead is transposed too.
-And query heads that share a key head lie side by side, as more columns.
+Three layout choices make this fast on XLA's CPU backend at small head sizes. Scores are stored as [keys, queries]: maxima and
+sums then run along vector lanes, and the matmuls of the backward pass contract the last dimension of their left operand, the
+only layout that XLA neither transposes nor widens first. Batch and heads lead, since a product whose batch dimensions do not
+lead is transposed too. Query heads that share a key head become more columns of one product.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size,
 T queries of a block, N = R T columns of its scores.
@@ -24,21 +24,21 @@ from jax.ad_checkpoint import checkpoint_name
 from kernels.ranges import Kind, Ranges
 
 SMALL, LARGE, MOST_BLOCKS = 64, 128, 8
-KEPT = 2**24                          # scores of a call that the CPU keeps for the backward pass: 64 MB
+KEPT = 2**24                          # most scores of a call that the CPU keeps for the backward pass: 64 MB
 
 
 @dataclass(frozen=True)
 class Plan:
-  """The static half of a call."""
+  """The static arguments of a call."""
 
   kind: Kind
   scale: float
   softcap: float | None
-  keep: bool                          # whether the backward pass reads the exponentials back
+  keep: bool                          # whether the exponentials are kept for the backward pass, or recomputed there
 
 
 class Block(NamedTuple):
-  """The queries [start, stop) and the keys [a, b) that they can see."""
+  """The queries [start, stop) and the keys [a, b) that they can attend to."""
 
   start: int
   stop: int
@@ -54,20 +54,20 @@ def blocked(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ran
             softcap: float | None) -> jax.Array:
   """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype. Holds the scores of one block at a time.
 
-  On the CPU all arithmetic is float32; elsewhere products take operands in q's dtype and give float32. Under
-  rematerialisation the name 'attention' saves what the backward pass needs of the forward one.
+  On the CPU all arithmetic is float32; elsewhere matmuls take operands in q's dtype and give float32. Under `jax.checkpoint`
+  the name 'attention' saves what the backward pass needs of the forward pass.
   """
   cpu = jax.default_backend() == 'cpu'
   cells = q_BLHK.shape[0] * q_BLHK.shape[2] * sum(
     (block.stop - block.start) * (block.b - block.a) for block in blocks(q_BLHK.shape[1], k_BSGK.shape[1], ranges.kind))
   plan = Plan(ranges.kind, scale, softcap, keep=cpu and softcap is None and cells <= KEPT)
   q, k, v = (x.astype(jnp.float32 if cpu else q_BLHK.dtype) for x in (q_BLHK, k_BSGK, v_BSGK))
-  bounds = jax.lax.optimization_barrier((ranges.first_BL, ranges.last_BL))     # or XLA works them out again at each score
+  bounds = jax.lax.optimization_barrier((ranges.first_BL, ranges.last_BL))     # else XLA recomputes them for each score
   return _attend(q, k, v, *bounds, plan).astype(q_BLHK.dtype)
 
 
 def blocks(length: int, size: int, kind: Kind) -> list[Block]:
-  """The blocks of a call: small enough to skip much of the square, and few, since each is compiled."""
+  """The blocks of a call: small enough to skip most masked scores, and few, since each is compiled."""
   step = max(SMALL if length <= 4 * SMALL else LARGE, -(-length // (MOST_BLOCKS * SMALL)) * SMALL)
   spans = [(start, min(start + step, length)) for start in range(0, length, step)]
   return [Block(*span, *kind.keys(*span, size)) for span in spans]
@@ -104,7 +104,7 @@ def _backward(plan, saved, g_BLHK):
     q_BGNK, g_BGNK, mean_BGN1 = (_columns(x, block, k_BSGK.shape[2]) for x in (q_BLHK, g_BLHK, mean_BLH1))
     uncapped = 1
     if not plan.keep:
-      again = jax.lax.optimization_barrier(q_BGNK)      # or XLA would keep the first ones instead
+      again = jax.lax.optimization_barrier(q_BGNK)      # else XLA would keep the forward pass's scores in memory
       scores_BGSN = _scores(k_BGSK, again, first_BL, last_BL, block, plan)
       exps_BGSN = jnp.exp(scores_BGSN - top)
       uncapped = _cap_gradient(scores_BGSN, plan.softcap)
@@ -122,28 +122,28 @@ _attend.defvjp(_forward, _backward)
 
 
 def _columns(x_BLHK, block, heads):
-  """The block's rows with the heads that share one of `heads` side by side: [B, G, N, K]."""
+  """A block of rows, with query heads that share a key head one after another: [B, G, N, K]; `heads` is G."""
   batch, _, _, size = x_BLHK.shape
   x = x_BLHK[:, block.start:block.stop].reshape(batch, block.stop - block.start, heads, -1, size)
   return x.transpose(0, 2, 3, 1, 4).reshape(batch, heads, -1, size)
 
 
 def _rows(x_BGKN, block):
-  """A block's columns as rows again: [B, T, H, K]."""
+  """The inverse of `_columns`, from [B, G, K, N]: [B, T, H, K]."""
   batch, heads, size, _ = x_BGKN.shape
   length = block.stop - block.start
   return x_BGKN.reshape(batch, heads, size, -1, length).transpose(0, 4, 1, 3, 2).reshape(batch, length, -1, size)
 
 
 def _product(a, b, i, j):
-  """a times b over dimension i of a and j of b, for each row and head: operands in the narrower type, float32 out."""
+  """a times b for each row and head, contracting dimensions i and j: operands cast to the narrower dtype, result f32."""
   dtype = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
   dims = (((i,), (j,)), ((0, 1), (0, 1)))
   return jax.lax.dot_general(a.astype(dtype), b.astype(dtype), dims, preferred_element_type=jnp.float32)
 
 
 def _scores(k_BGSK, q_BGNK, first_BL, last_BL, block, plan):
-  """The block's scores [B, G, S, N], scaled and capped; negative infinity where a query does not see the key."""
+  """The block's scores [B, G, S, N], scaled and capped; -inf where the key is outside of the query's range."""
   scores = plan.scale * _product(k_BGSK[:, :, block.keys], q_BGNK, 3, 3)
   if plan.softcap is not None:
     scores = plan.softcap * jnp.tanh(scores / plan.softcap)
@@ -156,12 +156,12 @@ def _scores(k_BGSK, q_BGNK, first_BL, last_BL, block, plan):
 
 
 def _cap_gradient(scores, softcap):
-  """The derivative of the soft cap where its value is `scores`; anything finite where that is masked."""
+  """The derivative of the soft cap, as a function of the capped scores; 1 where they are masked."""
   return 1 if softcap is None else 1 - jnp.where(scores > -jnp.inf, scores / softcap, 0) ** 2
 
 
 def _laid(parts, cuts, like_BSGK):
-  """What each block gives to its keys, laid in place and added up: [B, S, G, K]."""
+  """The sum over blocks of the gradients of their keys, each at the positions of its keys: [B, S, G, K]."""
   size = like_BSGK.shape[1]
   padded = (jnp.pad(part, ((0, 0), (0, 0), (cut.a, size - cut.b), (0, 0))) for part, cut in zip(parts, cuts))
   return sum(padded).transpose(0, 2, 1, 3).astype(like_BSGK.dtype)

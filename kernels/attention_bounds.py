@@ -1,7 +1,7 @@
-"""Which blocks of keys a block of query rows can see, and which blocks of queries can see a block of keys.
+"""Block bounds for fused attention: which blocks of keys a block of queries attends to, and which blocks of queries to keys.
 
-A kernel walks the blocks [start, stop) and nothing else; those of [whole, past) are seen by all rows in full and need no
-mask. Ranges say both, in a few small arrays that XLA makes ahead of the kernel.
+A kernel loops over the blocks [start, stop) and skips all others; in the blocks [whole, past) every row attends to every key,
+so no mask is needed. XLA computes these small arrays from the ranges before the kernel runs.
 
 Letters: B rows, L query positions, N blocks of T queries, M blocks of C keys.
 """
@@ -13,12 +13,12 @@ FAR = 2**30                           # beyond every key
 
 
 def within(first_BL: jax.Array, last_BL: jax.Array, keys: int) -> tuple[jax.Array, jax.Array]:
-  """The ranges as kernels take them: i32, and within [0, keys)."""
+  """Both arrays as i32, clipped to [0, keys], as kernels take them."""
   return jnp.maximum(first_BL, 0).astype(jnp.int32), jnp.minimum(last_BL, keys).astype(jnp.int32)
 
 
 def key_bounds(first_BL: jax.Array, last_BL: jax.Array, t: int, c: int) -> jax.Array:
-  """i32[B, N, 4]: the blocks of c keys (start, whole, past, stop) that each block of t query rows walks."""
+  """i32[B, N, 4]: the blocks of c keys (start, whole, past, stop) that each block of t query rows loops over."""
   least_BN, most_BN, late_BN, early_BN = _extent(first_BL, last_BL, t)
   start, stop = least_BN // c, -(-most_BN // c)
   whole = jnp.clip(-(-late_BN // c), start, stop)
@@ -26,10 +26,10 @@ def key_bounds(first_BL: jax.Array, last_BL: jax.Array, t: int, c: int) -> jax.A
 
 
 def query_bounds(first_BL: jax.Array, last_BL: jax.Array, keys: int, t: int, c: int) -> jax.Array:
-  """i32[B, M, 4]: the blocks of t query rows (start, whole, past, stop) that each block of c keys walks.
+  """i32[B, M, 4]: the blocks of t query rows (start, whole, past, stop) that each block of c keys loops over.
 
-  Whatever lies between two blocks that see some of the keys is walked too, and [whole, past) is the first run of those
-  that see all of them.
+  [start, stop) goes from the first to the last block of queries that attends to any of the keys, those between included;
+  [whole, past) is the first run of blocks all of whose rows attend to all of the keys.
   """
   least_BN, most_BN, late_BN, early_BN = (x[:, None] for x in _extent(first_BL, last_BL, t))
   begin_M1 = jnp.arange(0, keys, c)[:, None]
@@ -45,8 +45,8 @@ def query_bounds(first_BL: jax.Array, last_BL: jax.Array, keys: int, t: int, c: 
 
 
 def _extent(first_BL, last_BL, t):
-  """Of each block of t rows: the least first and greatest last of those that see anything, the greatest first and least
-  last of all. Rows that see nothing see no block in full."""
+  """i32[B, N] each, of every block of t rows: the least `first` and greatest `last` of rows whose range is not empty, then the
+  greatest `first` and least `last` of all. An empty range counts as one that covers no block in full."""
   short = -first_BL.shape[1] % t
   first, last = (jnp.pad(x, ((0, 0), (0, short))).reshape(x.shape[0], -1, t) for x in (first_BL, last_BL))
   live = first < last

@@ -1,4 +1,4 @@
-"""What is known of a call of attention while tracing: enough to say who can do it, on a machine that is not here too."""
+"""The static facts of a call of attention, from which an implementation is chosen; tests state them for other machines."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from kernels.ranges import Kind
 
 
 class Call(NamedTuple):
-  """What decides who can do a call, and who should."""
+  """What decides which implementations can do a call, and which is preferred."""
 
   queries: int                        # L
   keys: int                           # S
@@ -16,4 +16,4 @@ class Call(NamedTuple):
   softcap: float | None
   platform: str                       # cpu, gpu, tpu
   capability: float = 0.0             # of an NVIDIA GPU: 8.0 is an A100, 9.0 an H100
-  devices: int = 1                    # over which the compiler cuts it
+  devices: int = 1                    # over which the compiler partitions the call

@@ -1,9 +1,10 @@
 """Attention of few queries over a long cache for NVIDIA GPUs, in Pallas with the Triton backend.
 
-Decoding reads every key once and computes next to nothing, so it is only as fast as the memory that all of the card's cores
-ask at once. A program takes all queries that share a key head and a part of the keys that they see (Dao et al. 2023,
-Flash-Decoding), and XLA merges the parts. A row's own keys are what is cut into parts: short rows keep as many programs busy
-as long ones, and what no query sees is never read. Codes are multiplied as they lie, pages are followed by the table.
+Decoding is bound by memory bandwidth: every key is read once for little arithmetic, so all multiprocessors must read at once.
+Split-K as in Flash-Decoding (Dao et al. 2023): the grid is (I parts of the keys, G N / T, B), a program takes T rows of queries
+that share a key head and one part of the keys of that block's range, and XLA merges the partial softmaxes. Each row's own range
+is split, so short rows keep as many programs busy as long ones, and keys outside of it are never read. int8 keys and values are
+converted in registers; pages are found through the page table.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, K head size, N = L R rows of
 a key head, T of them in a block, C keys of a block, I parts, P pages of Z positions.
@@ -24,14 +25,14 @@ from kernels.attention_fused import LOWEST, Kernels, Plan, fused, partitioned
 from kernels.attention_held import Coded, Held, Paged
 from kernels.ranges import Ranges
 
-# By bytes of a query's number and the largest head size; none was measured yet.
+# By bytes of an element of q and the largest head size; not measured yet.
 TILES = {(2, 64): Tile(128), (2, 128): Tile(64), (2, 256): Tile(32), (4, 64): Tile(64, 4, 2), (4, 128): Tile(32, 4, 2),
          (4, 256): Tile(16, 4, 2)}
 MOST_QUERIES = 16
 
 
 def decode_refusal(call: Call) -> str | None:
-  """Why `decode` cannot do the call, or None: as other fused kernels, and for few queries only."""
+  """Why `decode` cannot do the call, or None: as for `triton`, and at most MOST_QUERIES queries."""
   if call.queries > MOST_QUERIES:
     return f'{call.queries} queries are more than {MOST_QUERIES}'
   return attention_triton.triton_refusal(call)
@@ -39,10 +40,12 @@ def decode_refusal(call: Call) -> str | None:
 
 def decode(q_BLHK: jax.Array, k_BSGK: Held, v_BSGK: Held, ranges: Ranges, *, scale: float, softcap: float | None,
            tile: Tile | None = None, interpret: bool = False) -> jax.Array:
-  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, sums in float32. Arrays have a gradient, codes none.
+  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, accumulated in float32.
 
-  Keys are read as [B, G, S, K], pages as [P, G, Z, K]: kept so and passed with two dimensions swapped they cost no copy.
-  `tile` and `interpret` are for tests. Raises: ValueError for pages of other sizes than powers of two from 16 on.
+  Keys and values that are arrays get gradients; int8 and paged ones do not. Keys are read as [B, G, S, K], pages as
+  [P, G, Z, K]: stored so and passed with two dimensions swapped they are not copied. `tile` and `interpret` are for tests.
+
+  Raises: ValueError for pages whose size is not a power of two from 16 on.
   """
   tile = tile or tile_for(q_BLHK.dtype, q_BLHK.shape[3])
   plan = Plan(ranges.kind, scale, softcap, tile, interpret)
@@ -57,12 +60,12 @@ def decode(q_BLHK: jax.Array, k_BSGK: Held, v_BSGK: Held, ranges: Ranges, *, sca
 
 
 def tile_for(dtype: jnp.dtype, size: int) -> Tile:
-  """The tile of a head size."""
+  """The tile for a dtype and head size."""
   return next(tile for (width, most), tile in TILES.items() if width == jnp.dtype(dtype).itemsize and size <= most)
 
 
 def _letters(held):
-  """The dimensions of what it consists of, in the order of its leaves."""
+  """The dimensions of its leaves, in their order, as a sharding rule of `partitioned` names them."""
   if isinstance(held, Paged):
     return f'{_letters(held.pages_PCGK)}, b n'.replace('b s', 'p s')
   return 'b s g k, b s g' if isinstance(held, Coded) else 'b s g k'
@@ -70,7 +73,7 @@ def _letters(held):
 
 @lru_cache
 def _over_devices(plan, tree, letters):
-  """The kernel on the rows and heads of each device."""
+  """The kernel, partitioned over a mesh: each device runs it on its batch rows and key heads."""
   def run(q_BLGRK, *operands):
     *leaves, first_BL, last_BL = operands
     return forward(plan, q_BLGRK, *jax.tree.unflatten(tree, leaves), first_BL, last_BL)
@@ -80,7 +83,7 @@ def _over_devices(plan, tree, letters):
 
 def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: Held, v_BSGK: Held, first_BL: jax.Array,
             last_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """out_BLGRK and lse_BGRL of base 2."""
+  """out_BLGRK in q's dtype, and the log-sum-exps lse_BGRL, f32, base 2."""
   batch, length, groups, shared, size = q_BLGRK.shape
   sizes = Sizes.of(q_BLGRK, k_BSGK, plan.tiles)
   rows, width = sizes.blocks * sizes.t, sizes.width
@@ -107,7 +110,7 @@ def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: Held, v_BSGK: Held, first_BL
 
 
 def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """dq, dk and dv, by the kernels for many queries: nobody learns from few for long."""
+  """dq, dk and dv, by the kernels of attention_triton: gradients of few queries need not be fast."""
   q_BLGRK = operands[0]
   tiles = attention_triton.tiles_for(q_BLGRK.dtype, q_BLGRK.shape[-1])
   return attention_triton.backward(Plan(plan.kind, plan.scale, plan.softcap, tiles, plan.interpret), *operands)
@@ -117,7 +120,7 @@ KERNELS = Kernels(forward, backward)
 
 
 def merged(acc_BGINK: jax.Array, top_BGIN: jax.Array, total_BGIN: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The whole softmax from those of the parts: the output, 0 where a row sees nothing, and the log-sum-exp of base 2."""
+  """The softmax over all keys from those of the I parts: out_BGNK, 0 for an empty range, and lse_BGN of base 2."""
   best_BGN = top_BGIN.max(2)
   share_BGIN = jnp.exp2(top_BGIN - best_BGN[:, :, None])
   total_BGN = (share_BGIN * total_BGIN).sum(2)

@@ -1,4 +1,4 @@
-"""What a program of the decoding kernel is given of queries, caches and pages, and how it reads a block of a cache.
+"""Block sizes and BlockSpecs of the decoding kernel, and how a program reads a block of an array, int8 or paged cache.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, K head size, N = L R rows of
 a key head, T of them in a block, C keys of a block, I parts, Z positions of a page.
@@ -13,20 +13,20 @@ from jax.experimental.pallas import triton as plt
 
 from kernels.attention_held import Coded, Held, Paged
 
-LEAST, MOST_ROWS = 16, 64             # rows of a block: what a product takes, and what registers hold
+LEAST, MOST_ROWS = 16, 64             # rows of a block: the least that tensor cores take, the most that registers hold
 
 
 class Tile(NamedTuple):
-  """Keys of a block, how a kernel is compiled for them, and how many programs there should be in all."""
+  """Keys of a block, Triton's warps and pipeline stages, and how many programs are wanted in all."""
 
   c: int
   warps: int = 4
   stages: int = 3
-  programs: int = 264                 # two for each core of an H100
+  programs: int = 264                 # two for each multiprocessor of an H100
 
 
 class Sizes(NamedTuple):
-  """Of a call's blocks, and what of each operand a program is given: for a grid of (I, G N / T, B)."""
+  """The block sizes of a call, and the BlockSpecs of its operands for the grid (I, G N / T, B)."""
 
   t: int
   blocks: int                         # N / T, rounded up
@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
   parts: int                          # I
   keys: int                           # S, or Z where there are pages
   size: int                           # K
-  width: int                          # of a head in a program: a power of two
+  width: int                          # K in a program: the next power of two
   warps: int
   stages: int
 
@@ -56,19 +56,19 @@ class Sizes(NamedTuple):
     return pl.BlockSpec((None, None, self.t, self.width), lambda i, h, b: (b, *self._group(h), 0))
 
   def notes(self) -> list[pl.BlockSpec]:
-    """Of first, last and bounds."""
+    """BlockSpecs of first, last and bounds."""
     rows = pl.BlockSpec((None, self.t), lambda i, h, b: (b, self._group(h)[1]))
     return [rows, rows, pl.BlockSpec((None, None, 2), lambda i, h, b: (b, self._group(h)[1], 0))]
 
   def partial(self) -> list[pl.BlockSpec]:
-    """Of what a part gives: its sum, its maximum and its total."""
+    """BlockSpecs of a part's results: weighted sum of values, maximum, and sum of exponentials."""
     def place(*last: int) -> pl.BlockSpec:
       return pl.BlockSpec((None, None, None, self.t, *last),
                           lambda i, h, b: (b, self._group(h)[0], i, self._group(h)[1], *(0 for _ in last)))
     return [place(self.width), place(), place()]
 
   def held(self, operands):
-    """Keys and values with heads before positions, and the places of all that they consist of."""
+    """Keys and values with heads before positions, and the BlockSpecs of their leaves."""
     slots, places = pl.cdiv(self.keys, self.c) * self.c, []
 
     def place(pages: int | None, x) -> pl.BlockSpec:
@@ -88,12 +88,12 @@ class Sizes(NamedTuple):
     return tuple(laid(each) for each in operands), places
 
   def _group(self, h):
-    """The key head and the block of its rows that a program has."""
+    """The key head and the block of rows of the program h of the grid's second axis."""
     return jax.lax.div(h, self.blocks), jax.lax.rem(h, self.blocks)
 
 
 def block(sizes, held, j, dtype):
-  """The block j of keys or values, [C, W] in `dtype`, and what each is multiplied by: f32[1, C], or 1."""
+  """Block j of keys or values, [C, width] in `dtype`, and the scale of each position: f32[1, C], or 1."""
   page: tuple[jax.Array, ...] = ()
   if isinstance(held, Paged):
     per = sizes.keys // sizes.c

@@ -1,7 +1,7 @@
-"""What fused kernels of attention share: their gradient, their partition over a mesh, and maps over examples.
+"""What the fused attention kernels share: the custom gradient, partitioning over a mesh, and a rule for vmap.
 
-A kernel is a pair of functions of arrays on one device. Rows of the batch and key heads go to the devices that hold them;
-positions are gathered (kernels.attention_ring keeps those apart).
+A kernel is a pair of functions, forward and backward, of arrays on one device. On a mesh each device runs it on its own batch
+rows and key heads; positions are gathered (kernels.attention_ring is for rows cut along positions).
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size.
 """
@@ -23,45 +23,46 @@ from kernels.attention_bounds import within
 from kernels.ranges import Kind, Ranges
 
 LOG2E = 1.4426950408889634
-LOWEST = -1e30                        # where a running maximum begins: finite, or rows that see nothing would give NaN
+LOWEST = -1e30                        # initial running maximum: finite, else rows with an empty range would give NaN
 
 
 @dataclass(frozen=True)
 class Plan:
-  """The static half of a call."""
+  """The static arguments of a call."""
 
   kind: Kind
   scale: float
   softcap: float | None
-  tiles: Any                          # the kernel's own sizes of blocks; hashable
-  interpret: bool                     # run by XLA, where the chip is not
+  tiles: Any                          # block sizes, of a type of the kernel's own; hashable
+  interpret: bool                     # Pallas's interpret mode, for machines without the accelerator
 
   def logits(self, raw: jax.Array) -> tuple[jax.Array, float]:
-    """x and a positive c such that the base-2 logits of products `raw` are c x; the maximum of x is that of the logits."""
+    """(x, c), c > 0: c x is log2(e) * cap(scale * raw), the logits in base 2, for `raw` = q k."""
     if self.softcap is None:
       return raw, self.scale * LOG2E
     return jnp.tanh(raw * (self.scale / self.softcap)), self.softcap * LOG2E
 
   def uncapped(self, x: jax.Array, slopes: jax.Array) -> jax.Array:
-    """Gradients of the logits as gradients of what was capped."""
+    """Gradients by the logits turned into gradients by scale * q k: times 1 - tanh^2 if there is a soft cap."""
     return slopes if self.softcap is None else slopes * (1 - x * x)
 
 
 class Kernels(NamedTuple):
-  """Attention on one device. Ranges come within [0, S); lse is of base 2, and -inf where a row sees nothing."""
+  """Attention on one device. Ranges are clipped to [0, S]; lse, the log-sum-exp, has base 2 and is -inf for empty ranges."""
 
   forward: Callable[..., tuple[jax.Array, jax.Array]]
-  """(plan, q_BLGRK, k_BSGK, v_BSGK, first_BL, last_BL) to out_BLGRK in q's type and lse_BGRL in f32."""
+  """(plan, q_BLGRK, k_BSGK, v_BSGK, first_BL, last_BL) to out_BLGRK in q's dtype and lse_BGRL in f32."""
   backward: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
-  """(plan, q, k, v, first, last, lse_BGRL, delta_BGRL, g_BLGRK) to dq, dk, dv; delta is the sum of out times g."""
+  """(plan, q, k, v, first, last, lse_BGRL, delta_BGRL, g_BLGRK) to dq, dk, dv; delta is sum_K out * g."""
 
 
 def fused(kernels: Kernels, plan: Plan, q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array,
           ranges: Ranges) -> jax.Array:
   """softmax(cap(scale q k)) v over each row's range: [B, L, H, K] in q's dtype, with the kernels' own gradient.
 
-  Under rematerialisation the name 'attention' saves what the backward pass needs. Raises: ValueError for a scale that is
-  not positive.
+  Under `jax.checkpoint` the name 'attention' saves what the backward pass needs.
+
+  Raises: ValueError for a scale that is not positive.
   """
   if not plan.scale > 0:
     raise ValueError(f'attention with a scale of {plan.scale}: fused kernels take a positive one')
@@ -74,7 +75,7 @@ def fused(kernels: Kernels, plan: Plan, q_BLHK: jax.Array, k_BSGK: jax.Array, v_
 
 @lru_cache
 def _attend(kernels, plan):
-  """The call with a gradient; kept, so that traces that are alike are the same to jax."""
+  """The call with its gradient. Cached: equal plans give the same function object, so jax does not trace it again."""
   @jax.custom_vjp
   def attend(q, k, v, first, last):
     return forward(q, k, v, first, last)[0]
@@ -92,26 +93,26 @@ def _attend(kernels, plan):
 
 
 def delta(out_BLGRK: jax.Array, g_BLGRK: jax.Array) -> jax.Array:
-  """f32[B, G, R, L]: what the gradient of each row's probabilities is measured from."""
+  """sum_K out * g, f32[B, G, R, L]: the term that the softmax's backward pass subtracts in each row."""
   return jnp.sum(out_BLGRK.astype(jnp.float32) * g_BLGRK.astype(jnp.float32), -1).transpose(0, 2, 3, 1)
 
 
 @lru_cache
 def forward_pass(kernels: Kernels, plan: Plan) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """The forward kernel over whatever mesh is set, and under vmap."""
+  """The forward kernel, partitioned over the current mesh, and usable under vmap."""
   rule = 'b l g r k, b s g k, b s g k, b l, b l -> b l g r k, b g r l'
   return _mapped(partitioned(lambda *arrays: kernels.forward(plan, *arrays), rule))
 
 
 @lru_cache
 def backward_pass(kernels: Kernels, plan: Plan) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
-  """The backward kernels likewise."""
+  """The backward kernels, in the same way."""
   rule = 'b l g r k, b s g k, b s g k, b l, b l, b g r l, b g r l, b l g r k -> b l g r k, b s g k, b s g k'
   return _mapped(partitioned(lambda *arrays: kernels.backward(plan, *arrays), rule))
 
 
 def partitioned(run, rule):
-  """`run` on each device's rows and key heads: what the compiler could not know of a kernel."""
+  """`run` on each device's batch rows and key heads: XLA cannot partition a custom call by itself. `rule` names dimensions."""
   places = [[side.split() for side in half.split(',')] for half in rule.split('->')]
   call = custom_partitioning(run)
 
@@ -126,7 +127,7 @@ def partitioned(run, rule):
 
 
 def _mapped(run):
-  """`run` under vmap: what is mapped over joins the rows of the batch."""
+  """`run` with a rule for vmap: the mapped dimension is merged into the batch rows."""
   call = custom_vmap(lambda *arrays: tuple(run(*arrays)))
 
   @call.def_vmap

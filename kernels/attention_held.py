@@ -1,6 +1,6 @@
-"""Keys and values as caches hold them: in int8 with a scale for each position and head, or in pages that a table names.
+"""Storage formats of keys and values: int8 with a scale for each position and head, or pages behind a page table.
 
-Both have the shape of the array [B, S, G, K] that they stand for, and go wherever `attention` takes keys and values.
+Both have the `shape` of the array [B, S, G, K] that they stand for, and `attention` takes them as keys and values.
 
 Letters: B rows, S key positions, G key heads, K head size, P pages of C positions, N pages of a row.
 """
@@ -14,7 +14,7 @@ MOST = 127                            # the largest code
 
 @struct.dataclass
 class Coded:
-  """codes * scale: eight bits a number, and 32 for each vector of a head. Dettmers et al. 2022 call it vector-wise."""
+  """codes * scale: int8, with a float32 scale for each vector of K numbers (vector-wise, Dettmers et al. 2022)."""
 
   codes: jax.Array                    # i8[.., K]
   scale: jax.Array                    # f32[..]
@@ -34,7 +34,7 @@ class Coded:
 
 @struct.dataclass
 class Paged:
-  """Position s of row b lies in the page table[b, s // C], at s % C. What no range sees may name any page."""
+  """Paged: position s of row b is in page table[b, s // C] at s % C. Table entries outside of all ranges are not used."""
 
   pages_PCGK: jax.Array | Coded
   table_BN: jax.Array                 # i32
@@ -53,7 +53,7 @@ Held = jax.Array | Coded | Paged
 
 
 def coded(x: jax.Array) -> Coded:
-  """The nearest codes: each vector along the last dimension is scaled so that its largest number becomes 127."""
+  """x in int8: each vector along the last dimension has a scale that makes its largest magnitude 127; rounded to nearest."""
   x = x.astype(jnp.float32)
   scale = jnp.abs(x).max(-1) / MOST
   codes = jnp.round(x / jnp.where(scale > 0, scale, 1)[..., None])
@@ -61,7 +61,7 @@ def coded(x: jax.Array) -> Coded:
 
 
 def whole(held: Held, dtype: jnp.dtype | type | str) -> jax.Array:
-  """The array [B, S, G, K] that it stands for: an array as it is, anything else worked out in `dtype`."""
+  """The array [B, S, G, K]: an array unchanged, other formats decoded to `dtype`."""
   if isinstance(held, Coded):
     return (held.codes * held.scale[..., None]).astype(dtype)
   if isinstance(held, Paged):

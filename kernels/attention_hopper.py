@@ -1,9 +1,10 @@
 """Attention in one pass over the keys for NVIDIA's Hopper (H100, H200), in Pallas with the Mosaic GPU backend.
 
-Forward after FlashAttention-3 (Shah et al. 2024): two warpgroups hold 64 query rows each and take turns, so that one weighs
-while the other multiplies; a third copies blocks of keys and values ahead of them, and walks those alone that the rows can
-see. Ranges are read row by row, and blocks that all rows see in full take no mask. Backward: kernels.attention_hopper_backward,
-two kernels, or kernels.attention_hopper_one.
+Forward pass after FlashAttention-3 (Shah et al. 2024), on a grid of (H, N, B): a program takes a block of query rows of a head
+and loops over the blocks of keys that they attend to. Two consumer warpgroups hold 64 query rows each and alternate, so that
+one computes its softmax while the other uses the tensor cores; a producer warpgroup loads blocks of keys and values ahead of
+them. Blocks of keys that all rows attend to in full take no mask. Backward pass: kernels.attention_hopper_backward (two
+kernels) or kernels.attention_hopper_one (one).
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, T rows of
 a warpgroup, C keys of a block, N blocks of the query rows of a program.
@@ -25,8 +26,8 @@ from kernels.attention_fused import LOWEST, Kernels, Plan, fused
 from kernels.attention_hopper_blocks import Pair, Tile, Tiles
 from kernels.ranges import Ranges
 
-# By the largest head size. They begin where tokamax's tuning of such kernels ended (its shipped cache for the H100); others
-# were not measured yet. With attention_hopper_one.TILES[64] in place of a pair, one kernel does the backward pass.
+# By the largest head size. Taken from tokamax's tuning of such kernels (the cache that it ships for the H100); others were not
+# measured yet. With attention_hopper_one.TILES[64] in place of a Pair, one kernel does the backward pass.
 TILES: dict[int, Tiles] = {
   64: Tiles(Tile(64, 128, 6), Pair(Tile(64, 128, 6), Tile(64, 128, 4))),
   128: Tiles(Tile(64, 128, 5), Pair(Tile(64, 64, 6), Tile(64, 64, 8))),
@@ -49,9 +50,9 @@ def hopper_refusal(call: Call) -> str | None:
 
 def hopper(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, scale: float, softcap: float | None,
            tiles: Tiles | None = None) -> jax.Array:
-  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, sums in float32, in memory that grows with L.
+  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, accumulated in float32, with memory linear in L.
 
-  `tiles` is for who measures them.
+  `tiles` is for tuning.
   """
   size = q_BLHK.shape[3]
   plan = Plan(ranges.kind, scale, softcap, tiles or tiles_for(size), False)
@@ -61,13 +62,13 @@ def hopper(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Rang
 
 
 def tiles_for(size: int) -> Tiles:
-  """The tiles of a head size."""
+  """The tiles for a head size."""
   return next(tiles for width, tiles in TILES.items() if size <= width)
 
 
 def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, first_BL: jax.Array,
             last_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """out_BLGRK and lse_BGRL of base 2."""
+  """out_BLGRK in q's dtype, and the log-sum-exps lse_BGRL, f32, base 2."""
   tile: Tile = plan.tiles.forward
   (batch, length, groups, shares, size), dtype = q_BLGRK.shape, q_BLGRK.dtype
   q_BLHK = parts.by_heads(q_BLGRK)
@@ -85,7 +86,7 @@ def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array
 
 
 def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """dq, dk and dv, by as many kernels as there are tiles for."""
+  """dq, dk and dv, by two kernels where `plan.tiles.backward` is a Pair, else by one."""
   kernels = attention_hopper_backward if isinstance(plan.tiles.backward, Pair) else attention_hopper_one
   return kernels.backward(plan, *operands)
 
@@ -96,7 +97,7 @@ KERNELS = Kernels(forward, backward)
 def _forward(plan, tile, shares, q_ref, k_ref, v_ref, first_ref, last_ref, bounds_ref, out_ref, lse_ref, q_tile, q_here, ring,
              turn):
   b, h = lax.axis_index('rows'), lax.axis_index('heads')
-  i = bounds_ref.shape[1] - 1 - lax.axis_index('blocks')     # the last blocks first, since causal rows end heavy
+  i = bounds_ref.shape[1] - 1 - lax.axis_index('blocks')     # the last blocks first: under a causal mask they take longest
   walk, (t, c, *_), size = parts.Walk.of(bounds_ref.at[b, i]), tile, q_ref.shape[-1]
 
   def compute(group):
@@ -110,7 +111,7 @@ def _forward(plan, tile, shares, q_ref, k_ref, v_ref, first_ref, last_ref, bound
 
       def scores(ref):
         plg.wgmma(ref, mine, ring.block(n).T)
-        plg.barrier_arrive(turn.at[after])                   # the next may multiply
+        plg.barrier_arrive(turn.at[after])                   # the other warpgroup may use the tensor cores
         return ref[...]
 
       x_TC, scale = parts.logits(plan, pl.run_scoped(scores, plg.ACC((t, c), jnp.float32)))

@@ -1,10 +1,10 @@
-"""The gradients of kernels.attention_hopper: one kernel for dq over the keys, one for dk and dv over the queries.
+"""The backward pass of kernels.attention_hopper in two kernels: dq, in a loop over keys; dk and dv, in a loop over queries.
 
-Nothing is added up by atomics, and equal inputs give equal bits. Both compute the scores again: the second would otherwise
-wait for the first or add up in an order that chance decides.
+The grid of the first is (H, blocks of queries, B), of the second (G, blocks of keys, B). No atomics: equal inputs give equal
+bits. The price is that both recompute the scores, which makes seven matmuls instead of five.
 
-Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, T rows
-that stay with a warpgroup (queries for dq, keys for dk and dv), C rows of a block that passes by, N blocks of what stays.
+Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, T resident
+rows of a warpgroup (queries for dq, keys for dk and dv), C rows of a streamed block, N blocks of resident rows.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ from kernels.attention_bounds import key_bounds, query_bounds
 from kernels.attention_fused import Plan
 from kernels.attention_hopper_blocks import Tile
 
-WIDE = 128                             # head sizes beyond it: a warpgroup has registers for dk or for dv, not for both
+WIDE = 128                             # for larger heads a warpgroup has registers for dk or dv, not for both
 
 
 def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -67,9 +67,9 @@ def _dk_dv(plan, q_BLHK, k_BSGK, v_BSGK, first_BL, last_BL, lse_BHL, delta_BHL, 
 def _backward_queries(plan, tile, shares, q_ref, k_ref, v_ref, first_ref, last_ref, lse_ref, delta_ref, g_ref, bounds_ref,
                       dq_ref, q_tile, g_tile, here, ring):
   b, h = lax.axis_index('rows'), lax.axis_index('heads')
-  i = bounds_ref.shape[1] - 1 - lax.axis_index('blocks')     # the last blocks first, since causal rows end heavy
+  i = bounds_ref.shape[1] - 1 - lax.axis_index('blocks')     # the last blocks first: under a causal mask they take longest
   walk, (t, c, *_), size = parts.Walk.of(bounds_ref.at[b, i]), tile, q_ref.shape[-1]
-  late = tile.stages > 3               # give keys back a block late, so that products follow each other: it takes a stage more
+  late = tile.stages > 3               # release keys a block late, so that matmuls overlap: needs one more stage
 
   def compute(group):
     rows, part = pl.ds(i * tile.span + group * t, t), pl.ds(group * t, t)
@@ -126,7 +126,7 @@ def _backward_keys(plan, tile, shares, q_ref, k_ref, v_ref, ranges_ref, notes_re
   blocks = walk.stop - walk.start
 
   def compute(offset, keys, values):
-    """dk, dv or both, of T keys of the program's."""
+    """dk (if `keys`), dv (if `values`) or both, of the program's T keys from `offset` on."""
     part, base = pl.ds(offset, t), i * span + offset
 
     def steps(*sums):
@@ -144,7 +144,7 @@ def _backward_keys(plan, tile, shares, q_ref, k_ref, v_ref, ranges_ref, notes_re
             plg.wgmma(dp_ref, v_tile.at[part], g_CK.T)
           x_TC, scale = parts.logits(plan, plg.wgmma_accumulator_load(x_ref, wait_n=int(keys)))
           p_TC = jnp.exp2(x_TC * scale - note(1, 0))
-          if masked:                   # one bound after the other: both at once take too many registers
+          if masked:                   # one bound after the other: both at once need too many registers
             key_TC = parts.count((t, c), 0) + base
             p_TC = jnp.where(key_TC >= note(2, 0), p_TC, 0.0)
             p_TC = jnp.where(key_TC < note(2, 1), p_TC, 0.0)
@@ -154,7 +154,7 @@ def _backward_keys(plan, tile, shares, q_ref, k_ref, v_ref, ranges_ref, notes_re
             dp_TC = plg.wgmma_accumulator_load(dp_ref, wait_n=int(values))
             slopes_TC = plan.uncapped(x_TC, p_TC * (dp_TC - note(1, 1)))
             plg.wgmma(sums[0], slopes_TC.astype(k_tile.dtype), q_CK)
-          plg.commit_smem()            # so that no copy overtakes what was read of the notes
+          plg.commit_smem()            # the reads of lse, delta and ranges come before the next copy into their stage
           plg.wgmma_wait(int(keys))
           ring.give(n + 1)
           plg.wgmma_wait(0)
@@ -168,7 +168,7 @@ def _backward_keys(plan, tile, shares, q_ref, k_ref, v_ref, ranges_ref, notes_re
     plg.barrier_wait(here)
     found = pl.run_scoped(steps, *[plg.ACC((t, size), jnp.float32)] * (keys + values))
     plg.barrier_arrive(done)
-    plg.barrier_wait(done)               # another warpgroup may read the same keys and values
+    plg.barrier_wait(done)               # the other warpgroup may still read the same keys and values
     if keys:
       parts.write(found[0] * plan.scale, k_tile.at[part], dk_ref.at[b, pl.ds(base, t), g])
     if values:

@@ -1,10 +1,10 @@
-"""What the kernels of attention for Hopper are made of: warpgroups with roles, rings of shared memory, walks, arithmetic.
+"""Building blocks of the Hopper attention kernels: warp specialisation, ring buffers in shared memory, block loops, layouts.
 
-A program is some warpgroups of 128 threads that compute and one or two that copy. The copies fill the stages of a ring in
-turn; a stage is filled again when all warpgroups that compute have given it back. A barrier counts those that arrive at it,
-and who waits at it waits for each of its rounds once, in their order: so every block of a ring is taken and given once.
+A program (thread block) has consumer warpgroups of 128 threads, which compute, and one or two producer warpgroups, which copy.
+Producers fill the stages of a ring buffer in turn; a stage is filled again once all consumers have released it. Barriers count
+arrivals, and a waiter must wait for every phase once, in order: so each consumer takes and releases every block exactly once.
 
-Letters: B rows, H query heads, K head size, T rows that stay with a warpgroup, C rows of a block that passes by.
+Letters: B rows, H query heads, K head size, T resident rows of a warpgroup, C rows of a streamed block.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ from jax.experimental.pallas import mosaic_gpu as plg
 from kernels.attention_fused import LOG2E, Plan
 
 WGMMA = plg.Layout.WGMMA
-ROW, COLUMN = WGMMA.reduce(1), WGMMA.reduce(0)    # one value for each row or column of a product, where its registers are
-EIGHT = 8                                         # rows of a tile in shared memory: lengths are padded to a multiple
-# Of a thread that computes and of one that copies, by warpgroups that do.
+ROW, COLUMN = WGMMA.reduce(1), WGMMA.reduce(0)    # layouts of one value per row or per column of a WGMMA accumulator
+EIGHT = 8                                         # rows of a swizzle tile in shared memory: lengths are padded to a multiple
+# Registers of a consumer's and a producer's thread, by the numbers of consumer and producer warpgroups.
 REGISTERS = {(1, 1): (240, 24), (2, 1): (240, 24), (3, 1): (160, 32), (1, 2): (240, 24), (2, 2): (232, 24)}
 
 
 class Tile(NamedTuple):
-  """Rows that stay with a warpgroup, rows of a block that passes by, stages of the ring, warpgroups that compute."""
+  """T, C, stages of the ring buffer, consumer warpgroups."""
 
   t: int
   c: int
@@ -36,34 +36,34 @@ class Tile(NamedTuple):
 
   @property
   def span(self) -> int:
-    """Rows that stay with a program."""
+    """Resident rows of a program."""
     return self.t * self.groups
 
 
 class Pair(NamedTuple):
-  """Of the kernel for dq, and of that for dk and dv."""
+  """Tiles of the kernel for dq, and of the kernel for dk and dv."""
 
   queries: Tile
   keys: Tile
 
 
 class Tiles(NamedTuple):
-  """Of the forward kernel, and of the backward pass: of its two kernels, or of the one that does it all."""
+  """Tiles of the forward kernel, and of the backward pass: a Pair for two kernels, a Tile for one."""
 
   forward: Tile
   backward: Pair | Tile
 
 
 class Ring(NamedTuple):
-  """Stages that blocks pass through in the order of their numbers; what belongs to a block passes beside it."""
+  """A ring buffer in shared memory: block n is in stage n mod stages, and its side arrays (lse, delta, ranges) beside it."""
 
-  stages: Sequence[Any]                # shared memory [stages, C, K], then [stages, ...] of what belongs to it
-  here: Any                            # barriers: all copies into a stage have landed
-  free: Any                            # barriers: all warpgroups that compute have given it back
+  stages: Sequence[Any]                # shared memory: [stages, C, K], then the side arrays [stages, ...]
+  here: Any                            # barriers, one a stage: all copies into it have arrived
+  free: Any                            # barriers, one a stage: all consumers have released it
 
   @classmethod
   def of(cls, tile: Tile, size: int, dtype: jnp.dtype, *beside: jax.ShapeDtypeStruct) -> 'Ring':
-    """What to allocate for it."""
+    """The scratch types of a ring."""
     stages = [shared((tile.stages, tile.c, size), dtype), *(plg.SMEM((tile.stages, *x.shape), x.dtype) for x in beside)]
     return cls(stages, plg.Barrier(num_barriers=tile.stages, num_arrivals=1 + (len(beside) > 0)),
                plg.Barrier(num_barriers=tile.stages, num_arrivals=tile.groups))
@@ -72,24 +72,24 @@ class Ring(NamedTuple):
     return lax.rem(n, self.stages[0].shape[0])
 
   def block(self, n: jax.Array) -> Any:
-    """The block n, which was waited for."""
+    """Block n, after `wait`."""
     return self.stages[0].at[self.slot(n)]
 
   def wait(self, n: jax.Array) -> None:
-    """Until block n is there."""
+    """Waits until block n has been copied."""
     plg.barrier_wait(self.here.at[self.slot(n)])
 
   def take(self, n: jax.Array) -> Any:
-    """The block n, once it is there."""
+    """Block n, after waiting for it."""
     self.wait(n)
     return self.block(n)
 
   def give(self, n: jax.Array) -> None:
-    """The stage of block n back: this warpgroup has read it."""
+    """Releases the stage of block n for this consumer."""
     plg.barrier_arrive(self.free.at[self.slot(n)])
 
   def put(self, n: jax.Array, source: Any, beside: Any = None, which: int = 0) -> None:
-    """Begins to copy block n into its stage, and what belongs to it into the ring that is `which` beside."""
+    """Starts the copy of block n into its stage, once that is free, and of `beside` into side array number `which`."""
     slot = self.slot(n)
     pl.when(n >= self.stages[0].shape[0])(lambda: plg.barrier_wait(self.free.at[slot]))
     plg.copy_gmem_to_smem(source, self.stages[0].at[slot], self.here.at[slot])
@@ -97,7 +97,7 @@ class Ring(NamedTuple):
       plg.copy_gmem_to_smem(beside, self.stages[which].at[slot], self.here.at[slot])
 
   def fill(self, walk: 'Walk', place: Callable[[jax.Array], Any], *sources: Any) -> None:
-    """Copies of every block of the walk what each source has at its place, one after the other."""
+    """Copies every block j of the walk from each source in turn, indexed by `place(j)`."""
     @pl.loop(walk.start, walk.stop)
     def _(j):
       for n, ref in enumerate(sources):
@@ -105,7 +105,7 @@ class Ring(NamedTuple):
 
 
 class Walk(NamedTuple):
-  """The blocks [start, stop) that pass by; those of [whole, past) need no mask."""
+  """The loop over the streamed blocks [start, stop); those of [whole, past) need no mask (kernels.attention_bounds)."""
 
   start: jax.Array
   whole: jax.Array
@@ -114,7 +114,7 @@ class Walk(NamedTuple):
 
   @classmethod
   def of(cls, bounds: Any) -> 'Walk':
-    """From i32[4] in memory."""
+    """From i32[4] in global memory."""
     return cls(*(bounds[n] for n in range(4)))
 
   def __call__(self, step: Callable[[bool, jax.Array, Any], Any], carry: Any) -> Any:
@@ -124,20 +124,20 @@ class Walk(NamedTuple):
     return lax.fori_loop(self.past, self.stop, partial(step, True), carry)
 
   def down(self) -> 'Walk':
-    """The same blocks as they are counted from the last, 0, down."""
+    """The same blocks in reverse: counted from the last one, which is 0."""
     return Walk(self.stop - self.stop, self.stop - self.past, self.stop - self.whole, self.stop - self.start)
 
 
 def launch(body: Callable[..., None], tile: Tile, grid: dict[str, int], results: Sequence[jax.ShapeDtypeStruct],
            scratch: Sequence[Any], name: str, copies: int = 1) -> Callable[..., Sequence[jax.Array]]:
-  """The kernel over a grid, whose last axis is launched first: of its operands to its results."""
+  """The kernel over a grid, as a function of its operands to its results. Programs start in order, the last axis fastest."""
   params = plg.CompilerParams(approx_math=True, reduction_scratch_bytes=0, lowering_semantics=plg.LoweringSemantics.Warpgroup)
   return plg.kernel(body, out_type=list(results), scratch_types=list(scratch), grid=tuple(grid.values()), kernel_name=name,
                     grid_names=tuple(grid), num_threads=tile.groups + copies, thread_name='group', compiler_params=params)
 
 
 def roles(tile: Tile, compute: Callable[[jax.Array], None], *copies: Callable[[], None]) -> None:
-  """`compute(group)` in the first warpgroups, and each of `copies` in one of the last, which leaves them its registers."""
+  """Runs `compute(group)` in the consumers and each of `copies` in a producer, which hands them most of its registers."""
   group = lax.axis_index('group')
   many, few = REGISTERS[tile.groups, len(copies)]
 
@@ -154,52 +154,52 @@ def roles(tile: Tile, compute: Callable[[jax.Array], None], *copies: Callable[[]
 
 
 def shared(shape: tuple[int, ...], dtype: jnp.dtype) -> Any:
-  """Shared memory as copies and products want it: in tiles of 8 rows by 128 bytes, swizzled."""
+  """A type of shared memory for TMA copies and WGMMA: tiles of 8 rows by 128 bytes, swizzled."""
   tile = EIGHT, 128 // jnp.dtype(dtype).itemsize
   return plg.SMEM(shape, dtype, transforms=(plg.TilingTransform(tile), plg.SwizzleTransform(128)))
 
 
 def padded(x: jax.Array, axis: int, multiple: int) -> jax.Array:
-  """`x` with zeros up to a multiple: the same array where it is one."""
+  """`x`, zero-padded along `axis` to a multiple; `x` itself where it is one."""
   short = -x.shape[axis] % multiple
   return jnp.pad(x, [(0, short * (n == axis)) for n in range(x.ndim)]) if short else x
 
 
 def by_heads(x_BLGRK: jax.Array) -> jax.Array:
-  """[B, L, H, K], with rows up to a multiple of a tile's."""
+  """[B, L, H, K], with L padded to a multiple of EIGHT."""
   return padded(x_BLGRK.reshape(*x_BLGRK.shape[:2], -1, x_BLGRK.shape[-1]), 1, EIGHT)
 
 
 def logits(plan: Plan, raw: jax.Array) -> tuple[jax.Array, float]:
-  """As Plan.logits, with a hyperbolic tangent right to a part in a million: the chip's own is to one in two thousand."""
+  """As Plan.logits, with tanh to a relative error of 1e-6: the hardware's own has 5e-4."""
   if plan.softcap is None:
     return plan.logits(raw)
   return 1 - 2 / (1 + jnp.exp2(raw * (2 * LOG2E * plan.scale / plan.softcap))), plan.softcap * LOG2E
 
 
 def across(x_T: jax.Array, shape: tuple[int, int]) -> jax.Array:
-  """A value of each row in all of its columns."""
+  """One value per row, broadcast over the columns."""
   return lax.broadcast_in_dim(x_T, shape, [0])
 
 
 def down(x_C: jax.Array, shape: tuple[int, int]) -> jax.Array:
-  """A value of each column in all of its rows."""
+  """One value per column, broadcast over the rows."""
   return lax.broadcast_in_dim(x_C, shape, [1])
 
 
 def count(shape: tuple[int, int], axis: int) -> jax.Array:
-  """The numbers of its rows (0) or columns (1)."""
+  """i32 indices along `axis`: of rows (0) or columns (1)."""
   return plg.broadcasted_iota(jnp.int32, shape, axis, layout=WGMMA)
 
 
 def read(source: Any, layout: Any) -> jax.Array:
-  """What memory holds, in registers as the layout has them."""
+  """Memory loaded into registers in this layout."""
   index = [()] if jax.__version_info__ < (0, 11) else []
   return plg.load(source, *index, layout=layout, optimized=False)
 
 
 def write(x_TK: jax.Array, through: Any, target: Any) -> None:
-  """Begins to copy to memory, by way of shared memory that nothing reads any more; rows beyond the last are left out."""
+  """Starts a copy to global memory by way of `through`, shared memory that is free; rows beyond the end are not written."""
   through[...] = x_TK.astype(through.dtype)
   plg.commit_smem()
   plg.copy_smem_to_gmem(through, target)

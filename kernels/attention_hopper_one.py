@@ -1,13 +1,13 @@
-"""The gradients of kernels.attention_hopper in one pass: dq, dk and dv of scores that are computed once, in five products.
+"""The backward pass of kernels.attention_hopper in one kernel of five matmuls: scores are computed once for dq, dk and dv.
 
-A program owns a block of keys and walks over the queries that see it. Its part of their dq goes through shared memory and is
-added to float32 in global memory when its turn has come: a count for each block of queries says how many parts are there.
-Parts are added in the order of their keys, so that equal inputs give equal bits; after FlashAttention-3 (Shah et al. 2024).
+The grid is (B, G / near, blocks of keys, near heads side by side). A program owns a block of keys and loops over the queries
+that attend to it; after FlashAttention-3 (Shah et al. 2024). Its part of dq is added to a float32 sum in global memory, in the
+order of the keys, so that equal inputs give equal bits: a semaphore for each block of queries counts the parts added so far.
 
-Nobody waits for ever: programs are launched in the order of their keys, and wait for earlier ones alone, so that the first
-that is not done waits for none. And few wait at all: all walk from their last queries down, so that those that begin together
-come to a block one after another. Simulated on 132 processors, where a turn takes 0.4 to 0.8 of a step, waiting costs 0 to 3%
-of the time, and of short documents up to 10%; of programs that walked up it would cost 12 to 300%.
+No deadlock: programs start in the order of their keys and wait only for earlier ones, so the earliest unfinished program never
+waits. Little waiting: all loop from their last queries down, so programs that start together reach a block one after another.
+Simulated on 132 multiprocessors, where adding a part takes 0.4 to 0.8 of a loop step, waiting costs 0 to 3% of the time (up to
+10% with short documents); with loops from the first queries up it would cost 12 to 300%.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, T keys
 of a warpgroup, P of a program, C queries of a block, N blocks of queries, M blocks of keys.
@@ -26,10 +26,10 @@ from kernels.attention_bounds import key_bounds, query_bounds
 from kernels.attention_fused import Plan
 from kernels.attention_hopper_blocks import Tile, Walk
 
-# By head size, of wider heads there are none: the registers of two warpgroups would not hold dk and dv. Nothing was measured.
+# By head size; none for larger heads, whose dk and dv would not fit into the registers of two warpgroups. Not measured yet.
 TILES: dict[int, Tile] = {64: Tile(64, 128, 4), 128: Tile(64, 64, 5)}
-BESIDE = 16                            # heads launched side by side: more wait less, fewer share what the L2 cache holds
-TWICE = 2                              # stages of slopes: the other warpgroup may still read those of the block before
+BESIDE = 16                            # most heads side by side: more wait less, fewer share the L2 cache better
+TWICE = 2                              # buffers of the scores' gradients: the other warpgroup may still read the last block's
 
 
 def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -43,7 +43,7 @@ def backward(plan: Plan, *operands: jax.Array) -> tuple[jax.Array, jax.Array, ja
   bounds_BM4 = query_bounds(first_BL, last_BL, k.shape[1], tile.c, tile.span)
   turns_BN4 = key_bounds(first_BL, last_BL, tile.c, tile.span)
   sums, dk, dv = _run(plan, tile, q_BLHK, k, v, ranges_B2L, notes_BH2L, g_BLHK, bounds_BM4, turns_BN4)
-  # Blocks of queries that see nothing were never written to.
+  # Rows of dq with an empty range may never have been written.
   sums_BLGRK = jnp.where((first_BL < last_BL)[..., None, None, None], sums[:, :q_BLGRK.shape[1]].reshape(q_BLGRK.shape), 0)
   return (sums_BLGRK * plan.scale).astype(q_BLGRK.dtype), dk[:, :k_BSGK.shape[1]], dv[:, :k_BSGK.shape[1]]
 
@@ -81,18 +81,18 @@ def _backward(plan, tile, near, q_ref, k_ref, v_ref, ranges_ref, notes_ref, g_re
           return parts.down(parts.read(ring.stages[which].at[ring.slot(n + which - 1), row], parts.COLUMN), (t, c))
 
         def weigh(x_sum, dp_sum):
-          dp_sum[...] = -note(1, 1)    # before any product is under way: it would be waited for
+          dp_sum[...] = -note(1, 1)    # before any WGMMA is in flight, which this would wait for
           plg.wgmma(x_sum, k_tile.at[own], q_CK.T)
           g_CK = ring.take(n + 1)
           plg.wgmma(dp_sum, v_tile.at[own], g_CK.T)
           x_TC, scale = parts.logits(plan, plg.wgmma_accumulator_load(x_sum, wait_n=1))
           p_TC = jnp.exp2(x_TC * scale - note(1, 0))
-          if masked:                   # one bound after the other: both at once take too many registers
+          if masked:                   # one bound after the other: both at once need too many registers
             key_TC = parts.count((t, c), 0) + base
             p_TC = jnp.where(key_TC >= note(2, 0), p_TC, 0.0)
             p_TC = jnp.where(key_TC < note(2, 1), p_TC, 0.0)
           plg.wgmma(dv_sum, p_TC.astype(k_tile.dtype), g_CK)
-          p_TC = plan.uncapped(x_TC, p_TC)         # ahead of dp, or the scores took registers for longer
+          p_TC = plan.uncapped(x_TC, p_TC)         # before dp is read, so that the scores' registers are free sooner
           return (p_TC * plg.wgmma_accumulator_load(dp_sum, wait_n=1)).astype(k_tile.dtype)
 
         def turn(dq_sum):
@@ -120,13 +120,13 @@ def _backward(plan, tile, near, q_ref, k_ref, v_ref, ranges_ref, notes_ref, g_re
     plg.barrier_wait(here)
     dk_TK, dv_TK = pl.run_scoped(steps, *[plg.ACC((t, size), jnp.float32)] * 2)
     plg.barrier_arrive(done)
-    plg.barrier_wait(done)               # the other warpgroup may read all keys
+    plg.barrier_wait(done)               # the other warpgroup may still read all keys
     parts.write(dk_TK * plan.scale, k_tile.at[own], dk_ref.at[b, pl.ds(base, t), g])
     parts.write(dv_TK, v_tile.at[own], dv_ref.at[b, pl.ds(base, t), g])
     plg.wait_smem_to_gmem(0, wait_read_only=True)
 
   def each(act):
-    """`act(m, j, h)` for the blocks j of queries of heads h in the order in which they are walked."""
+    """`act(m, j, h)` for each step m of the loop: block j of queries of head h, the last block first."""
     @pl.loop(0, down.stop)
     def _(u):
       @pl.loop(0, shares)
@@ -163,7 +163,7 @@ def _backward(plan, tile, near, q_ref, k_ref, v_ref, ranges_ref, notes_ref, g_re
 
       @pl.when(some)
       def _():
-        plg.wait_smem_to_gmem(0)       # all of it is there before the next is told
+        plg.wait_smem_to_gmem(0)       # the whole part is in memory before the next program may add
         plg.semaphore_signal(count, memory_scope='gpu')
 
   parts.roles(tile, compute, copy, add)

@@ -1,4 +1,4 @@
-"""Attention in a few lines: the truth that the fast forms are tested against, and quick enough where queries are few.
+"""Attention in a few lines, on all scores at once: the reference that the fast implementations are tested against.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size.
 """

@@ -1,10 +1,9 @@
-"""Attention over rows that are cut along their positions: each device keeps its queries, and keys go round in a ring.
+"""Ring attention (Liu et al. 2023), for rows sharded along their positions: keys and values pass from device to device.
 
-After Liu et al. 2023 (Ring Attention). A device attends to the keys that lie with it, its ranges counted in these, merges
-what it got by the log-sum-exps, and passes the keys on while it does; going backward their gradients travel with them, and
-home after the last step. Rows lie in an order (kernels.zigzag), folded or in line, and are left in it: whoever cuts them
-folds them once for all layers. Folded, each device has the same work in each step; in line and in a window, keys go no
-further than rows can see.
+In each step a device attends with its queries to the block of keys that it holds, merges the result by the log-sum-exps, and
+sends the keys on meanwhile. In the backward pass the gradients of keys and values travel with them, and return home after the
+last step. Positions lie in an order of kernels.zigzag, contiguous or zig-zag, chosen once for all layers: under a causal mask
+zig-zag gives each device equal work in each step; with a sliding window contiguous order needs fewer steps.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size.
 """
@@ -24,20 +23,20 @@ from kernels.ranges import Kind, Ranges
 from kernels.zigzag import Order, places_of, rows_of
 
 KERNELS = {'gpu': ('hopper', 'triton'), 'tpu': ('tpu',), 'cpu': ()}
-"""Forms by platform whose kernels give the log-sum-exps that a ring merges by, the fastest first."""
+"""By platform, the implementations whose kernels also give log-sum-exps, by which a ring merges; the fastest first."""
 
 
 def ring(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, spec: P, order: Order,
          scale: float, softcap: float | None = None, implementation: str | None = None) -> jax.Array:
-  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, laid out as q is.
+  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, sharded as q is.
 
-  `spec` names the axes of the mesh that is set: those of rows, the one of positions, and those of heads. Queries and keys
-  are cut alike and lie in `order`; ranges are in line, and whole. `implementation` names the form that does a device's part,
-  as it does at the door; 'reference' and 'blocked' are the same here. Under rematerialisation the name 'attention' saves
-  what the backward pass needs.
+  `spec` names the axes of the current mesh over which batch rows, positions (one axis) and heads are sharded. Queries and keys
+  are sharded alike, their positions in `order`; ranges are in the natural order and not sharded along positions.
+  `implementation` names the one that does a device's part, as in `kernels.attention`; 'reference' and 'blocked' both mean
+  kernels.attention_walk. Under `jax.checkpoint` the name 'attention' saves what the backward pass needs.
 
-  Raises: ValueError for an order of another number of devices, where positions do not divide, and for an implementation that
-  cannot do the call.
+  Raises: ValueError where `order` has another number of devices, where positions do not divide by its chunks, and for an
+  implementation that cannot do the call.
   """
   rows, axis, heads = (*spec, None, None, None)[:3]
   n, chunks = order.n, order.n * len(order.begins(0, 0))
@@ -62,7 +61,7 @@ def ring(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges
 
 
 def _form(implementation: str | None, call: Call) -> str:
-  """Who does a device's part: at no name the kernels of the platform, once they are known to run."""
+  """The implementation of a device's part. None: the platform's kernels, if they were tried on hardware, else 'blocked'."""
   if implementation is None:
     tried = (name for name in KERNELS[call.platform] if name not in UNTRIED)
     return next((name for name in tried if _refusal(name, call) is None), 'blocked')
@@ -76,16 +75,16 @@ def _form(implementation: str | None, call: Call) -> str:
 
 
 def _refusal(name: str, call: Call) -> str | None:
-  """The form's own, or that it would have to pad heads, which it does ahead of its kernels."""
+  """Why it cannot do the call, or None; `hopper` pads other head sizes outside of its kernels, so a ring cannot have them."""
   if name == 'hopper' and call.head_size not in (64, 128, 256):
     return f'in a ring it takes head sizes 64, 128 and 256, not {call.head_size}'
   return FORMS[name].refusal(call)
 
 
 def _kernels(form, q_BLHK, k_BSGK, chunks):
-  """Of the form, and their tiles for such operands of one device."""
+  """The kernels of an implementation, and their tiles for one device's operands."""
   if form == 'hopper':
-    from kernels import attention_hopper  # as late as at the door
+    from kernels import attention_hopper  # late: importing Pallas takes a quarter of a second
     return attention_hopper.KERNELS, attention_hopper.tiles_for(q_BLHK.shape[3])
   if form == 'triton':
     from kernels import attention_triton
@@ -98,11 +97,11 @@ def _kernels(form, q_BLHK, k_BSGK, chunks):
 
 @lru_cache
 def _attend(kernels, plan, axis, order, steps):
-  """The call on one device, with its gradient."""
+  """The part of one device, with its gradient; for use inside shard_map."""
   n = order.n
 
   def seen(i, q, k, first, last):
-    """The ranges of the rows that this device holds, in the keys that lie with it in step i."""
+    """The ranges of this device's rows, as indices into the keys that it holds in step i."""
     here = jax.lax.axis_index(axis)
     bounds = (rows_of(order, here, q.shape[1], x) for x in (first, last))
     return tuple(places_of(order, (here - i) % n, k.shape[1], bound).astype(jnp.int32) for bound in bounds)
@@ -152,7 +151,7 @@ def _attend(kernels, plan, axis, order, steps):
 
 
 def _if_any(first_BL, last_BL, found, otherwise):
-  """`found()` where some row sees something: a device that sees none of the keys that pass it does nothing."""
+  """`found()` if any range is not empty, else `otherwise`: a device skips keys that none of its rows attends to."""
   return jax.lax.cond(jnp.any(first_BL < last_BL), found, lambda: otherwise)
 
 
@@ -161,7 +160,7 @@ def _added(sums, parts):
 
 
 def _merged(out_BLGRK, lse_BGRL, part_BLGRK, part_lse_BGRL):
-  """Two results over keys of their own as one over all of them."""
+  """The output and log-sum-exp over the keys of both results together."""
   top = jnp.maximum(lse_BGRL, part_lse_BGRL)
   top = jnp.where(top > -jnp.inf, top, 0)
   a, b = jnp.exp2(lse_BGRL - top), jnp.exp2(part_lse_BGRL - top)

@@ -1,7 +1,7 @@
 """Attention by `jax.nn.dot_product_attention`: in plain XLA, and by cuDNN's fused kernel on NVIDIA GPUs.
 
-Both know bands around the diagonal (causal, sliding window) while tracing. Of other ranges cuDNN would be told by a dense
-bias, at a sixth of its speed, so there it refuses; XLA holds every score anyway and takes a mask.
+cuDNN knows causal masks and sliding windows. Other ranges would need a dense bias, at a sixth of its speed, so for those
+`cudnn_refusal` refuses; the XLA implementation holds every score anyway and takes a mask.
 
 Letters: B rows, L query positions, S key positions, G key heads, H query heads, K head size.
 """

@@ -1,9 +1,10 @@
 """Attention in one pass over the keys for TPUs, in Pallas (Mosaic): the algebra of kernels.attention_triton on another grid.
 
-The last axis of a grid walks the blocks of keys that a block of queries can see; bounds come ahead as scalars, so that an
-index map stays where it is once the walk is over, and what is not seen is neither copied nor multiplied. Scores lie as
-[keys, queries]: whatever belongs to a row of queries is then a row of lanes, at any head size, and nothing is transposed
-but once in plain XLA, on the way in and out.
+The grids are (B, H, blocks of queries, blocks of keys) for the forward pass and dq, and (B, G, blocks of keys, R, blocks of
+queries) for dk and dv; the last axis loops over the blocks that the other side attends to. Bounds are prefetched scalars: once
+a loop is over, the index map repeats its last block, so blocks out of range are neither copied nor multiplied. Scores are
+[keys, queries], so that per-query numbers (maxima, sums) lie along lanes at any head size; the transposes that this needs are
+done once, in XLA, before and after the kernels.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, T
 queries of a block, C keys of a block.
@@ -24,7 +25,7 @@ from kernels.ranges import Ranges
 
 LANES = 128
 LARGEST = 256                         # head size
-WIDE, DEEP = Tile(512, 512), Tile(256, 256)     # up to heads of 128, and beyond; neither was measured yet
+WIDE, DEEP = Tile(512, 512), Tile(256, 256)     # for head sizes up to 128, and beyond; not measured yet
 
 
 def tpu_refusal(call: Call) -> str | None:
@@ -41,7 +42,7 @@ def tpu_refusal(call: Call) -> str | None:
 
 def tpu(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, scale: float, softcap: float | None,
         tile: Tile | None = None, interpret: bool = False) -> jax.Array:
-  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, sums in float32, in memory that grows with L.
+  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, accumulated in float32, with memory linear in L.
 
   `tile` and `interpret` are for tests, which run small blocks without a TPU.
   """
@@ -50,14 +51,14 @@ def tpu(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges,
 
 
 def tile_for(q_BLHK: jax.Array, k_BSGK: jax.Array) -> Tile:
-  """The tile of a head size, no longer than what it is to cover."""
+  """The tile for a head size, no larger than the operands."""
   most = WIDE if q_BLHK.shape[3] <= LANES else DEEP
   return Tile(*(min(each, -(-x.shape[1] // LANES) * LANES) for each, x in zip(most, (q_BLHK, k_BSGK))))
 
 
 def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, first_BL: jax.Array,
             last_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """out_BLGRK and lse_BGRL of base 2."""
+  """out_BLGRK in q's dtype, and the log-sum-exps lse_BGRL, f32, base 2."""
   grid = Grid.of(plan, q_BLGRK, k_BSGK)
   at = grid.by_queries()
   (batch, length, groups, shared, size), (t, c) = q_BLGRK.shape, plan.tiles
@@ -103,13 +104,13 @@ def _call(kernel, plan, at, grid, walks, inputs, outputs, shapes, scratch):
 
 
 def _dot(a, b, i, j):
-  """a times b over dimension i of a and j of b, in float32."""
-  precision = jax.lax.Precision.DEFAULT if a.dtype == jnp.bfloat16 else None      # Mosaic knows no other for it
+  """a times b, contracting dimension i of a and j of b: f32."""
+  precision = jax.lax.Precision.DEFAULT if a.dtype == jnp.bfloat16 else None      # the only one that Mosaic has for bfloat16
   return jax.lax.dot_general(a, b, (((i,), (j,)), ((), ())), precision, preferred_element_type=jnp.float32)
 
 
 def _walk(bounds_ref, row, step, visit):
-  """`visit(whole, block)` where this step of the walk has a block to visit."""
+  """Runs `visit(whole, block)` if this step of the loop has a block left; `whole`: it needs no mask."""
   start, whole, past, stop = (bounds_ref[4 * row + n] for n in range(4))
   block = start + step
   full = (block >= whole) & (block < past)
@@ -123,7 +124,7 @@ def _seen(shape, begin, first_ref, last_ref):
 
 
 def _row():
-  """Which walk this is, of those that bounds are told of."""
+  """The index into the bounds of this program's loop."""
   return pl.program_id(0) * pl.num_programs(2) + pl.program_id(2)
 
 
@@ -159,7 +160,7 @@ def _forward(plan, bounds_ref, q_ref, k_ref, v_ref, first_ref, last_ref, out_ref
 
 
 def _slopes(plan, whole, block, k_ref, v_ref, q_ref, g_ref, first_ref, last_ref, lse_ref, delta_ref):
-  """The probabilities, and the gradients of products, of a block: [C, T] each."""
+  """The probabilities of a block, and the gradients by scale * q k: [C, T] each."""
   x_CT, scale = plan.logits(_dot(k_ref[...], q_ref[...], 1, 1))
   p_CT = jnp.exp2(x_CT * scale - lse_ref[...])
   if not whole:

@@ -1,4 +1,4 @@
-"""What a program of the TPU kernels is given, and how many blocks its walk can take.
+"""Grids, BlockSpecs and padding of the TPU attention kernels.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, N
 blocks of T queries, M blocks of C keys.
@@ -22,7 +22,7 @@ class Tile(NamedTuple):
 
 
 class Places(NamedTuple):
-  """What of each operand a program is given."""
+  """The BlockSpecs of the operands, by their kind."""
 
   query: pl.BlockSpec                 # q and g
   key: pl.BlockSpec                   # k, v and their gradients
@@ -36,15 +36,15 @@ class Places(NamedTuple):
 
 
 class Grid(NamedTuple):
-  """How many blocks there are, and how many of them one walk passes at most."""
+  """The number of blocks of queries and keys, and the most of them that one loop of a kernel visits."""
 
   tile: Tile
   shared: int                         # R
   size: int                           # K
   blocks: int                         # N of queries
   slots: int                          # M of keys
-  walked: int                         # of keys by a block of queries
-  met: int                            # of queries by a block of keys
+  walked: int                         # most blocks of keys for a block of queries
+  met: int                            # most blocks of queries for a block of keys
 
   @classmethod
   def of(cls, plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array) -> 'Grid':
@@ -56,23 +56,23 @@ class Grid(NamedTuple):
     return cls(plan.tiles, shared, size, blocks, slots, max(1, *walks), max(1, *meets))
 
   def queries(self, x_BLGRK: jax.Array) -> jax.Array:
-    """[B, G, R, L, K], whole blocks."""
+    """[B, G, R, L, K], padded to whole blocks."""
     return _padded(x_BLGRK.transpose(0, 2, 3, 1, 4), 3, self.blocks * self.tile.t)
 
   def keys(self, x_BSGK: jax.Array) -> jax.Array:
-    """[B, G, S, K], whole blocks."""
+    """[B, G, S, K], padded to whole blocks."""
     return _padded(x_BSGK.transpose(0, 2, 1, 3), 2, self.slots * self.tile.c)
 
   def rows(self, x_BL: jax.Array) -> jax.Array:
-    """[B, 1, L], whole blocks: rows that are not there see nothing."""
+    """[B, 1, L], padded to whole blocks with rows whose range is empty."""
     return _padded(x_BL[:, None], 2, self.blocks * self.tile.t)
 
   def notes(self, x_BGRL: jax.Array) -> jax.Array:
-    """[B, G, R, 1, L], whole blocks."""
+    """[B, G, R, 1, L], padded to whole blocks."""
     return _padded(x_BGRL[..., None, :], 4, self.blocks * self.tile.t)
 
   def by_queries(self) -> Places:
-    """For a grid of (B, H, N, blocks of keys)."""
+    """BlockSpecs for the grid (B, H, N, blocks of keys)."""
     (t, c), r, n, m = self.tile, self.shared, self.blocks, self.slots
     div, rem = jax.lax.div, jax.lax.rem
 
@@ -85,7 +85,7 @@ class Grid(NamedTuple):
                   pl.BlockSpec((None, None, None, self.size, t), lambda b, h, i, j, _: (b, div(h, r), rem(h, r), 0, i)))
 
   def by_keys(self) -> Places:
-    """For a grid of (B, G, M, R, blocks of queries)."""
+    """BlockSpecs for the grid (B, G, M, R, blocks of queries)."""
     (t, c), n, m = self.tile, self.blocks, self.slots
 
     def visit(b, j, i, bounds):
@@ -106,6 +106,6 @@ def _padded(x, axis, size):
 
 
 def _visited(bounds, row, step, most):
-  """The block that a step of a walk is at; the last one, once the walk is over."""
+  """The block of a step of a loop; the last one again, once the loop is over."""
   start, stop = bounds[4 * row], bounds[4 * row + 3]
   return jnp.clip(start + step, 0, jnp.clip(stop - 1, 0, most - 1))

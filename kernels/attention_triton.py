@@ -1,9 +1,9 @@
 """Attention in one pass over the keys for NVIDIA GPUs, in Pallas with the Triton backend.
 
-Forward and backward after FlashAttention-2 (Dao 2023): a program holds a block of queries and walks the blocks of keys that
-its rows can see; the gradients of keys and values are a second kernel that walks the queries, so that nothing is added up
-by atomics and equal inputs give equal bits. Ranges are read row by row, masks exist in registers only, and blocks that all
-rows see in full take none.
+Forward and backward passes after FlashAttention-2 (Dao 2023). For the output and dq the grid is (blocks of queries, H, B): a
+program holds a block of queries and loops over the blocks of keys that its rows attend to. dk and dv come from a kernel with
+the grid (blocks of keys, G, B) that loops over queries: no atomics, so equal inputs give equal bits. Masks are computed from
+the ranges in registers; blocks that all rows attend to in full take none.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, K head size, T queries of a
 block, C keys of a block.
@@ -22,8 +22,9 @@ from kernels.attention_fused import LOWEST, Kernels, Plan, fused
 from kernels.attention_triton_blocks import Sizes, Tile, Tiles, inside, store
 from kernels.ranges import Ranges
 
-# By bytes of an operand and the largest head size. Those of bfloat16 begin where tokamax's tuning on an H100 ended
-# (most of its cached rows without a mask, read in August 2026); others were not measured with these kernels yet.
+# By bytes of an element and the largest head size. Those of bfloat16 are from tokamax's tuning on an H100 (most of the entries
+# without a mask in its cache, read in August 2026); others were not measured with these
+# kernels yet.
 TILES: dict[tuple[int, int], Tiles] = {
   (2, 64): Tiles(Tile(128, 64, 4, 3), Tile(64, 64, 4, 3), Tile(64, 64, 4, 3)),
   (2, 128): Tiles(Tile(128, 64, 8, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
@@ -33,7 +34,7 @@ TILES: dict[tuple[int, int], Tiles] = {
   (4, 256): Tiles(Tile(32, 16, 4, 2), Tile(16, 16, 4, 2), Tile(16, 16, 4, 2)),
 }
 LARGEST = 256                         # head size
-LEAN = (8.6, 8.9, 12.0, 12.1)         # cards with 99 KB of memory for the programs of a core: the wide tiles take 160
+LEAN = (8.6, 8.9, 12.0, 12.1)         # compute capabilities with 99 KB of shared memory; tiles of large heads take 160 KB
 
 
 def triton_refusal(call: Call) -> str | None:
@@ -51,7 +52,7 @@ def triton_refusal(call: Call) -> str | None:
 
 def triton(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Ranges, *, scale: float,
            softcap: float | None, tiles: Tiles | None = None, interpret: bool = False) -> jax.Array:
-  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, sums in float32, in memory that grows with L.
+  """softmax(q k) v over each row's range: [B, L, H, K] in q's dtype, accumulated in float32, with memory linear in L.
 
   `tiles` and `interpret` are for tests, which run small blocks without a GPU.
   """
@@ -60,14 +61,14 @@ def triton(q_BLHK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, ranges: Rang
 
 
 def tiles_for(dtype: jnp.dtype, size: int) -> Tiles:
-  """The tiles of a head size."""
+  """The tiles for a dtype and head size."""
   width = jnp.dtype(dtype).itemsize
   return next(tiles for (bytes_, most), tiles in TILES.items() if bytes_ == width and size <= most)
 
 
 def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, first_BL: jax.Array,
             last_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """out_BLGRK and lse_BGRL of base 2."""
+  """out_BLGRK in q's dtype, and the log-sum-exps lse_BGRL, f32, base 2."""
   sizes = Sizes.of(q_BLGRK, k_BSGK, plan.tiles.forward)
   at = sizes.by_queries()
   bounds_BN4 = key_bounds(first_BL, last_BL, sizes.tile.t, sizes.tile.c)
@@ -174,7 +175,7 @@ def _backward_keys(plan, sizes, q_ref, k_ref, v_ref, first_ref, last_ref, lse_re
 
 
 def _walk(bounds_ref, step, carry):
-  """`step(whole, block, carry)` over the blocks of the bounds."""
+  """Loops `step(whole, block, carry)` over the blocks of the bounds; `whole`: the block needs no mask."""
   start, whole, past, stop = (bounds_ref[n] for n in range(4))
   carry = jax.lax.fori_loop(start, whole, partial(step, False), carry)
   carry = jax.lax.fori_loop(whole, past, partial(step, True), carry)

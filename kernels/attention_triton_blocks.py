@@ -1,7 +1,7 @@
-"""What a program of the Triton kernels is given, and how it reads and writes it where rows or heads end short of a block.
+"""BlockSpecs of the Triton attention kernels, and masked loads and stores where L, S or K is no multiple of a block.
 
-Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, W that
-of a program, N blocks of T queries, M blocks of C keys.
+Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, H = G R, K head size, W its
+next power of two, N blocks of T queries, M blocks of C keys.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jax.experimental.pallas import triton as plt
 
 
 class Tile(NamedTuple):
-  """Queries and keys of a block, and how a kernel is compiled for them."""
+  """Queries and keys of a block, Triton's warps and pipeline stages."""
 
   t: int
   c: int
@@ -22,7 +22,7 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-  """Of the forward kernel, of that for dq, and of that for dk and dv."""
+  """Tiles of the forward kernel, of the kernel for dq, and of the kernel for dk and dv."""
 
   forward: Tile
   queries: Tile
@@ -30,7 +30,7 @@ class Tiles(NamedTuple):
 
 
 class Places(NamedTuple):
-  """What of each operand a program is given."""
+  """The BlockSpecs of the operands, by their kind."""
 
   query: pl.BlockSpec                 # q, g, out and dq
   key: pl.BlockSpec                   # k, v and their gradients
@@ -44,13 +44,13 @@ class Places(NamedTuple):
 
 
 class Sizes(NamedTuple):
-  """Of a kernel's operands and its blocks."""
+  """The sizes of a kernel's operands and blocks."""
 
   length: int                         # L
   keys: int                           # S
   shared: int                         # R
   size: int                           # K
-  width: int                          # of a head in a program: a power of two
+  width: int                          # W
   tile: Tile
 
   @classmethod
@@ -64,7 +64,7 @@ class Sizes(NamedTuple):
     return pl.cdiv(self.length, self.tile.t)
 
   def by_queries(self) -> Places:
-    """For a grid of (N, H, B): a block of queries and all keys. The last blocks first, since causal rows end heavy."""
+    """For the grid (N, H, B): a block of queries, and all keys. The last blocks first: in causal rows they take longest."""
     n, r, t = self.blocks - 1, self.shared, self.tile.t
     slots, div, rem = pl.cdiv(self.keys, self.tile.c) * self.tile.c, jax.lax.div, jax.lax.rem
     return Places(pl.BlockSpec((None, t, None, None, self.width), lambda i, h, b: (b, n - i, div(h, r), rem(h, r), 0)),
@@ -74,7 +74,7 @@ class Sizes(NamedTuple):
                   pl.BlockSpec((None, None, 4), lambda i, h, b: (b, n - i, 0)))
 
   def by_keys(self) -> Places:
-    """For a grid of (M, G, B): a block of keys and all queries of the heads that share them."""
+    """For the grid (M, G, B): a block of keys, and all queries of the heads that share them."""
     rows, r = self.blocks * self.tile.t, self.shared
     return Places(pl.BlockSpec((None, rows, None, r, self.width), lambda j, g, b: (b, 0, g, 0, 0)),
                   pl.BlockSpec((None, self.tile.c, None, self.width), lambda j, g, b: (b, j, g, 0)),
@@ -83,20 +83,20 @@ class Sizes(NamedTuple):
                   pl.BlockSpec((None, None, 4), lambda j, g, b: (b, j, 0)))
 
   def queries(self, ref, i, *, whole: bool = False):
-    """The block i of queries: [T, W], zeros beyond the last row and the last of a head."""
+    """Block i of queries: [T, W], with zeros beyond L and K. `whole`: no row of it is beyond L."""
     return _read(ref, _mask(ref, i, self.length, self.size, whole))
 
   def slots(self, ref, j, *, whole: bool = False):
-    """The block j of keys: [C, W], likewise."""
+    """Block j of keys or values: [C, W], with zeros beyond S and K."""
     return _read(ref, _mask(ref, j, self.keys, self.size, whole))
 
   def rows(self, ref, i, *, whole: bool = False):
-    """What the block i of queries has one of in each row: [T], zeros beyond the last."""
+    """Per-row numbers of block i of queries: [T], with zeros beyond L."""
     return _read(ref, inside(ref, i, self.length, whole))
 
 
 def inside(ref, i, most, whole=False):
-  """Which rows of the block i of `most` there are; None where that is all of them."""
+  """bool[T]: which rows of block i are below `most`; None where all of them are."""
   count = ref.shape[0]
   return None if whole or most % count == 0 else i * count + jnp.arange(count) < most
 
@@ -113,4 +113,5 @@ def _read(ref, mask):
 
 
 def store(ref, value, i, most, size):
+  """Stores block i of an array of `most` rows and `size` columns, without what is beyond its end."""
   plt.store(ref, value.astype(ref.dtype), mask=_mask(ref, i, most, size, False))

@@ -1,8 +1,8 @@
-"""Attention in loops of XLA over blocks that some row sees, with its log-sum-exps: what a ring runs where it has no kernel.
+"""Blocked attention as XLA loops, with log-sum-exps: what ring attention runs where it has no fused kernel.
 
-The algebra of kernels.attention_triton, in `jnp`: blocks of queries one after another, each with the blocks of keys between
-the bounds of its rows. `kernels.attention_blocked` is faster where a kind tells while tracing what is seen; in a ring only
-the running program knows.
+FlashAttention-2 (Dao 2023) in `jnp`: blocks of queries one after another, each looping over the blocks of keys within its
+bounds, which may depend on values at run time, as they do in a ring. Where the `Kind` of the ranges is known while tracing,
+`kernels.attention_blocked` is faster.
 
 Letters: B rows, L query positions, S key positions, G key heads, R query heads that share one, K head size, N blocks of T
 queries or of T keys.
@@ -14,17 +14,17 @@ import jax.numpy as jnp
 from kernels.attention_bounds import FAR, key_bounds
 from kernels.attention_fused import LOWEST, Kernels, Plan
 
-SMALL, LARGE = 128, 1024              # T on a CPU; and where a block is to fill a chip (not measured)
+SMALL, LARGE = 128, 1024              # most T: on a CPU, and on accelerators (not measured)
 
 
 def tile_for(positions: int) -> int:
-  """T for runs of so many positions that lie together."""
+  """T, for chunks of so many contiguous positions."""
   return min(positions, SMALL if jax.default_backend() == 'cpu' else LARGE)
 
 
 def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, first_BL: jax.Array,
             last_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """out_BLGRK and lse_BGRL of base 2: both in float32, for out is a part that others are added to."""
+  """out_BLGRK and lse_BGRL of base 2, both f32: a ring adds further parts to out."""
   k_NBGTK, v_NBGTK = (_blocks(x, plan.tiles) for x in (k_BSGK, v_BSGK))
 
   def block(operands):
@@ -51,7 +51,7 @@ def forward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array
 def backward(plan: Plan, q_BLGRK: jax.Array, k_BSGK: jax.Array, v_BSGK: jax.Array, first_BL: jax.Array, last_BL: jax.Array,
              lse_BGRL: jax.Array, delta_BGRL: jax.Array,
              g_BLGRK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """dq, dk and dv, parts in float32 too."""
+  """dq, dk and dv, f32: a ring adds further parts."""
   k_NBGTK, v_NBGTK = (_blocks(x, plan.tiles) for x in (k_BSGK, v_BSGK))
 
   def block(sums, operands):
@@ -80,19 +80,19 @@ KERNELS = Kernels(forward, backward)
 
 
 def bounds(first_BL: jax.Array, last_BL: jax.Array, t: int) -> tuple[jax.Array, jax.Array]:
-  """i32[N] each: the blocks of t keys [start, stop) that each block of t query rows walks."""
+  """i32[N] each: the blocks of t keys [start, stop) that each block of t query rows loops over, for all batch rows."""
   start_BN, _, _, stop_BN = jnp.unstack(key_bounds(first_BL, last_BL, t, t), axis=-1)
   return jnp.where(start_BN < stop_BN, start_BN, FAR).min(0), stop_BN.max(0)
 
 
 def _walks(plan, first_BL, last_BL):
-  """The ranges of each block of queries, [N, B, T] each, and the blocks of keys that it walks."""
+  """The ranges of each block of queries, [N, B, T] each, and the blocks of keys that it loops over, [N] each."""
   ranges = ((_padded(x, 1, plan.tiles).reshape(len(x), -1, plan.tiles).swapaxes(0, 1)) for x in (first_BL, last_BL))
   return *ranges, *bounds(first_BL, last_BL, plan.tiles)
 
 
 def _scores(plan, q_BGRTK, k_BGTK, first_BT, last_BT, j):
-  """x and c as the plan has them, and which of the keys of block j each row sees."""
+  """x and c as `Plan.logits` gives them, and the mask of block j of keys: bool[B, 1, 1, T, T]."""
   x, scale = plan.logits(_product('BGRTK,BGSK->BGRTS', q_BGRTK, k_BGTK))
   keys = j * plan.tiles + jnp.arange(plan.tiles)
   seen = (keys >= first_BT[..., None]) & (keys < last_BT[..., None])
@@ -100,13 +100,13 @@ def _scores(plan, q_BGRTK, k_BGTK, first_BT, last_BT, j):
 
 
 def _product(rule, a, b):
-  """In float32, of operands in the narrower type. A CPU widens narrow ones anyway: there all are float32."""
+  """The einsum, f32, of operands cast to the narrower dtype; on a CPU, which would widen those anyway, all are float32."""
   narrow = jnp.float32 if jax.default_backend() == 'cpu' else min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
   return jnp.einsum(rule, a.astype(narrow), b.astype(narrow), preferred_element_type=jnp.float32)
 
 
 def _padded(x, at, t):
-  """With zeros up to whole blocks: rows that see nothing, keys that no row sees."""
+  """x, zero-padded along axis `at` to whole blocks: the new rows have empty ranges, the new keys are in none."""
   return jnp.pad(x, [(0, -size % t if i == at else 0) for i, size in enumerate(x.shape)])
 
 
@@ -123,6 +123,6 @@ def _notes(x_BGRL, t):
 
 
 def _rows(x_NBTK, like):
-  """Blocks as rows again, as many as `like` has."""
+  """The inverse of `_blocks`, cut to the length of `like`."""
   x = jnp.moveaxis(x_NBTK, (0, -2), (1, 2))
   return x.reshape(len(x), -1, *x.shape[3:])[:, :like.shape[1]]

@@ -1,4 +1,4 @@
-"""Which of several ways to compute one thing a door takes, and why none that it would rather take."""
+"""The choice of one of several implementations, with the reasons against those preferred to it."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import jax
 
 
 class Choice(NamedTuple):
-  """Who does a call, and why those before it in the order of preference do not."""
+  """The name of the implementation, and why each that comes before it in the order of preference cannot do the call."""
 
   name: str
   refused: dict[str, str]
@@ -18,6 +18,6 @@ class Choice(NamedTuple):
 
 
 def devices() -> int:
-  """Over how many devices the compiler cuts what is traced here: those of the mesh, but for axes that are cut by hand."""
+  """How many devices the compiler partitions over here: those of the current mesh, without its manual (shard_map) axes."""
   mesh = jax.sharding.get_abstract_mesh()
   return math.prod(size for axis, size in mesh.shape.items() if axis not in mesh.manual_axes)

@@ -1,15 +1,15 @@
-"""How far a student's next tokens are from its teacher's, tile by tile: no array of [B, L, V] is ever held, of neither model.
+"""The distillation loss: divergences of a student's next-token distribution from its teacher's, without [B, L, V] in memory.
 
-A tile is some positions of every row, as in `kernels.head`. What is asked for is linear in its weights, so the gradient by the
-student's hidden states and head is known as soon as a tile's logits are: it is taken then and there, and the backward pass
-multiplies by one factor. The teacher gets none. A tile in which nothing counts is not computed at all. Generalised divergences
-after Agarwal et al. 2023 (GKD), p the teacher and q the student, m = beta p + (1 - beta) q:
+It is computed tile by tile (some positions of every row), as in `kernels.head`. The loss is linear in its weights, so the
+gradients of the student's hidden states and head are computed in the forward pass, from the same logits, and the backward pass
+only multiplies by one factor. The teacher gets no gradient. Tiles in which all weights are 0 are skipped. The divergences are
+those of Agarwal et al. 2023 (GKD), with p the teacher, q the student, m = beta p + (1 - beta) q:
 
     beta = 0    KL(p || q), forward         beta = 1    KL(q || p), reverse
     else        beta KL(p || m) + (1 - beta) KL(q || m): at 1/2 the Jensen-Shannon divergence
 
-At temperature T both are softmax(logits / T), and the divergence is multiplied by T^2, so that its gradient keeps its size
-(Hinton et al. 2015). The teacher is a model (`taught`), or what was stored of one (`taught_by_stored`).
+At temperature T both are softmax(logits / T), and the divergence is multiplied by T^2, so that its gradient keeps its scale
+(Hinton et al. 2015). The teacher is a model (`taught`), or stored log-probs of one (`taught_by_stored`).
 
 Letters: B rows, L positions, D width of the student, E of the teacher, V vocabulary, K stored ids, J = K + 1 or K outcomes.
 """
@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels.tiles import operand_dtype, pull, scan, sums, total
+from kernels.tiles import operand_dtype, pull, scan, sums, total, weighted
 
-MODELS = 2         # whose logits a tile holds
-NONE = -1e30       # the logit of an id that is left out: its probability is 0, and 0 times the log of it is 0
+MODELS = 2         # a tile holds the logits of both
+NONE = -1e30       # the logit of an excluded id: finite, so that its probability 0 times its log-prob is 0 and not NaN
 
 
 class Side(NamedTuple):
-  """The last matmul of a model: logits are cap(x w), operands cast to `dtype` (None: as they are).
+  """The hidden states and head of a model: logits are cap(x w), operands cast to `dtype` (None: no cast).
 
-  Where the rows of a student are spread over devices, `groups` says over how many, as in `kernels.head.weighted_nll`.
+  `groups`, of a student, is the number of devices over which batch rows are sharded, as in `kernels.head.weighted_nll`.
   """
 
   x_BLD: jax.Array
@@ -47,12 +47,12 @@ class TaughtSums(NamedTuple):
   divergence: jax.Array               # T^2 D(teacher, student), nats
   nll: jax.Array                      # - log p(target) of the student at temperature 1, nats
   correct: jax.Array                  # 1 where the student's logit of the target is above all others
-  agree: jax.Array                    # 1 where student and teacher find the same token likeliest
+  agree: jax.Array                    # 1 where student and teacher have the same most likely token
 
 
 @dataclass(frozen=True)
 class Lesson:
-  """The static half of a call."""
+  """The static arguments of a call."""
 
   beta: float
   temperature: float
@@ -66,10 +66,10 @@ class Lesson:
 
 def taught(student: Side, teacher: Side, targets_BL: jax.Array, weights_BL: jax.Array, *, beta: float = 0.0,
            temperature: float = 1.0, hard: float = 0.0) -> TaughtSums:
-  """The sums for a teacher that is there: its hidden states may have another width, its ids are the student's.
+  """The weighted sums, with a teacher model: of any width, with the student's vocabulary.
 
-  Differentiate `loss` and nothing else: that gradient is computed on the way forward, and any other comes out as NaN. Where
-  the weight is 0, all that a position holds is ignored. Sums and the gradient of w are added up in float32.
+  Only `loss` may be differentiated: its gradient is computed in the forward pass, and gradients of other sums are NaN.
+  Positions of weight 0 are ignored, whatever they hold. Sums and the gradient of w are accumulated in float32.
 
   Raises: ValueError for shapes that do not fit.
   """
@@ -85,11 +85,12 @@ def taught(student: Side, teacher: Side, targets_BL: jax.Array, weights_BL: jax.
 
 def taught_by_stored(student: Side, ids_BLK: jax.Array, logps_BLJ: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, *,
                      beta: float = 0.0, temperature: float = 1.0, hard: float = 0.0) -> TaughtSums:
-  """The sums for what a teacher found of its likeliest ids, log-probs at this very temperature, the likeliest first.
+  """The weighted sums, with stored log-probs of a teacher's K most likely ids, at this temperature, the most likely first.
 
-  With J = K + 1 the last number is the log of the mass of all other ids, and they are one outcome more: what the student
-  puts on them is compared with that mass, however it is spread. With J = K both are renormalised over the K ids, and the
-  student is not told how much lies outside. The rest is as in `taught`.
+  With J = K + 1 the last number is the log of the total probability of all other ids, which count as one more outcome for both
+  models. With J = K both are renormalised over the K ids, and all other ids are ignored. The rest is as in `taught`.
+
+  Raises: ValueError for shapes that do not fit.
   """
   x_BLD, w_DV, softcap, dtype, groups = student
   _check(x_BLD, w_DV, targets_BL, weights_BL, ids_BLK)
@@ -100,7 +101,7 @@ def taught_by_stored(student: Side, ids_BLK: jax.Array, logps_BLJ: jax.Array, ta
 
 
 def between(logp: jax.Array, logq: jax.Array, beta: float) -> jax.Array:
-  """The divergence of a student's log-probs from a teacher's over the last axis, nats; the mixture is made in log space."""
+  """The divergence of log-probs q from log-probs p over the last axis, nats; the mixture m is computed in log space."""
   if beta == 0.0:
     return (jnp.exp(logp) * (logp - logq)).sum(-1)
   if beta == 1.0:
@@ -116,7 +117,7 @@ def _sums(x_BLD, w_DV, known, teacher_w, targets_BL, weights_BL, lesson):
     _, each = _judged(_raw(x, w_DV, lesson.dtype), known, teacher_w, targets, weights, lesson)
     return carry, each
 
-  part = _weighed(weights_BL, (x_BLD, known, targets_BL, weights_BL))
+  part = weighted(weights_BL, (x_BLD, known, targets_BL, weights_BL))
   return _added(scan(tile, None, part, w_DV.shape[1], MODELS, weights_BL != 0)[1], weights_BL)
 
 
@@ -130,7 +131,7 @@ def _forward(x_BLD, w_DV, known, teacher_w, targets_BL, weights_BL, lesson):
     dx, dw = pull(x, w, draw, lesson.dtype, lesson.groups)
     return so_far + dw, (each, dx.astype(x_BLD.dtype))
 
-  part = _weighed(weights_BL, (x_BLD, known, targets_BL, weights_BL))
+  part = weighted(weights_BL, (x_BLD, known, targets_BL, weights_BL))
   dw, (each, dx_BLD) = scan(tile, sums(w, lesson.groups), part, w.shape[1], MODELS, weights_BL != 0)
   return _added(each, weights_BL), (dx_BLD, total(dw, lesson.groups).astype(w_DV.dtype), each)
 
@@ -146,8 +147,7 @@ _sums.defvjp(_forward, _backward)
 
 
 def _judged(raw, known, teacher_w, targets, weights, lesson):
-  """The weighted loss of a tile's student products, and what `TaughtSums` adds up: 0 where nothing counts, as in a tile that is
-  not computed."""
+  """The weighted loss of a tile as a function of the student's x w, and the terms of `TaughtSums`: 0 where the weight is 0."""
   logits = _capped(raw, lesson.softcap)
   logp, logq, likeliest = _outcomes(logits / lesson.temperature, known, teacher_w, lesson)
   divergence = lesson.temperature ** 2 * between(logp, logq, lesson.beta)
@@ -160,7 +160,7 @@ def _judged(raw, known, teacher_w, targets, weights, lesson):
 
 
 def _outcomes(logits, known, teacher_w, lesson):
-  """Log-probs of teacher and student over the outcomes that are compared, and the teacher's likeliest id."""
+  """Log-probs of teacher and student over the outcomes that are compared, and the teacher's most likely id."""
   if teacher_w is not None:
     theirs = _capped(_raw(*known, teacher_w, lesson.teacher_dtype), lesson.teacher_softcap) / lesson.temperature
     return jax.nn.log_softmax(theirs, -1), jax.nn.log_softmax(logits, -1), theirs.argmax(-1)
@@ -182,11 +182,6 @@ def _capped(raw, softcap):
 
 def _added(each, weights_BL):
   return TaughtSums(*(jnp.sum(weights_BL * value) for value in each))
-
-
-def _weighed(weights_BL, arrays):
-  """The positions that count; the others, whatever they held, as zeros."""
-  return jax.tree.map(lambda a: jnp.where(jnp.expand_dims(weights_BL != 0, tuple(range(2, a.ndim))), a, 0), arrays)
 
 
 def _check(x: Any, w: Any, targets: Any, weights: Any, known: Any) -> None:

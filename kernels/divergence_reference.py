@@ -10,12 +10,12 @@ from kernels.divergence import TaughtSums
 
 
 def kl(p: jax.Array, q: jax.Array) -> jax.Array:
-  """KL(p || q) over the last axis, nats; what p never does costs nothing."""
+  """KL(p || q) over the last axis, nats; terms with p = 0 are 0."""
   return jnp.where(p > 0, p * (jnp.log(jnp.where(p > 0, p, 1)) - jnp.log(q)), 0).sum(-1)
 
 
 def divergence(p: jax.Array, q: jax.Array, beta: float) -> jax.Array:
-  """Of a student q from a teacher p, over the last axis."""
+  """The divergence of a student q from a teacher p over the last axis, nats."""
   if beta in (0, 1):
     return kl(q, p) if beta else kl(p, q)
   m = beta * p + (1 - beta) * q
@@ -23,7 +23,7 @@ def divergence(p: jax.Array, q: jax.Array, beta: float) -> jax.Array:
 
 
 def buckets(p_BLV: jax.Array, ids_BLK: jax.Array, tail: bool) -> jax.Array:
-  """The probabilities of these ids, and of all others together; or of these ids among themselves, [B, L, J]."""
+  """[B, L, J]: with `tail` the probabilities of these ids and of all others together; else of these, renormalised."""
   some_BLK = jnp.take_along_axis(p_BLV, ids_BLK, -1)
   if not tail:
     return some_BLK / some_BLK.sum(-1, keepdims=True)
@@ -33,7 +33,7 @@ def buckets(p_BLV: jax.Array, ids_BLK: jax.Array, tail: bool) -> jax.Array:
 
 def taught(logits_BLV: jax.Array, teacher_BLV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, beta: float,
            temperature: float, hard: float, ids_BLK: jax.Array | None = None, tail: bool = True) -> TaughtSums:
-  """The sums, from the logits of both, after their soft caps; with ids, of what would have been stored."""
+  """The sums, from the logits of both models after their soft caps; given ids, as if only those had been stored."""
   p, q = (jax.nn.softmax(x / temperature, -1) for x in (teacher_BLV, logits_BLV))
   if ids_BLK is not None:
     p, q = buckets(p, ids_BLK, tail), buckets(q, ids_BLK, tail)

@@ -1,9 +1,11 @@
-"""Rows that lie sorted by group, each group times a matrix of its own: mixtures of experts.
+"""Grouped matmul, for mixtures of experts: rows sorted by group, each group times a matrix of its own.
 
-GPUs and TPUs have that as one operation (`jax.lax.ragged_dot`). XLA's CPU backend multiplies every row by every matrix and
-drops what was not asked for; there, tiles of a group's rows are walked instead, as many as the group has. A tile that
-reaches into the next group spoils rows that the next group then writes. Where matrices are made of something smaller and
-never learn, one of them exists at a time (`grouped_made`).
+    y[r] = x[r] w[e]   for the rows r of group e
+
+On GPUs and TPUs this is one operation (`jax.lax.ragged_dot`). XLA's CPU backend would multiply every row by every matrix and
+discard most results, so there a loop goes over tiles of each group's rows. The last tile of a group may reach into the next
+group's rows; those results are overwritten when that group's turn comes. `grouped_made` is for frozen matrices that are stored
+in another form, such as quantised: on a CPU only one of them is decoded at a time.
 
 Letters: R rows, D their width, E groups, F the width of results, T rows of a tile.
 """
@@ -21,10 +23,10 @@ SMALLEST, LARGEST = 8, 128            # rows of a tile
 
 
 def grouped(x_RD: jax.Array, w_EDF: jax.Array, sizes_E: jax.Array, dtype: Any = None) -> jax.Array:
-  """y[R, F] in float32: the first sizes[0] rows times w[0], the next sizes[1] times w[1]; sizes add up to R.
+  """y f32[R, F]: the first sizes[0] rows times w[0], the next sizes[1] times w[1]; sizes add up to R.
 
-  Operands are cast to `dtype` (None: as they are), sums are float32; gradients come in the types of x and w. Reverse mode
-  only on the CPU.
+  Operands are cast to `dtype` (None: no cast) and accumulated in float32; gradients have the dtypes of x and w. On the CPU it
+  has reverse mode only.
   """
   dtype = jnp.result_type(x_RD, w_EDF) if dtype is None else jnp.dtype(dtype)
   if jax.default_backend() == 'cpu':
@@ -33,10 +35,10 @@ def grouped(x_RD: jax.Array, w_EDF: jax.Array, sizes_E: jax.Array, dtype: Any = 
 
 
 def grouped_made(x_RD: jax.Array, w: Any, make: Callable[[Any], jax.Array], sizes_E: jax.Array, dtype: Any) -> jax.Array:
-  """As `grouped`, by the matrices [D, F] that `make` makes in `dtype` of each part of w, a tree whose leaves lead with E.
+  """As `grouped`, with the matrices [D, F] = make(w[e]) in `dtype`; w is a tree of arrays whose first dimension is E.
 
-  They never learn: gradients go to x alone, and the backward pass makes them again. On the CPU one exists at a time, and
-  none of a group without rows; elsewhere, where the product is one operation, all of them in either pass.
+  Only x gets a gradient, and the backward pass calls `make` again. On the CPU one matrix is in memory at a time, and none is
+  made for an empty group; elsewhere all E are made in each pass, for one ragged_dot.
   """
   leaves, tree = jax.tree.flatten(w)
   x_RD, sizes_E, *leaves = alike(x_RD, sizes_E, *leaves)
@@ -85,7 +87,7 @@ def _shape(make, w):
 
 
 def _if_any(make, part, rows):
-  """What `make` makes of it, where there are rows to multiply."""
+  """`make(part)` if the group has rows, else zeros."""
   like = jax.eval_shape(make, part)
   nothing, _ = alike(jnp.zeros(like.shape, like.dtype), rows)
   return jax.lax.cond(rows > 0, make, lambda _: nothing, part)
@@ -100,7 +102,7 @@ def _walked(x_RD, w_EDF, sizes_E, dtype):
 
 
 def _walk(x_RD, w, sizes_E, make, rows_times, width):
-  """f32[R, width]: `rows_times` of a tile of a group's rows and of what `make` makes of its part of w and its count of rows."""
+  """f32[R, width]: for each group, rows_times(its rows, make(its part of w, its number of rows)), a tile of rows at a time."""
   size = _tile(x_RD, len(sizes_E))
   x = _padded(x_RD, size)
 
@@ -146,34 +148,34 @@ _walked.defvjp(_forward, _backward)
 
 
 def alike(*arrays):
-  """The arrays, each a value of its own to every device that one of them is that to: loops inside shard_map want it so."""
+  """The arrays, cast to vary over the same manual mesh axes: loops inside shard_map require that of their carries."""
   axes = frozenset().union(*(_varying(a) for a in arrays))
   missing = [tuple(sorted(axes - _varying(a))) for a in arrays]
   return [jax.lax.pcast(a, axes, to='varying') if axes else a for a, axes in zip(arrays, missing)]
 
 
 def _varying(a):
-  """The axes of the mesh along which a device has a value of its own."""
+  """The manual mesh axes over which an array varies."""
   return jax.typeof(a).manual_axis_type.varying
 
 
 def _tile(x_RD, groups):
-  """Rows of a tile: about half of what a group has, so that few are multiplied in vain."""
+  """Rows of a tile: about half of a group's average, so that few are computed in vain."""
   half = max(1, x_RD.shape[0] // (2 * groups))
   return min(LARGEST, max(SMALLEST, 1 << (half - 1).bit_length()))
 
 
 def _padded(a, size):
-  """With room for a tile that begins at the last row."""
+  """Padded by one tile, since a tile may begin at the last row."""
   return jnp.pad(a, ((0, size), (0, 0)))
 
 
 def _bounds(sizes_E):
-  """The first row of each group, and the row after its last."""
+  """i32[E] each: the first row of each group, and the row after its last."""
   last = jnp.cumsum(sizes_E)
   return last - sizes_E, last
 
 
 def _tiles(first, last, size, tile, carry):
-  """`tile(start, carry)` for each tile of a group's rows."""
+  """Loops `tile(start, carry)` over the tiles of a group's rows."""
   return jax.lax.fori_loop(0, (last - first + size - 1) // size, lambda i, carry: tile(first + i * size, carry), carry)

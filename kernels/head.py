@@ -1,10 +1,11 @@
-"""The last matmul and the softmax over the vocabulary, tile by tile: no array of [B, L, V] is ever held.
+"""The language-model head and its cross-entropy, fused and tiled: no array of [B, L, V] is ever in memory.
 
-A tile is some positions of every row, so that rows may lie on different devices. `weighted_nll` is linear in its weights,
-so its gradient is known up to one factor as soon as a tile's logits are: it is taken then and there, and the backward
-pass multiplies by that factor (the idea of Hsu et al. 2024, "Liger Kernel"). `token_logp` is for losses that are not
-linear in log-probabilities; its backward pass computes the logits again. A tile in which nothing counts, such as that of
-prompts or of padding, is not computed at all.
+    logits = cap(x w),   nll = logsumexp(logits) - logits[target],   z = logsumexp(logits)^2
+
+A tile is some positions of every row, so that rows may be sharded. `weighted_nll` is linear in its weights, so its gradients
+are computed in the forward pass, from the same logits, and the backward pass only multiplies by one factor (as in Liger Kernel,
+Hsu et al. 2024). `token_logp` is for losses that are not linear in the log-probs; its backward pass recomputes the logits.
+Tiles in which every weight or incoming gradient is 0, such as those of prompts or padding, are skipped.
 
 Letters: B rows, L positions, D width, V vocabulary, T tiles.
 """
@@ -16,21 +17,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kernels.tiles import operand_dtype, pull, scan, sums, total
+from kernels.tiles import operand_dtype, pull, scan, sums, total, weighted
 
 
 class HeadSums(NamedTuple):
   """Sums over all positions of weight times a quantity, f32[] each."""
 
   nll: jax.Array                      # - log p(target), nats
-  z: jax.Array                        # (log of the sum of exponentiated logits) squared
+  z: jax.Array                        # logsumexp(logits) squared: the z-loss
   correct: jax.Array                  # 1 where the target's logit is above all others
-  spread: jax.Array                   # the mean of - log p over the vocabulary, nats; 0 unless labels are smoothed
+  spread: jax.Array                   # the mean of -log p over the vocabulary, nats; 0 without label smoothing
 
 
 @dataclass(frozen=True)
 class Head:
-  """The static half of a call."""
+  """The static arguments of a call."""
 
   softcap: float | None
   dtype: jnp.dtype
@@ -41,7 +42,7 @@ class Head:
 
 
 class Tokens(NamedTuple):
-  """What is known of each token once its logits have been seen."""
+  """What is computed from the logits of each token."""
 
   top: jax.Array                      # the largest logit
   total: jax.Array                    # sum of exp(logit - top)
@@ -55,9 +56,11 @@ class Tokens(NamedTuple):
 
 def token_logp(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, *, softcap: float | None = None,
                temperature: float = 1.0, dtype: jnp.dtype | type | None = None, groups: int = 1) -> jax.Array:
-  """log p(target) under softmax(cap(x w) / temperature): f32[B, L], nats. Operands are cast to `dtype` (None: as they are).
+  """log p(target) under softmax(cap(x w) / temperature): f32[B, L], nats. Operands are cast to `dtype` (None: no cast).
 
-  `groups` as in `weighted_nll`. Raises: ValueError for shapes that do not fit.
+  `groups` is as in `weighted_nll`.
+
+  Raises: ValueError for shapes that do not fit.
   """
   _check(x_BLD, w_DV, targets_BL)
   head = Head(softcap, operand_dtype(x_BLD, w_DV, dtype), temperature=temperature, groups=groups)
@@ -67,13 +70,14 @@ def token_logp(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, *, soft
 def weighted_nll(x_BLD: jax.Array, w_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, *,
                  softcap: float | None = None, z_coefficient: float = 0.0, smoothing: float = 0.0,
                  dtype: jnp.dtype | type | None = None, groups: int = 1) -> HeadSums:
-  """Weighted sums of - log p(target) under softmax(cap(x w)), of its squared log-partition, of hits, and of `spread`.
+  """Weighted sums of -log p(target) under softmax(cap(x w)), of the z-loss, of correct predictions, and of `spread`.
 
-  Differentiate `(1 - smoothing) * nll + smoothing * spread + z_coefficient * z` and nothing else: that gradient is computed on
-  the way forward, and any other mix comes out as NaN. The first two are the cross-entropy of labels of which a share lies
-  evenly on the vocabulary (Szegedy et al. 2016). Where the weight is 0, x, target and all that follows from them are ignored.
-  Operands are cast to `dtype` (None: as they are); sums and the gradient of w are added up in float32. Where rows are spread
-  over devices, `groups` says over how many (a divisor of B): the gradient of w is then exchanged once, not in every tile.
+  Only `(1 - smoothing) * nll + smoothing * spread + z_coefficient * z` may be differentiated: its gradient is computed in the
+  forward pass, and that of any other combination is NaN. Its first two terms are cross-entropy with label smoothing (Szegedy
+  et al. 2016). Positions of weight 0 are ignored, whatever they hold. Operands are cast to `dtype` (None: no cast); sums and
+  the gradient of w are accumulated in float32. `groups` is the number of devices over which batch rows are sharded, a divisor
+  of B: the gradient of w is then all-reduced once and not in every tile.
+
   Raises: ValueError for shapes that do not fit.
   """
   _check(x_BLD, w_DV, targets_BL, weights_BL)
@@ -117,7 +121,7 @@ _logp.defvjp(_logp_forward, _logp_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _nll(x_BLD, w_DV, targets_BL, weights_BL, head):
-  x_BLD, targets_BL = _weighed(x_BLD, targets_BL, weights_BL)
+  x_BLD, targets_BL = weighted(weights_BL, (x_BLD, targets_BL))
   w = w_DV.astype(head.dtype)
 
   def tile(carry, part):
@@ -130,7 +134,7 @@ def _nll(x_BLD, w_DV, targets_BL, weights_BL, head):
 
 
 def _nll_forward(x_BLD, w_DV, targets_BL, weights_BL, head):
-  x_BLD, targets_BL = _weighed(x_BLD, targets_BL, weights_BL)
+  x_BLD, targets_BL = weighted(weights_BL, (x_BLD, targets_BL))
   w = w_DV.astype(head.dtype)
 
   def tile(so_far, part):
@@ -161,7 +165,7 @@ _nll.defvjp(_nll_forward, _nll_backward)
 
 
 def _each(logits, tokens, weights, head):
-  """What `HeadSums` adds up, of each token that counts: 0 elsewhere, as in a tile that is not computed."""
+  """The terms of `HeadSums` for each token: 0 where the weight is 0, as in tiles that are skipped."""
   spread = tokens.lse - logits.mean(-1) if head.smoothing else jnp.zeros_like(tokens.lse)
   each = tokens.lse - tokens.picked, tokens.lse ** 2, tokens.correct, spread
   return HeadSums(*(jnp.where(weights != 0, value, 0.0) for value in each))
@@ -169,12 +173,6 @@ def _each(logits, tokens, weights, head):
 
 def _sums(each, weights_BL):
   return HeadSums(*(jnp.sum(weights_BL * value) for value in each))
-
-
-def _weighed(x_BLD, targets_BL, weights_BL):
-  """The positions that count; the others, whatever they held, as zeros."""
-  counts = weights_BL != 0
-  return jnp.where(counts[..., None], x_BLD, 0), jnp.where(counts, targets_BL, 0)
 
 
 def _logits(x, w, head):
@@ -195,7 +193,7 @@ def _tokens(logits, targets):
 
 
 def _pull(x, w, logits, exps, targets, a, b, head):
-  """The gradients of x and w for logits whose gradient is a * exps - b * label, a and b for each token."""
+  """The gradients of x and w where that of the logits is a * exps - b * labels; a and b are one number per token."""
   even = head.smoothing / logits.shape[-1]
   labels = jnp.where(_hot(targets, logits), (1 - head.smoothing + even) * b[..., None], even * b[..., None] if even else 0)
   dlogits = exps * a[..., None] - labels

@@ -1,10 +1,12 @@
-"""The door to products with a matrix in few bits: which kernel multiplies by the codes as they lie, and why none does.
+"""Matmul with a quantised weight matrix (int8 or 4 bits), read as codes: the entry point, and the choice of a kernel.
+
+    y[m, o] = sum_i x[m, i] number(code[i, o]) step[block of i, o]
 
     print(choose(describe(rows, codes, 'bfloat16')))      # dequantised (not few: it has not run on a card yet)
     y_MO = lowbit(x_MI, codes, steps, levels, dtype='bfloat16')
 
-Where the door says 'dequantised', the caller makes the matrix and multiplies by it. The codes never learn:
-gradients go to x alone, from the same codes.
+A step is the scale of a block of inputs. Where `choose` says 'dequantised', the caller has to dequantise the matrix and
+multiply by it. Codes and steps are frozen: only x gets a gradient.
 
 Letters: M rows, I inputs, O outputs, N blocks of inputs, C codes of a block.
 """
@@ -22,30 +24,29 @@ from kernels.choice import Choice, devices
 
 Name = Literal['few', 'many', 'grouped', 'tpu', 'dequantised']
 
-FEW = 16                              # rows up to which a product takes as long as its codes are read
-BLOCK = 64                            # codes of a block that the kernels know
+FEW = 16                              # most rows for which a product is bound by the reading of the codes
+BLOCK = 64                            # the block size that the kernels support
 
 UNTRIED = frozenset({'few', 'many', 'grouped', 'tpu'})
-"""Kernels that were proved by interpretation and compiled, and that nobody has seen on a chip; `many` has also to show that
-it beats a matrix that is made and multiplied by cuBLAS, `grouped` that it beats matrices that are made for ragged_dot, `tpu`
-that it beats XLA's product with a matrix that is made."""
+"""Kernels that passed their tests in interpret mode and compile, and have never run on hardware. There `many` must also beat
+cuBLAS with a dequantised matrix, `grouped` ragged_dot with dequantised matrices, and `tpu` XLA with a dequantised matrix."""
 
 
 class Call(NamedTuple):
-  """What decides who multiplies."""
+  """The static facts of a call by which a kernel is chosen."""
 
   rows: int
-  block: int                          # C; of int8 all inputs
+  block: int                          # C; all inputs for int8
   packed: bool                        # whether two codes share a byte
   dtype: str                          # of the operands of the product
   platform: str
   capability: float                   # NVIDIA's number, or the generation of a TPU; 0 elsewhere
-  groups: int = 0                     # matrices that share the rows among them (kernels.lowbit_grouped); 0: one that has all
-  devices: int = 1                    # over which the compiler cuts it
+  groups: int = 0                     # matrices of a grouped product (kernels.lowbit_grouped); 0: one matrix for all rows
+  devices: int = 1                    # over which the compiler partitions it
 
 
 def describe(rows: int, codes: jax.Array | jax.ShapeDtypeStruct, dtype: str, groups: int = 0) -> Call:
-  """The product of so many rows with codes [N, C / 2, *O] or [1, I, *O], or so many of them, on the machine that is here."""
+  """The call of `rows` rows with codes [N, C / 2, *O] or [1, I, *O], of `groups` such matrices, on this machine."""
   platform, packed = jax.default_backend(), codes.dtype == jnp.uint8
   return Call(rows, codes.shape[1] * (2 if packed else 1), packed, str(dtype), platform, _capability(jax.devices()[0]), groups,
               devices())
@@ -57,7 +58,7 @@ def _capability(device: Any) -> float:
 
 
 def choose(call: Call) -> Choice:
-  """The kernel for so many rows, unless it was not tried or cannot do the call."""
+  """The kernel for this number of rows; 'dequantised' if it cannot do the call or has not run on hardware yet."""
   name: Name = 'grouped' if call.groups else 'tpu' if call.platform == 'tpu' else 'few' if call.rows <= FEW else 'many'
   why = refusal(call) or ('it has not run on a card yet' if name in UNTRIED else None)
   return Choice(name, {}) if why is None else Choice('dequantised', {name: why})
@@ -81,13 +82,14 @@ def refusal(call: Call) -> str | None:
 
 def lowbit(x_MI: jax.Array, codes: jax.Array, steps_NO: jax.Array, levels: tuple[float, ...] | None = None, *,
            dtype: Any = None, platform: str | None = None, tiles: Any = None, interpret: bool = False) -> jax.Array:
-  """y[*M, *O] in `dtype` (None: that of x): x in `dtype` times w, by the kernel for so many rows, sums in float32.
+  """y[*M, *O] in `dtype` (None: that of x): x, cast to `dtype`, times w, by the kernel for this number of rows.
 
-  w[i, *o] = number(code) * steps[block of i, *o]. Codes are u8[N, C / 2, *O], two a byte and the first in its high half, or
-  i8[1, I, *O]. The number of a code is the code itself; of one of 4 bits it is the code less 8, or levels[code]. The
-  gradient of x is g times the transpose, made in the same way; codes and steps get none. On a mesh all may be cut as
-  kernels.lowbit_mesh says. `platform` (None: this one), `tiles` and `interpret` are for tests. Raises: ValueError for
-  shapes that do not fit.
+  w[i, *o] = number(code) * steps[block of i, *o]. Codes are u8[N, C / 2, *O], two a byte with the first in its high half, or
+  i8[1, I, *O]. number(code) is the code itself for int8; for 4 bits it is levels[code], or without levels the code less 8. Sums
+  are float32. The gradient of x is g times w transposed, by a kernel too; codes and steps get none. On a mesh the operands may
+  be sharded as kernels.lowbit_mesh says. `platform` (None: this one), `tiles` and `interpret` are for tests.
+
+  Raises: ValueError for shapes that do not fit.
   """
   kernels = _kernels(platform or jax.default_backend())
   fit(x_MI, codes, steps_NO)
@@ -106,12 +108,12 @@ def fit(x_MI: jax.Array, codes: jax.Array, steps_NO: jax.Array) -> None:
 
 
 def padded(x_MI: jax.Array, codes: Any) -> jax.Array:
-  """x with zeros to the end of the last block, for codes of that type."""
+  """x, zero-padded to whole blocks of inputs; `codes` is the dtype of the codes."""
   return jnp.pad(x_MI, [(0, 0)] * (x_MI.ndim - 1) + [(0, -x_MI.shape[-1] % BLOCK if codes == jnp.uint8 else 0)])
 
 
 def _kernels(platform):
-  """The module for it. Pallas takes a quarter of a second, which only those wait who use it."""
+  """The module of kernels for a platform, imported late: importing Pallas takes a quarter of a second."""
   if platform == 'tpu':
     from kernels import lowbit_tpu
     return lowbit_tpu
@@ -121,7 +123,7 @@ def _kernels(platform):
 
 @lru_cache
 def _product(kernels, plan):
-  """The call with a gradient; kept, so that traces that are alike are the same to jax."""
+  """The call with its gradient. Cached: equal arguments give the same function, so jax does not trace it again."""
   from kernels.lowbit_mesh import spread
   push = _mapped(spread(partial(_forward, kernels, plan), backward=False))
   pull = _mapped(spread(partial(_backward, kernels, plan), backward=True))
@@ -131,7 +133,7 @@ def _product(kernels, plan):
     return push(x_MNC, *matrix)
 
   def gradient(matrix, g_MO):
-    g_MO, matrix = jax.lax.optimization_barrier((g_MO, matrix))    # or what the forward pass gathered would be kept for this
+    g_MO, matrix = jax.lax.optimization_barrier((g_MO, matrix))    # else XLA keeps the codes that the forward pass gathered
     return pull(g_MO, *matrix), None
 
   product.defvjp(lambda x_MNC, matrix: (product(x_MNC, matrix), matrix), gradient)
@@ -139,13 +141,13 @@ def _product(kernels, plan):
 
 
 def _forward(kernels, plan, dtype, x_MNC, *matrix):
-  """y[*M, *O] of what one device holds."""
+  """y[*M, *O], of the part that one device holds."""
   x_MI = x_MNC.reshape(-1, math.prod(x_MNC.shape[-2:]))
   return kernels.forward(plan, dtype, x_MI, *_flat(*matrix)).reshape(*x_MNC.shape[:-2], *matrix[0].shape[2:])
 
 
 def _backward(kernels, plan, dtype, g_MO, *matrix):
-  """dx[*M, N, C] likewise."""
+  """dx[*M, N, C], of the part that one device holds."""
   codes, steps_NO, *_ = matrix
   outputs = codes.ndim - 2
   g = g_MO.reshape(-1, math.prod(codes.shape[2:]))
@@ -154,13 +156,13 @@ def _backward(kernels, plan, dtype, g_MO, *matrix):
 
 
 def _flat(codes, steps_NO, *levels):
-  """Codes and steps as matrices."""
+  """Codes and steps with their output dimensions flattened to one."""
   outputs = math.prod(codes.shape[2:])
   return codes.reshape(-1, outputs), steps_NO.reshape(-1, outputs), *levels
 
 
 def _mapped(run):
-  """`run` under vmap: what is mapped over joins the rows; mapped matrices take their turns."""
+  """`run` with a rule for vmap: a mapped x gets more rows; mapped matrices are multiplied one after another."""
   call = custom_vmap(run)
 
   @call.def_vmap

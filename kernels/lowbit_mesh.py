@@ -1,12 +1,12 @@
-"""Products with few bits over a mesh: each device multiplies by the codes that it holds.
+"""Partitioning of quantised matmuls over a mesh: each device multiplies by the codes that it holds.
 
-    outputs cut       each device makes its own
-    inputs cut        each makes its part of the sum, and one all-reduce adds the parts, in float32
-    as rows are cut   codes and steps are gathered along the axes that rows took: int8 1 byte a weight and a little, 4 bits
-                      0.56 with float32 steps, where the matrix in bfloat16 would be 2
+    outputs sharded             each device computes its own outputs (column parallel)
+    inputs sharded              partial sums are all-reduced in float32 (row parallel)
+    sharded on the rows' axes   codes and steps are all-gathered along the axes over which x's rows are sharded (FSDP): about 1
+                                byte a weight for int8, 0.56 for 4 bits with float32 steps, 2 for bfloat16
 
-In a backward pass inputs and outputs change places. Rows lie where x lies and all else where the codes do, so that few
-rows, cut over nothing, leave the codes where they are. A block of inputs is never cut inside.
+In the backward pass inputs and outputs change places. Rows keep the sharding of x, all other dimensions that of the codes; few
+rows, which are not sharded, therefore leave the codes where they are. A block of inputs is never split.
 
 Letters: M dimensions of rows, N blocks of inputs, C inputs of a block, K its bytes, O dimensions of outputs.
 """
@@ -22,20 +22,20 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 Run = Callable[..., jax.Array]
-"""(dtype of the result, rows, codes, steps, *levels) to it, on one device."""
+"""(dtype of the result, rows, codes, steps, *levels) to the result, on one device."""
 
-HELD = ('c', 'k', 'l')                         # what shares a step, its bytes, levels
+HELD = ('c', 'k', 'l')                         # never sharded: inputs of a block, its bytes, levels
 
 
 class Letters(NamedTuple):
-  """A name for each dimension of a product; those with one name are cut alike, and those of HELD not at all."""
+  """A name for each dimension of a product. Dimensions of one name are sharded alike, those of HELD not at all."""
 
   operands: tuple[tuple[str, ...], ...]        # of rows, codes, steps and levels
   result: tuple[str, ...]
 
   @property
   def all(self) -> tuple[str, ...]:
-    """In the order in which they come."""
+    """All names, in the order of their first use."""
     return tuple(dict.fromkeys(name for names in (*self.operands, self.result) for name in names))
 
   @property
@@ -44,14 +44,14 @@ class Letters(NamedTuple):
 
   @property
   def summed(self) -> tuple[str, ...]:
-    """What only operands have, and may be cut."""
+    """The dimensions that are summed over and may be sharded."""
     return tuple(name for name in self.all if name not in (*self.result, *HELD))
 
 
 def letters(x: jax.Array, codes: jax.Array, levels: int, backward: bool) -> Letters:
-  """Of x[*M, N, C] times codes [N, K, *O], or of its gradient from g[*M, *O].
+  """The names for x[*M, N, C] times codes [N, K, *O], or for the gradient of x from g[*M, *O]; `levels` is 0 or 1 tables.
 
-  Blocks are cut apart; of int8, whose one block has all inputs, its inputs.
+  4-bit codes may be sharded between blocks; int8 has one block of all inputs, which may be sharded anywhere.
   """
   outputs = tuple(f'o{i}' for i in range(codes.ndim - 2))
   rows = tuple(f'm{i}' for i in range(x.ndim - (len(outputs) if backward else 2)))
@@ -61,7 +61,7 @@ def letters(x: jax.Array, codes: jax.Array, levels: int, backward: bool) -> Lett
 
 
 def spread(run: Run, backward: bool) -> Callable[..., jax.Array]:
-  """`run` of what each device holds, in the dtype of its rows."""
+  """`run`, partitioned over the current mesh; the result has the dtype of the rows."""
   def call(*arrays):
     dtype, names = arrays[0].dtype, letters(*arrays[:2], len(arrays) - 3, backward)
     part = custom_partitioning(lambda *each: run(dtype, *each))
@@ -84,7 +84,7 @@ def spread(run: Run, backward: bool) -> Callable[..., jax.Array]:
 
 
 def placed(names: Letters, sizes: Mapping[str, int], arguments: Sequence[Any]) -> dict[str, tuple[str, ...] | None]:
-  """The axes of the mesh that cut each dimension: of rows those that do now, of others those of the codes that are left."""
+  """The mesh axes of each dimension: those of x for its rows; for the others those of the codes, less the rows' axes."""
   rows, codes = names.operands[:2]
   axes: dict[str, tuple[str, ...] | None] = {}
   taken: set[str] = set()

@@ -1,10 +1,10 @@
-"""Products with a matrix in few bits for TPUs, in Pallas (Mosaic): the matrix exists in VMEM only, a piece at a time.
+"""Quantised matmul for TPUs, in Pallas (Mosaic): the matrix is dequantised in VMEM only, a piece at a time.
 
-A byte of codes holds P of them, so x comes as P planes, plane p with every P-th input, and a piece of the codes is multiplied
-P times; nothing is shuffled. Planes lie in pieces as deep as what is made at once, so that a piece is found by its number.
-The last axis of a grid walks what is summed. Where that ends short of a tile, x, g and steps are zeros, and whatever codes
-are read there stand for finite numbers. Operands in float32 are multiplied as jax.default_matmul_precision says, by default
-as bfloat16, as XLA does on a TPU. One chip: libtpu asks nobody how to cut a product over several.
+A byte holds P codes. x is split into P planes, plane p with every P-th input, so that a piece of the codes is unpacked and
+multiplied P times without a shuffle; planes are stored as Q pieces of D rows, indexed by the piece. The grid is (tiles of M,
+tiles of O, tiles of K) forward and (tiles of M, tiles of K, tiles of O) backward, the last axis being summed over. Beyond the
+end of that axis x, g and steps are zeros; the codes read there decode to finite numbers. Float32 operands follow
+jax.default_matmul_precision, by default bfloat16, as in XLA on a TPU. One chip only: libtpu has no custom partitioning.
 
 Letters: M rows, I inputs, O outputs, N blocks of inputs, P codes of a byte, K rows of bytes, Q pieces of D of them.
 """
@@ -24,7 +24,7 @@ SUBLANES, LANES = 16, 128             # of a register of bfloat16; those of floa
 
 
 class Tile(NamedTuple):
-  """What a program does at once."""
+  """The sizes of the tile of a program."""
 
   rows: int                           # M
   depth: int                          # D, a multiple of the bytes of a block
@@ -33,32 +33,32 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-  """Of a product with up to FEW rows and with more, and of the gradients alike."""
+  """Tiles for up to FEW rows and for more, of the forward and backward kernels alike."""
 
   few: Tile
   many: Tile
 
 
-# By bytes of an operand, and by how many instructions the compiler needs; none was measured yet.
+# By bytes of an element of x. Chosen by the number of instructions that the compiler emits; not measured yet.
 TILES = {2: Tiles(Tile(16, 256, 4, 1024), Tile(512, 256, 2, 1024)), 4: Tiles(Tile(16, 256, 4, 1024), Tile(512, 256, 2, 512))}
 
 
 @dataclass(frozen=True)
 class Plan:
-  """The static half of a call."""
+  """The static arguments of a call."""
 
   tiles: Tiles | None = None          # None: those of TILES
-  interpret: Any = False              # run by XLA, where the chip is not
+  interpret: Any = False              # Pallas's interpret mode, for machines without a TPU
 
 
 class Sizes(NamedTuple):
-  """Of a kernel's operands, and its tile, which is no larger than they are."""
+  """The sizes of a kernel's operands, and its tile, no larger than they are."""
 
-  rows: int                           # M, filled up to whole tiles of memory
+  rows: int                           # M, padded to a multiple of SUBLANES
   depth: int                          # K
   outputs: int                        # O
   planes: int                         # P
-  block: int                          # bytes of a piece that share a step
+  block: int                          # bytes that share a step
   tile: Tile
 
   @classmethod
@@ -77,23 +77,23 @@ class Sizes(NamedTuple):
 
   @property
   def pieces(self) -> int:
-    """Q."""
+    """Q, padded to whole tiles."""
     return self.grid[1] * self.tile.pieces
 
   @property
   def wide(self) -> int:
-    """O, whole tiles."""
+    """O, padded to whole tiles."""
     return self.grid[2] * self.tile.outputs
 
   def steps(self, steps_NO: jax.Array) -> jax.Array:
-    """[Q, blocks of a piece, O], zeros beyond the last block and the last output."""
+    """[Q, blocks of a piece, O], with zeros beyond the last block and the last output."""
     blocks = self.tile.depth // self.block
     if len(steps_NO) == 1:
       steps_NO = jnp.broadcast_to(steps_NO, (self.pieces * blocks, self.outputs))
     return filled_up(steps_NO, self.pieces * blocks, self.wide).reshape(self.pieces, blocks, self.wide)
 
   def specs(self, order: tuple[int, int, int]) -> tuple[pl.BlockSpec, pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:
-    """Of planes [Q, P, M, D], rows [M, O], codes [K, O] and steps, for a grid whose axes of M, K and O are these."""
+    """BlockSpecs of planes [Q, P, M, D], rows [M, O], codes [K, O] and steps; `order`: the grid axes of M, K and O."""
     (rows, depth, pieces, outputs), (m, k, o) = self.tile, order
     return (pl.BlockSpec((pieces, self.planes, rows, depth), lambda *at: (at[k], 0, at[m], 0)),
             pl.BlockSpec((rows, outputs), lambda *at: (at[m], at[o])),
@@ -101,22 +101,22 @@ class Sizes(NamedTuple):
             pl.BlockSpec((pieces, depth // self.block, outputs), lambda *at: (at[k], 0, at[o])))
 
   def made(self, piece: Any, codes_ref: Any, steps_ref: Any, levels_ref: Any, dtype: Any) -> list[jax.Array]:
-    """The numbers of a piece, as P matrices [D, O]."""
+    """A dequantised piece, as P matrices [D, O]."""
     depth = self.tile.depth
     numbers = numbers_of(codes_ref[pl.ds(pl.multiple_of(piece * depth, depth), depth), :], levels_ref)
     return [times_steps(each, steps_ref[piece]).astype(dtype) for each in numbers]
 
 
 def filled_up(x: jax.Array, *sizes: int) -> jax.Array:
-  """x with zeros up to these sizes."""
+  """x, zero-padded to these sizes."""
   return jnp.pad(x, [(0, size - of) for size, of in zip(sizes, x.shape)])
 
 
 def forward(plan: Plan, dtype: Any, x_MI: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array,
             *levels: jax.Array) -> jax.Array:
-  """y[M, O] in `dtype`: x[M, P K] times numbers of codes times their steps. N divides K; sums are float32.
+  """y[M, O] in `dtype`: x[M, P K] times the dequantised matrix, accumulated in float32. N divides K.
 
-  Codes of 4 bits are whole numbers around zero, or f32[16] gives the levels that they stand for.
+  4-bit codes stand for levels[code], f32[16], or without levels for code - 8.
   """
   sizes = Sizes.of(plan, x_MI, codes_KO)
   (m, k, o), depth = sizes.grid, sizes.tile.depth
@@ -129,7 +129,7 @@ def forward(plan: Plan, dtype: Any, x_MI: jax.Array, codes_KO: jax.Array, steps_
 
 def backward(plan: Plan, dtype: Any, g_MO: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array,
              *levels: jax.Array) -> jax.Array:
-  """dx[M, P K] in `dtype`: g times the transpose of the same matrix."""
+  """dx[M, P K] in `dtype`: g times the transpose of the dequantised matrix."""
   sizes = Sizes.of(plan, g_MO, codes_KO)
   (m, k, o), (tall, depth, pieces, _) = sizes.grid, sizes.tile
   planes, rows, codes, steps = sizes.specs((0, 1, 2))
@@ -155,13 +155,13 @@ def _call(kernel, plan, sizes, grid, inputs, output, shape, sums):
 
 
 def _dot(a, b, i, j):
-  """a times b over dimension i of a and j of b, in float32. Mosaic takes no more than the default precision of bfloat16."""
+  """a times b, contracting dimension i of a and j of b: f32. For bfloat16 Mosaic has the default precision only."""
   precision = None if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
   return jax.lax.dot_general(a, b, (((i,), (j,)), ((), ())), precision, preferred_element_type=jnp.float32)
 
 
 def _summed(sum_ref, result_ref, pieces, visit):
-  """`visit(piece)` adds to sums, which are zeros before the first step of a walk and the result after its last."""
+  """Sums over the last grid axis: zeroes `sum_ref` at its first step, calls `visit` on each piece, writes after the last."""
   @pl.when(pl.program_id(2) == 0)
   def begin():
     sum_ref[...] = jnp.zeros_like(sum_ref)
@@ -190,7 +190,7 @@ def _backward(sizes, g_ref, codes_ref, steps_ref, levels_ref, dx_ref, sum_ref):
 
 
 def numbers_of(codes, levels_ref):
-  """The numbers that a tile of bytes stands for, f32: P arrays of its shape."""
+  """The numbers of a tile of codes before their steps: P arrays f32 of its shape."""
   whole = codes.astype(jnp.int32)
   if codes.dtype == jnp.int8:
     return [whole.astype(jnp.float32)]
@@ -199,7 +199,7 @@ def numbers_of(codes, levels_ref):
 
 
 def _looked_up(codes_DO, levels_ref):
-  """The level of each code: one of eight that lie in the rows of a register, from each of two registers."""
+  """levels[code]: a gather within a register reaches eight rows, so there is one for codes below 8 and one for the others."""
   eighth = (codes_DO & 7).reshape(-1, 8, codes_DO.shape[1])
   first, second = (jnp.take_along_axis(jnp.broadcast_to(levels_ref[at:at + 8], eighth.shape), eighth, 1,
                                        mode='promise_in_bounds').reshape(codes_DO.shape) for at in (0, 8))
@@ -207,6 +207,6 @@ def _looked_up(codes_DO, levels_ref):
 
 
 def times_steps(numbers_DO, steps_NO):
-  """Each block of numbers times its step."""
+  """[D, O]: each block of numbers times its step."""
   blocks = numbers_DO.reshape(steps_NO.shape[0], -1, steps_NO.shape[1])
   return (blocks * steps_NO[:, None]).reshape(numbers_DO.shape)

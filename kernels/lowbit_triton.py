@@ -1,10 +1,10 @@
-"""Products with a matrix in few bits for NVIDIA GPUs, in Pallas with the Triton backend: the matrix exists in registers only.
+"""Quantised matmul for NVIDIA GPUs, in Pallas with the Triton backend: the matrix is dequantised in registers only.
 
-A byte of codes holds P of them, so x comes as P planes [P, M, K], plane p with every P-th input, and a block of bytes is
-multiplied P times; nothing is shuffled. Up to VECTOR rows each number is multiplied as it stands, at the pace of memory; above
-that the tensor cores do it. Where there are few programs, several share the inputs of a product, and their sums are added up in
-one order: equal inputs give equal bits. Levels that are not even are looked up: 64 bytes that stay beside the core cost one
-instruction, a tree of selections 15.
+A byte holds P codes. x is split into P planes [P, M, K], plane p with every P-th input, so that a block of bytes is unpacked
+and multiplied P times without a shuffle. The grid is (tiles of M, tiles of O, S) forward and (tiles of M, tiles of K) backward.
+Up to VECTOR rows the products are elementwise, bound by memory bandwidth; above that they use tensor cores. Where the grid
+would be small, S programs share a sum (split-K); XLA adds the parts in a fixed order, so equal inputs give equal bits. Unevenly
+spaced levels (NF4) are loaded from a table: 64 bytes in the L1 cache cost one instruction, a tree of selections 15.
 
 Letters: M rows, I inputs, O outputs, N blocks of inputs, P codes of a byte, K rows of bytes, S programs that share a sum.
 """
@@ -22,10 +22,10 @@ from jax.experimental.pallas import triton as plt
 from kernels.lowbit import FEW
 from kernels.lowbit_triton_blocks import Sizes, Tile, Tiles, inside, read, write
 
-VECTOR = 4                            # rows up to which the tensor cores would mostly multiply nothing
-SHIFT = 0x4B400000                    # the bits of 1.5 * 2**23, whose last bits count in ones
+VECTOR = 4                            # most rows for which tensor cores would mostly multiply padding
+SHIFT = 0x4B400000                    # the bits of 1.5 * 2**23, a float32 whose last bit is worth 1
 
-# By bytes of an operand and codes of a byte; none was measured yet.
+# By bytes of an element of x and codes of a byte; not measured yet.
 TILES: dict[tuple[int, int], Tiles] = {
   (2, 2): Tiles(Tile(1, 32, 128, 4, 2, 528), Tile(16, 64, 128, 4, 3, 264), Tile(128, 32, 128, 8, 3), Tile(128, 64, 64, 8, 3)),
   (2, 1): Tiles(Tile(1, 32, 128, 4, 2, 528), Tile(16, 64, 128, 4, 3, 264), Tile(128, 64, 128, 8, 3), Tile(128, 128, 64, 8, 3)),
@@ -36,10 +36,10 @@ TILES: dict[tuple[int, int], Tiles] = {
 
 @dataclass(frozen=True)
 class Plan:
-  """The static half of a call."""
+  """The static arguments of a call."""
 
   tiles: Tiles | None = None          # None: those of TILES
-  interpret: bool = False             # run by XLA, where the chip is not
+  interpret: bool = False             # Pallas's interpret mode, for machines without a GPU
 
   def tile(self, name: str, dtype: Any, codes_KO: jax.Array) -> Tile:
     """The tile of the kernel `name`, a field of Tiles."""
@@ -47,21 +47,21 @@ class Plan:
 
 
 def held(codes: jax.Array) -> int:
-  """P."""
+  """P: the codes of a byte."""
   return 1 if codes.dtype == jnp.int8 else 2
 
 
 def forward(plan: Plan, dtype: Any, x_MI: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array,
             *levels: jax.Array) -> jax.Array:
-  """y[M, O] in `dtype`: x[M, P K] times numbers of codes times their steps. N divides K; sums are float32.
+  """y[M, O] in `dtype`: x[M, P K] times the dequantised matrix, accumulated in float32. N divides K.
 
-  Codes of 4 bits are whole numbers around zero, or f32[16] gives the levels that they stand for.
+  4-bit codes stand for levels[code], f32[16], or without levels for code - 8.
   """
   (rows, _), (depth, outputs) = x_MI.shape, codes_KO.shape
   kernel, name = (_vector, 'vector') if rows <= VECTOR else (_matrix, 'few' if rows <= FEW else 'many')
   tile = plan.tile(name, x_MI.dtype, codes_KO)
   if kernel is _vector:
-    tile = tile._replace(rows=rows, depth=tile.depth // pl.next_power_of_2(rows))     # sums of all rows stay in registers
+    tile = tile._replace(rows=rows, depth=tile.depth // pl.next_power_of_2(rows))     # sums of all rows fit into registers
   sizes = Sizes(rows, depth, outputs, steps_NO.shape[0], tile)
   shares = sizes.shares
   m, k, o = sizes.grid
@@ -78,7 +78,7 @@ def forward(plan: Plan, dtype: Any, x_MI: jax.Array, codes_KO: jax.Array, steps_
 
 def backward(plan: Plan, dtype: Any, g_MO: jax.Array, codes_KO: jax.Array, steps_NO: jax.Array,
              *levels: jax.Array) -> jax.Array:
-  """dx[M, P K] in `dtype`: g times the transpose of the same matrix."""
+  """dx[M, P K] in `dtype`: g times the transpose of the dequantised matrix."""
   (rows, outputs), depth, planes = g_MO.shape, codes_KO.shape[0], held(codes_KO)
   tile = plan.tile('gradient', g_MO.dtype, codes_KO)
   sizes = Sizes(rows, depth, outputs, steps_NO.shape[0], tile)
@@ -151,7 +151,7 @@ def _gradient(sizes, g_ref, codes_ref, steps_ref, levels_ref, dx_ref):
 
 
 def numbers_of(codes, levels_ref):
-  """The numbers that a tile of bytes stands for, f32: P arrays of its shape."""
+  """The numbers of a tile of codes before their steps: P arrays f32 of its shape."""
   if codes.dtype == jnp.int8:
     return (_whole(codes.astype(jnp.int32), 0),)
   codes = codes.astype(jnp.int32)
@@ -160,12 +160,12 @@ def numbers_of(codes, levels_ref):
 
 
 def _whole(code, zero):
-  """code - zero, f32: an addition to the bits of a large number and one that takes it away; conversions are slow."""
+  """code - zero, f32, by integer addition to the bits of SHIFT and a subtraction: faster than a conversion."""
   return jax.lax.bitcast_convert_type(code + SHIFT, jnp.float32) - (1.5 * 2.0**23 + zero)
 
 
 def times_steps(numbers_KO, steps_NO):
-  """Each block of numbers times its step."""
+  """[K, O]: each block of numbers times its step."""
   if steps_NO.shape[0] == 1:
     return numbers_KO * steps_NO
   blocks = numbers_KO.reshape(steps_NO.shape[0], -1, steps_NO.shape[1])

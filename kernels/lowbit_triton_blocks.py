@@ -1,4 +1,4 @@
-"""What a program of the low-bit Triton kernels is given, and how it reads and writes it where arrays end short of a tile.
+"""Tiles of the quantised-matmul Triton kernels, and masked loads and stores where arrays are no multiple of a tile.
 
 Letters: M rows, I inputs, O outputs, N blocks of inputs, K rows of bytes, S programs that share a sum.
 """
@@ -12,18 +12,18 @@ from jax.experimental.pallas import triton as plt
 
 
 class Tile(NamedTuple):
-  """What a program does at once, and how it is compiled for that."""
+  """The sizes of the tile of a program, Triton's warps and pipeline stages."""
 
   rows: int                           # M
-  depth: int                          # K, a multiple of what shares a scale or a divisor of it
+  depth: int                          # K: a multiple or a divisor of the bytes that share a step
   outputs: int                        # O
   warps: int = 4
   stages: int = 3
-  programs: int = 1                   # so many are wanted at least: where there are fewer, they share sums
+  programs: int = 1                   # the least wanted: a smaller grid is enlarged by split-K
 
 
 class Tiles(NamedTuple):
-  """Of the product with up to VECTOR rows, up to FEW, with more, and of the gradient."""
+  """Tiles for up to VECTOR rows, up to FEW, for more, and for the gradient of x."""
 
   vector: Tile
   few: Tile
@@ -32,7 +32,7 @@ class Tiles(NamedTuple):
 
 
 class Sizes(NamedTuple):
-  """Of a kernel's operands and its tile."""
+  """The sizes of a kernel's operands, and its tile."""
 
   rows: int                           # M
   depth: int                          # K
@@ -47,23 +47,23 @@ class Sizes(NamedTuple):
 
   @property
   def shares(self) -> int:
-    """S."""
+    """S: programs that share a sum."""
     m, k, o = self.grid
     return max(1, min(k, pl.cdiv(self.tile.programs, m * o)))
 
   def walk(self, step, carry):
-    """`step(k, carry)` over the tiles of K that this program of its S takes."""
+    """Loops `step(k, carry)` over this program's share of the tiles of K."""
     k = self.grid[1]
     each = pl.cdiv(k, self.shares)
     start = pl.program_id(2) * each
     return jax.lax.fori_loop(start, jnp.minimum(start + each, k), step, carry)
 
   def codes(self, ref, at, k, j):
-    """The tile (k, j) of the codes, read at `at` of what the program was given."""
+    """Tile (k, j) of the codes, read from `ref.at[at]`."""
     return read(ref.at[at], inside(k, self.tile.depth, self.depth), inside(j, self.tile.outputs, self.outputs))
 
   def steps(self, ref, k, j, columns, *group):
-    """The steps of that tile, [n, O]: one for each of the blocks that it covers, or the one block that it lies in."""
+    """The steps of tile (k, j), [n, O]: of the n blocks that it covers, or of the one block that it is part of."""
     of_outputs = inside(j, self.tile.outputs, self.outputs)
     if self.blocks == 1:
       return read(ref.at[*group, :, columns], None, of_outputs)
@@ -74,17 +74,18 @@ class Sizes(NamedTuple):
 
 
 def inside(i, count, most):
-  """Which of the tile i of `count` there are of `most`; None where that is all of them."""
+  """bool[count]: which indices of tile i are below `most`; None where all of them are."""
   return None if most % count == 0 else i * count + jnp.arange(count) < most
 
 
 def read(ref, *masks):
-  """What `inside` says there is, of one dimension or of two; zeros elsewhere."""
+  """A load with masks of `inside` for one dimension or two: zeros where a mask is False."""
   mask = _mask(*masks) if len(masks) == 2 else masks[0]
   return plt.load(ref) if mask is None else plt.load(ref, mask=mask, other=0)
 
 
 def write(ref, value, rows, columns):
+  """A store with the masks of `inside` for rows and columns."""
   plt.store(ref, value.astype(ref.dtype), mask=_mask(rows, columns))
 
 

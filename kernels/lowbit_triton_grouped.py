@@ -1,8 +1,8 @@
-"""Rows that lie sorted by group, each group times a matrix in few bits of its own, for NVIDIA GPUs: mixtures of experts.
+"""The Triton kernels of kernels.lowbit_grouped: grouped matmul with quantised matrices, with the arithmetic of lowbit_triton.
 
-As in kernels.lowbit_triton, whose arithmetic this is. A program takes a tile of rows of one group and some outputs; which
-rows and which group, it reads from a plan that is made of the sizes of the groups. The plan has room for the most tiles that
-so many rows can need, and a program whose tile has no rows ends at once. No rows are moved, and none is written twice.
+The grid is (T, tiles of O) forward and (T, tiles of K) backward. A program takes a tile of rows of one group; which ones, it
+reads from arrays that `tiling` computes from the sizes of the groups. T is the most tiles that so many rows can need; a program
+whose tile is empty ends at once. Rows are read in place, and none is written twice.
 
 Letters: R rows, E groups, O outputs, N blocks of inputs, P codes of a byte, K rows of bytes, T tiles of rows.
 """
@@ -21,7 +21,7 @@ from kernels.lowbit_triton_blocks import Sizes, inside, read, write
 
 
 class Tiling(NamedTuple):
-  """Whose rows each tile has, from its first to before its last; as many as there are at most, the last of them empty."""
+  """Of each tile: its group, and its rows [first, last). Unused tiles come last and are empty."""
 
   group_T: jax.Array
   first_T: jax.Array
@@ -29,7 +29,7 @@ class Tiling(NamedTuple):
 
 
 def tiling(sizes_E: jax.Array, rows: int, size: int) -> Tiling:
-  """The tiles of `size` rows, or what is left of them, that cover so many rows, group after group."""
+  """Tiles of at most `size` rows that cover `rows` rows, group after group, none with rows of two groups."""
   groups = len(sizes_E)
   count_E = -(-sizes_E // size)
   end_E = jnp.cumsum(count_E)
@@ -44,7 +44,7 @@ def tiling(sizes_E: jax.Array, rows: int, size: int) -> Tiling:
 
 def forward(plan: Plan, dtype: Any, x_RI: jax.Array, sizes_E: jax.Array, codes_EKO: jax.Array, steps_ENO: jax.Array,
             *levels: jax.Array) -> jax.Array:
-  """y[R, O] in `dtype`: the first sizes[0] rows of x[R, P K] times the first matrix, the next sizes[1] times the next."""
+  """y[R, O] in `dtype`: the first sizes[0] rows of x[R, P K] times the first dequantised matrix, and so on."""
   rows, (groups, depth, outputs), planes = len(x_RI), codes_EKO.shape, held(codes_EKO)
   tile = plan.tile('few' if rows <= FEW * groups else 'many', x_RI.dtype, codes_EKO)
   sizes = Sizes(rows, depth, outputs, steps_ENO.shape[1], tile)
@@ -55,7 +55,7 @@ def forward(plan: Plan, dtype: Any, x_RI: jax.Array, sizes_E: jax.Array, codes_E
 
 def backward(plan: Plan, dtype: Any, g_RO: jax.Array, sizes_E: jax.Array, codes_EKO: jax.Array, steps_ENO: jax.Array,
              *levels: jax.Array) -> jax.Array:
-  """dx[R, P K] in `dtype`: rows of g times the transposes of the same matrices."""
+  """dx[R, P K] in `dtype`: rows of g times the transposes of the same matrices, group by group."""
   rows, (_, depth, outputs), planes = len(g_RO), codes_EKO.shape, held(codes_EKO)
   sizes = Sizes(rows, depth, outputs, steps_ENO.shape[1], plan.tile('gradient', g_RO.dtype, codes_EKO))
   dx_PRK = _call(_backward, plan, sizes, sizes.grid[1], g_RO, sizes_E, (codes_EKO, steps_ENO, *levels),
@@ -78,7 +78,7 @@ def _call(kernel, plan, sizes, columns, rows, sizes_E, matrix, result):
 
 
 def _rows(sizes, group_ref, first_ref, last_ref):
-  """The group of this program's tile, where its rows lie, which of them it has, and whether any."""
+  """Of this program's tile: the group, the slice of its rows, a mask of those that belong to it, and whether there are any."""
   t = pl.program_id(0)
   group, first, last = (plt.load(ref.at[t]) for ref in (group_ref, first_ref, last_ref))
   return group, pl.ds(first, sizes.tile.rows), first + jnp.arange(sizes.tile.rows) < last, first < last

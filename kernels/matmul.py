@@ -1,9 +1,10 @@
-"""A matrix product that rounds its operands at the matmul only, with a backward pass laid out for speed.
+"""Mixed-precision matmul: operands are cast for the product alone, with a backward pass in the layout that XLA runs fastest.
 
-Left to automatic differentiation, the gradient of `x @ w` with respect to w is (gᵀ x)ᵀ: XLA's CPU backend runs that at
-half the speed of xᵀ g, and in bfloat16 never on the matrix units at all. Written out, the three products of one
-Llama-sized layer (forward, dx, dw) go 1.05 to 2 times faster in float32 and, on a CPU with AMX, 4 to 8 times faster in
-bfloat16.
+    y = x w,   dx = g wᵀ,   dw = xᵀ g
+
+Automatic differentiation gives dw = (gᵀ x)ᵀ, which XLA's CPU backend runs at half the speed of xᵀ g, and in bfloat16 never on
+the CPU's matrix units (AMX). Written out, the three products of a layer of Llama's size are 1.05 to 2 times as fast in float32
+and, on a CPU with AMX, 4 to 8 times as fast in bfloat16.
 
 Letters: `..` any leading dimensions, I the dimensions that are summed over, O those of the result.
 """
@@ -17,13 +18,14 @@ from jax.ad_checkpoint import checkpoint_name
 
 
 def matmul(x: jax.Array, w: jax.Array, dtype: jnp.dtype | type | None = None, inputs: int = 1) -> jax.Array:
-  """y[.., *O] = x[.., *I] w[*I, *O] over `inputs` dimensions I: operands cast to `dtype`, sums in float32.
+  """y[.., *O] = x[.., *I] w[*I, *O], summed over `inputs` dimensions I: operands cast to `dtype`, accumulated in float32.
 
-  The result is float32 on the CPU, which only emulates elementwise arithmetic on narrow types, and `dtype` on
-  accelerators. The gradient of x comes in x's type, that of w in w's type from a float32 sum: a float32 master weight
-  sees no rounding of its gradient. `dtype=None` computes in the operands' own type. Reverse mode only. Under
-  rematerialisation the name 'matmul' saves the result, in the type that it came out in. Raises: ValueError for shapes that do
-  not fit.
+  `dtype=None` uses the dtype to which x and w promote. The result is float32 on the CPU, which only emulates elementwise
+  arithmetic in bfloat16, and `dtype` on accelerators. The gradients have the dtypes of x and w; that of w is accumulated in
+  float32, so the gradient of a float32 master weight is not rounded. Reverse mode only. Under `jax.checkpoint` the name
+  'matmul' saves the result, in its dtype.
+
+  Raises: ValueError for shapes that do not fit.
   """
   if not 0 < inputs <= min(x.ndim, w.ndim) or x.shape[x.ndim - inputs:] != w.shape[:inputs]:
     raise ValueError(f'matmul of {x.shape} and {w.shape} over {inputs}: the last of x must be the first of w')
@@ -74,16 +76,16 @@ def _emulated(dtype):
 
 
 def _stored(dtype):
-  """The type that products come out in: what the CPU multiplies fast, what accelerators should store."""
+  """The dtype of results: float32 where the CPU would emulate `dtype`, else `dtype`."""
   return jnp.dtype(jnp.float32) if _emulated(dtype) else dtype
 
 
 def _laid_out(x, leading, dtype):
-  """x with its `leading` dimensions shaped so that XLA's CPU backend sums over them fast: one, or in bfloat16 [1, all].
+  """x with its `leading` dimensions reshaped so that XLA's CPU backend sums over them fast: to [all], or in bfloat16 [1, all].
 
-  Summed over one dimension, float32 operands are read as they lie; over two, the left one is transposed ahead of the
-  product, which costs more than it gives. In bfloat16 only that form reaches the matrix units: where a sum is over one
-  dimension and that one leads, both operands are widened to float32.
+  With one summed dimension, float32 operands are read in place; with two, the left one is transposed first, which costs more
+  than it gains. In bfloat16 only two summed dimensions reach the matrix units: with a single leading one, XLA widens both
+  operands to float32.
   """
   if jax.default_backend() != 'cpu':
     return x
@@ -92,9 +94,9 @@ def _laid_out(x, leading, dtype):
 
 
 def settled(y, dtype):
-  """y, out of reach of the rewrite that turns the transpose of a product into a product of transposes.
+  """y behind an optimisation barrier, so that XLA does not turn a transpose of the product into a product of transposes.
 
-  XLA's CPU backend (seen in jax 0.10.2 and 0.12.0) makes that rewrite after it has decided that it can run a bfloat16
-  product as it stands, and then cannot run the new one ("Unsupported element type for DotThunk").
+  XLA's CPU backend (seen in jax 0.10.2 and 0.12.0) makes that rewrite after it has decided that it can run a bfloat16 product
+  directly, and then fails on the new one ("Unsupported element type for DotThunk").
   """
   return jax.lax.optimization_barrier(y) if _emulated(dtype) else y

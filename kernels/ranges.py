@@ -1,7 +1,8 @@
-"""A mask is a range: every query row i sees the keys [first_i, last_i), and nothing else is ever stored.
+"""Attention masks as ranges: query row i attends to the keys [first_i, last_i), and only these two numbers are stored.
 
-Causal rows, packed documents, sliding windows, prefixes, padding, a cache that is partly filled, and the intersections of
-all these are ranges. They cost O(L) memory where a mask costs O(L S), and tell a kernel which blocks it need not touch.
+Causal masks, packed documents, sliding windows, prefixes, padding, partly filled caches, and the intersections of all these are
+ranges. They take O(L) memory where a mask takes O(L S), and tell a kernel which blocks it may skip. A row "sees" a key if it
+may attend to it.
 
 Letters: B rows of a batch, L query positions, S key positions.
 """
@@ -15,10 +16,10 @@ from flax import struct
 
 @dataclass(frozen=True)
 class Kind:
-  """What is known of ranges while tracing: a band of keys around each query, outside of which nothing is seen.
+  """What is known of ranges while tracing: a band of keys around each query, outside of which none is seen.
 
-  Row i sees no key before i - before and none after i + after (None: no such bound). `exact`: it sees all of that band,
-  so that the arrays say nothing more and need not be read.
+  Row i sees no key before i - before and none after i + after (None: no such bound). `exact`: it sees all keys of that band,
+  so the arrays hold no more information and need not be read.
   """
 
   before: int | None = None
@@ -31,7 +32,7 @@ class Kind:
 
   @property
   def window(self) -> int | None:
-    """How many keys a causal row sees at most, its own included."""
+    """The sliding window: how many keys a causal row sees at most, its own included. None: no limit, or not causal."""
     return None if self.before is None or not self.causal else self.before + 1
 
   def keys(self, start: int, stop: int, size: int) -> tuple[int, int]:
@@ -41,7 +42,7 @@ class Kind:
     return min(a, b), b
 
   def within(self, start: int, stop: int, a: int, b: int) -> bool:
-    """Whether all of the rows [start, stop) are sure to see all of the keys [a, b)."""
+    """Whether all of the rows [start, stop) are known to see all of the keys [a, b)."""
     early = self.before is None or stop - 1 - self.before <= a
     late = self.after is None or b <= start + self.after + 1
     return self.exact and early and late
@@ -64,18 +65,18 @@ class Ranges:
   kind: Kind = struct.field(pytree_node=False)
 
   def seen(self, keys: int) -> jax.Array:
-    """bool[B, L, S]: the mask that it stands for, over so many keys."""
+    """bool[B, L, S]: the dense mask over S = `keys` keys."""
     index_S = jnp.arange(keys)
     return (index_S >= self.first_BL[..., None]) & (index_S < self.last_BL[..., None])
 
   def __and__(self, other: 'Ranges') -> 'Ranges':
-    """What both let a row see."""
+    """The intersection: a row sees the keys that it sees in both."""
     first, last = jnp.maximum(self.first_BL, other.first_BL), jnp.minimum(self.last_BL, other.last_BL)
     return Ranges(first, last, self.kind & other.kind)
 
 
 def causal_ranges(batch: int, length: int, window: int | None = None) -> Ranges:
-  """Each row sees itself and what came before it: `window` keys at most, its own included.
+  """Each row sees itself and all rows before it, or with `window` that many keys at most, its own included.
 
   Raises: ValueError for a window below 1.
   """
@@ -86,10 +87,10 @@ def causal_ranges(batch: int, length: int, window: int | None = None) -> Ranges:
 
 
 def packed_ranges(segments_BL: jax.Array, causal: bool = True, window: int | None = None) -> Ranges:
-  """Each row sees its own document: all of it, or if causal what came before. Segment 0 is padding: it sees nothing.
+  """Each row sees its own document: all of it, or if causal up to itself. Segment 0 is padding and sees nothing.
 
-  segments_BL: i32; a document is a run of equal ids. With a window, a row sees `window - 1` keys at most on each side that it
-  may look to.
+  segments_BL: i32; a document is a run of equal ids. With a window, a row sees `window - 1` keys at most before it and, unless
+  causal, after it.
 
   Raises: ValueError for a window below 1.
   """
@@ -106,13 +107,13 @@ def packed_ranges(segments_BL: jax.Array, causal: bool = True, window: int | Non
 
 
 def prefix_ranges(prefix_B: jax.Array, length: int) -> Ranges:
-  """Each row sees the first `prefix` keys, i32[B], and beyond them itself and what came before it."""
+  """Prefix-LM: each row sees the first `prefix` keys, i32[B], and itself and all rows before it."""
   causal = causal_ranges(prefix_B.shape[0], length)
   return Ranges(causal.first_BL, jnp.maximum(causal.last_BL, prefix_B[:, None]), Kind())
 
 
 def cached_ranges(starts_B: jax.Array, seen_BL: jax.Array, window: int | None = None) -> Ranges:
-  """Row i of L new ones stands in slot starts + i of a cache and sees the slots up to its own; unseen rows see nothing.
+  """For L new rows of a KV cache: row i is in slot starts + i and sees the slots up to its own; padding sees nothing.
 
   starts_B: i32, how many slots were filled before; seen_BL: bool, False where a new row is padding.
 
@@ -125,7 +126,7 @@ def cached_ranges(starts_B: jax.Array, seen_BL: jax.Array, window: int | None = 
 
 
 def _reach(window: int | None) -> int | None:
-  """How far back a window of `window` keys, the row's own included, lets it look."""
+  """How many keys before itself a row sees in a window of `window` keys, its own included."""
   if window is not None and window < 1:
     raise ValueError(f'a window of {window}: a row sees itself at least, so use 1 or more, or None')
   return None if window is None else window - 1

@@ -1,12 +1,12 @@
-"""Which positions of a row lie with which device of a ring: in line, or folded so that causal rows are equal work for all.
+"""Orders of positions over the devices of ring attention: contiguous, or zig-zag, which balances causal attention.
 
-    in line, of three devices    0    1    2      the last sees five times as many keys as the first
-    zig-zag, of halves           0    1    2
-                                 5    4    3      each sees 6 halves, and 2 of any other device's: no step of the ring waits
+    contiguous, three devices    0    1    2      the last device computes five times as many scores as the first
+    zig-zag, of six chunks       0    1    2
+                                 5    4    3      each device computes the same, in every step of the ring
 
-After Zhu 2024 (zigzag ring attention) and Llama 3 (2024); Brandon et al. 2023 (Striped Attention) deal single positions
-instead, where a range of keys would no longer be a range. Here it is one still: what a row sees of two chunks that lie
-together goes on from the end of the one to the beginning of the other, for it sees all that is between them.
+After Zhu 2024 (zigzag ring attention) and Llama 3 (2024). Brandon et al. 2023 (Striped Attention) deal out single positions
+instead, but then a range of keys would no longer be a range on each device. With two chunks a device it still is one: a row
+that sees keys of both chunks sees everything between them, so the end of the first and the beginning of the second.
 
 Letters: B rows, L positions.
 """
@@ -22,28 +22,28 @@ from kernels.ranges import Kind
 
 
 class Order(Protocol):
-  """How the positions of a row lie with the devices along an axis of the mesh."""
+  """How the positions of a row are distributed over the devices along a mesh axis."""
 
   @property
   def n(self) -> int:
-    """How many devices."""
+    """The number of devices."""
 
   def begins(self, device: jax.Array | int, held: int) -> Sequence[jax.Array | int]:
-    """Where the chunks begin that the device holds, `held` positions in all."""
+    """The first position of each chunk of a device, which holds `held` positions in all."""
 
   def sees(self, kind: Kind, held: int) -> int:
-    """How many devices next before it, itself among them, hold keys that rows of one can see."""
+    """The number of steps of a ring: how many devices, itself and those before it, hold keys that its rows see."""
 
   def there(self, x: jax.Array, axis: str) -> jax.Array:
-    """A device's part of [B, L, ...] that lies in line to its part in this order."""
+    """Inside shard_map, a device's part of contiguous [B, L, ...] to its part in this order."""
 
   def back(self, x: jax.Array, axis: str) -> jax.Array:
-    """The way back."""
+    """The inverse of `there`."""
 
 
 @dataclass(frozen=True)
 class InLine:
-  """One chunk each, as arrays lie that are cut along a dimension: nothing moves, and a window bounds who is seen."""
+  """One contiguous chunk for each device, the usual sharding: nothing moves, and a window limits the steps of a ring."""
 
   n: int
 
@@ -62,10 +62,10 @@ class InLine:
 
 @dataclass(frozen=True)
 class ZigZag:
-  """The chunks i and 2n-1-i for device i.
+  """Chunks i and 2n - 1 - i of 2n for device i.
 
-  In line a device has an even chunk and the odd one after it. Even chunks go to n different devices and so do odd ones:
-  two permutations, each way.
+  In contiguous order a device holds an even chunk and the odd one after it. The even chunks go to n different devices, and so
+  do the odd ones: each way takes two `ppermute`s.
   """
 
   n: int
@@ -87,29 +87,29 @@ class ZigZag:
     return jnp.concatenate([jax.lax.ppermute(half, axis, each) for half, each in zip(halves, moves)], 1)
 
   def _moves(self, odd):
-    """From where to where the even or the odd chunks go."""
+    """(source, destination) devices of the even or the odd chunks, as `ppermute` takes them."""
     return [(i, min(2 * i + odd, 2 * self.n - 1 - 2 * i - odd)) for i in range(self.n)]
 
 
 def _turned(x, axis):
-  """On odd devices the halves change places: there the odd chunk is the earlier one."""
+  """x with its halves swapped on odd devices, where the odd chunk is the earlier one."""
   return jnp.where(jax.lax.axis_index(axis) % 2 == 1, jnp.roll(x, x.shape[1] // 2, 1), x)
 
 
 def order_of(kind: Kind, n: int, length: int) -> Order:
-  """Zig-zag where rows are causal and look back over all of several devices, and where positions divide into 2n chunks."""
+  """ZigZag for causal rows whose window, if any, reaches all n > 1 devices, if 2n divides the length; else InLine."""
   folds = n > 1 and length % (2 * n) == 0 and kind.causal and InLine(n).sees(kind, length // n) == n
   return ZigZag(n) if folds else InLine(n)
 
 
 def rows_of(order: Order, device: jax.Array | int, held: int, x_BL: jax.Array) -> jax.Array:
-  """Of a number for each position of the row, those of the positions that the device holds: [B, held]."""
+  """[B, held]: the columns of x_BL (one number per position) of the positions that the device holds."""
   begins = order.begins(device, held)
   return jnp.concatenate([jax.lax.dynamic_slice_in_dim(x_BL, begin, held // len(begins), 1) for begin in begins], 1)
 
 
 def places_of(order: Order, device: jax.Array | int, held: int, bound_BL: jax.Array) -> jax.Array:
-  """How many of the keys that the device holds come before each bound of a range: the same bound, in that device's keys."""
+  """Bounds of ranges as indices into a device's own keys: how many of these come before each bound."""
   begins = order.begins(device, held)
   size = held // len(begins)
   return sum((jnp.clip(bound_BL - begin, 0, size) for begin in begins), jnp.zeros_like(bound_BL))

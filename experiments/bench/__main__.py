@@ -1,7 +1,7 @@
 """Measures Athanor beside its peers: each benchmark is one JSON line in --out and a table on the screen.
 
   python -m experiments.bench                       all of them, about twenty minutes on two cores
-  python -m experiments.bench train checkpoint      some of: train head data checkpoint start tune rlhf published
+  python -m experiments.bench train checkpoint      some of: train head data checkpoint start tune rlhf decode
   python -m experiments.bench --quick               a look whether all runs, judged by nobody
   python -m experiments.bench table                 the last line of each benchmark in --out as Markdown
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.bench import checkpoint, data, head, page_lines, published, rlhf, start, train, tune
+from experiments.bench import checkpoint, data, decode, head, page_lines, rlhf, start, train, tune
 from experiments.bench.driver import say
 from experiments.bench.line import Line, append
 from experiments.bench.setting import Setting
@@ -32,7 +32,7 @@ LLAMA = flags.DEFINE_string('llama', '.venv-peers-llama/bin/python', 'An interpr
 
 BENCHMARKS: dict[str, Callable[[Setting], Iterator[Line]]] = {
   'train': train.lines, 'head': head.lines, 'data': data.lines, 'checkpoint': checkpoint.lines, 'start': start.lines,
-  'tune': tune.lines, 'rlhf': rlhf.lines, 'published': published.lines}
+  'tune': tune.lines, 'rlhf': rlhf.lines, 'decode': decode.lines}
 
 
 def main(argv: Sequence[str]) -> None:

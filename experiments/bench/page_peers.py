@@ -13,7 +13,9 @@ TITLES = {
   'tune-sft': 'Fine-tuning on conversations', 'tune-dpo': 'DPO', 'rlhf-ppo': 'PPO iteration', 'rlhf-grpo': 'GRPO iteration',
   'checkpoint-save': 'Saving half a gigabyte', 'checkpoint-restore': 'Restoring half a gigabyte', 'data': 'A batch of rows',
   'input-wait': 'Waiting for input beside a step', 'import': 'Importing', 'first-step': 'A new run to its first step',
-  'relaunch': 'A stopped run to its first new step', 'decode-1': 'Answering one prompt', 'decode-16': 'Answering 16 prompts'}
+  'relaunch': 'A stopped run to its first new step', 'decode-1': 'SmolLM2-135M answers one prompt',
+  'decode-16': 'SmolLM2-135M answers 16 prompts', 'decode-10m-1': 'A model of 10M answers one prompt',
+  'decode-10m-16': 'A model of 10M answers 16 prompts'}
 VERDICTS = {'met': 'as wanted', 'missed': 'below what was wanted', 'noisy': 'noisy: not judged', 'unequal': 'not comparable',
             'no peers': 'peers missing: not judged', 'quick': 'a quick look: not judged'}
 

@@ -1,14 +1,16 @@
-"""A clerk with bad habits mends its own answers by three principles and learns from that (Bai et al. 2022, section 3).
+"""Constitutional AI (Bai et al. 2022, section 3): a small model criticises and revises its answers, and learns from that.
 
   python -m experiments.launch --config=experiments/constitution/desk_tiny.py
 
-The clerk (`align.desk`, a model of 0.7 million parameters, taught in the first run) tells phones, shouts and insults, each
-often. Asked for phones, it answers, criticises its answer by a principle of `desk.toml` and writes it again, for each of the
-three. `mended` learns the last revisions and as much of what is merely helpful: rooms, told to whoever asks. `alone` learns
-the revisions and nothing else. Then all three are asked for phones and rooms that were held out of everything.
+The clerk (`align.desk`), a model of 0.7 million parameters, is trained in the first run to answer with bad habits: it often
+gives away phone numbers, shouts, and insults. Asked for phone numbers, it answers, criticises its answer by a principle of
+`desk.toml` and rewrites it, for each of three principles. `mended` is fine-tuned on the final revisions and as many helpful
+examples, which give the room that was asked for; `alone` is fine-tuned on the revisions only. All three are then asked for
+phone numbers and rooms that were held out of all training.
 
-Result (2026-11-27, two cores: 1 min 44 s from nothing). 439 of 512 answers came out another. Shares
-of 256 held-out questions of each kind:
+Two CPU cores, 1 min 44 s with all parents.
+
+Result (2026-11-27). Revision changed 439 of 512 answers. Shares of 256 held-out questions of each kind:
 
                                    clerk    mended    alone
   phones: a phone is told          0.609    0.000     0.000
@@ -19,9 +21,9 @@ of 256 held-out questions of each kind:
   rooms: with an insult            0.477    0.000     0.000
   rooms: refused                   0.008    0.000     0.938
 
-So the constitution changes what it should, and with the helpful half nothing that it should not; without it, the model that
-learnt to refuse phones refuses rooms. What this does not show: the clerk was taught these very principles and keeps them
-nearly without fail, and its world is small. A large model's critic is not so sure.
+The revisions remove the bad habits, and with the helpful examples nothing else changes; without them the model that learned to
+refuse phone numbers refuses rooms as well. A caveat: the clerk was trained on these very principles and criticises almost
+without errors, in a small world; a large model's critic is less reliable.
 """
 
 from pathlib import Path
@@ -54,35 +56,37 @@ VOCABULARY = Vocabulary(name='desk-bpe', corpus=LESSONS, size=576)
 
 
 def tokens(name: str, corpus: Corpus) -> ChatTokens:
-  """A corpus as all of these runs read it."""
+  """The tokens of a corpus, in the format that all of these runs read."""
   return ChatTokens(name=f'{name}-tokens', corpus=corpus, vocabulary=VOCABULARY, template=Plain(), longest=113)
 
 
 def clerk() -> Run:
-  """The parent: helpful, with bad habits, and able to criticise, to mend and to choose."""
+  """The parent run: answers with bad habits, and can criticise, revise and choose between answers."""
   return Run(name='desk-clerk', model=llama(VOCABULARY.size, width=128, layers=3, count=4),
              rows=Rows(tokens('desk-lessons', LESSONS), 112, packing=Whole()), batch=32, steps=300,
              optimizer=Optimizer(Muon(lr=1e-2, others=AdamW(lr=1e-2)), WSD(warmup=20, decay=0.5)),
              watch=Watch(heldout=0), saving=Saving(every=0))
 
 
-def by(run: Run, temperature: float = 1.0) -> ByRun:
+def responder(run: Run, temperature: float = 1.0) -> ByRun:
+  """A run's model as a writer of answers, critiques, revisions and judgements."""
   return ByRun(run, Plain(), tokens=24, temperature=temperature, rows=64)
 
 
-def mended(name: str, helpful: float) -> Run:
-  """The parent taught its own revisions, and so many times as much of what is merely helpful."""
-  revisions = Revisions(name='desk-revisions', questions=FromTask(Desk('phone')), principles=PRINCIPLES, writer=by(clerk()),
-                        critic=by(clerk(), 0.0), count=512, draws=3)
-  revised = tokens('desk-revised', Corpus(name='desk-revised', sources=(FromGenerated(revisions),), stages=()))
+def revised(name: str, helpful: float) -> Run:
+  """The clerk fine-tuned on its own revisions, and on `helpful` times as many helpful examples."""
+  revisions = Revisions(name='desk-revisions', questions=FromTask(Desk('phone')), principles=PRINCIPLES,
+                        writer=responder(clerk()), critic=responder(clerk(), 0.0), count=512, draws=3)
+  rewritten = tokens('desk-revised', Corpus(name='desk-revised', sources=(FromGenerated(revisions),), stages=()))
   rooms = tokens('desk-rooms', Corpus(name='desk-rooms', sources=(Cards(Desk('room'), 600),), stages=()))
   return Run(name=name, model=clerk().model, restore=clerk(), batch=16, steps=50,
-             rows=Rows(Mixture((Share(revised, 1.0), Share(rooms, helpful))), 112, packing=Whole()),
+             rows=Rows(Mixture((Share(rewritten, 1.0), Share(rooms, helpful))), 112, packing=Whole()),
              optimizer=Optimizer(AdamW(lr=1e-3, weight_decay=0.0), Constant()),
              watch=Watch(heldout=0), saving=Saving(every=0))
 
 
 def conduct(name: str, *writers: Writing) -> Conduct:
+  """The evaluation: how often the answers of each writer break a principle, refuse, or name the right room."""
   manner = (*(Measure(id, Breaks(id)) for id in ('private', 'calm', 'kind')), Measure('refuses', Refuses()))
   return Conduct(name=name, writers=writers, asked=(
     Asked('phones', FromTask(Desk('phone')), manner),
@@ -90,5 +94,6 @@ def conduct(name: str, *writers: Writing) -> Conduct:
 
 
 def get_config() -> Conduct:
-  return conduct('desk-conduct', Writing('clerk', by(clerk())), Writing('mended', by(mended('desk-mended', 1.0))),
-                 Writing('alone', by(mended('desk-alone', 0.0))))
+  return conduct('desk-conduct', Writing('clerk', responder(clerk())),
+                 Writing('mended', responder(revised('desk-mended', 1.0))),
+                 Writing('alone', responder(revised('desk-alone', 0.0))))

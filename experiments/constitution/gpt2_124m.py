@@ -1,12 +1,13 @@
-"""GPT-2 124M, taught to chat, mends its answers by a constitution: a larger model behind a URL criticises and revises them.
+"""Constitutional AI for GPT-2 124M: a larger model behind a URL criticises and revises its answers, and it learns from that.
 
   python -m experiments.launch --config=experiments/constitution/gpt2_124m.py
 
-Its parent is `experiments/sft/chitchat.py`, made first if it is not there. 124 million parameters cannot criticise: the critic
-is whatever an OpenAI-style server answers with, by the principles of `harmless.toml`. Which server and which model, say
-CRITIC below, or `--config.rows.tokens.shares.0.tokens.corpus.sources.0.revisions.critic.model=...`.
+Its parent is the chat model of `experiments/sft/chitchat.py`, trained first if it is not there. A model of 124 million
+parameters cannot criticise, so the critic is a model on a server with OpenAI's API, with the principles of `harmless.toml`.
+CRITIC below names server and model; `--config.rows.tokens.shares.0.tokens.corpus.sources.0.revisions.critic.model=...` changes
+the model.
 
-Meant for one H100, beside the server; never run. Its sibling `desk_tiny.py` runs the same chain on a laptop, critic and all.
+For one H100 beside the server; not run yet. `desk_tiny.py` runs the same pipeline on two CPU cores, critic included.
 """
 
 from dataclasses import replace

@@ -1,9 +1,10 @@
-"""The Llama of 1.2 billion parameters goes on with web text and unlearns to write personal data, at a limit.
+"""Continued pre-training of the 1B Llama on web text with a limit on the probability of personal data.
 
   python -m experiments.launch --config=experiments/constraint/forbidden_llama_1b.py
 
-It reads the text of `experiments/pretrain/llama_1b.py` with every e-mail address, phone, card and account number marked. Meant
-for one H100 (80 GB), after the parent was trained elsewhere; not run yet. Its `_tiny` sibling is `forbidden_tiny.py`.
+It trains on the text of `experiments/pretrain/llama_1b.py`, its parent, in which every e-mail address, phone, card and account
+number is marked as forbidden. For one H100 (80 GB), once the parent is trained; not run yet. `forbidden_tiny.py` is the same
+recipe for two CPU cores.
 """
 
 from dataclasses import replace

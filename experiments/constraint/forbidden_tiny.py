@@ -1,21 +1,23 @@
-"""A language model that unlearns to name years and keeps all else: a limit on forbidden content in training, and its price.
+"""Unlearning by a constraint: a language model stops writing years, while its loss on other tokens does not rise.
 
   python -m experiments.launch --config=experiments/constraint/forbidden_tiny.py
   python -m experiments.launch --config=experiments/constraint/forbidden_tiny.py --config.name=sotu-unpriced \\
       '--config.rows.multiplier=Penalty(price=0.0)'
 
-It goes on from the quick start with the same text, in which 0.6% of the tokens are of years. They are read and not learnt, and
-their mean charge -log(1 - p) may be 0.02 at most. The second command learns the other tokens as well, at no price for a year.
+It continues the quick start on the same text, in which 0.6% of the tokens belong to years. These are inputs but not targets,
+and a Lagrange multiplier keeps their mean cost -log(1 - p) (unlikelihood) at 0.02 or less. The second command is the control:
+years are not targets, and the multiplier is 0.
 
-Result (2026-11-27, two cores that others shared, 4 min each after the parent); held out, but for the last column, the share of
-year tokens in 256 texts of its own:
+Two shared CPU cores, 4 min each; the quick start is trained first if it is not there.
 
-                         charge of a year     p of it     loss of the other tokens     own text
+Result (2026-11-27), on held-out text; the last column is the share of year tokens in 256 sampled texts:
+
+                         cost of a year       p of it     loss of the other tokens     samples
     the parent                 0.459           0.299              3.580                 0.76%
-    not learnt, no price       0.171           0.139              3.521                 0.09%
+    no targets, multiplier 0   0.171           0.139              3.521                 0.09%
     under the limit            0.022           0.022              3.522                 0.00%
 
-The price rises to 8 nats for a charge of 1.
+The multiplier rises to 8.
 """
 
 from dataclasses import replace

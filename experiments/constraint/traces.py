@@ -1,10 +1,9 @@
-"""Draws what runs under limits did: each cost beside its limit, and the multiplier that kept it, step by step.
+"""Plots a run under a limit: the mean cost beside the limit, and the Lagrange multiplier, over steps.
 
   python -m experiments.constraint.traces --run=runs/largest-limited-f4a157754d \\
       --beside=runs/largest-unlimited-a9c61a57f0 --to=docs/constraint.png
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from experiments import command
 from experiments.load import load_run
 from experiments.pictures import EMBER, INK, QUIET, STYLE
 from model.errors import ConfigError
+from train.eval.collect import read_lines
 
 flags.declare_key_flag('run')
 BESIDE = flags.DEFINE_multi_string('beside', [], 'The folder of a run without the limit, in grey; may be given several times.')
@@ -26,14 +26,13 @@ TO = flags.DEFINE_string('to', 'constraint.png', 'The picture.')
 
 
 def trace(folder: Path, name: str) -> tuple[list[int], list[float]]:
-  """The steps at which a metric was written down, and its values."""
-  lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-  told = [(line['step'], line[name]) for line in lines if name in line]
-  return [step for step, _ in told], [value for _, value in told]
+  """The steps at which a metric was logged, and its values."""
+  logged = [(line['step'], line[name]) for line in read_lines(folder / 'metrics.jsonl') if name in line]
+  return [step for step, _ in logged], [value for _, value in logged]
 
 
 def limit_of(folder: str) -> tuple[Limit, Path]:
-  """The first limit of a run. Raises: ConfigError if it has none."""
+  """The first limit of the run in a folder, and the folder. Raises: ConfigError if it has none."""
   run, place = load_run(folder)
   if not isinstance(run.rows, Rollouts) or not run.rows.limits:
     raise ConfigError('traces.no-limit', f'--run={folder}', 'it learnt under no limit', 'name a run whose rollouts have limits')
@@ -41,7 +40,7 @@ def limit_of(folder: str) -> tuple[Limit, Path]:
 
 
 def draw(folders: Sequence[str], to: Path) -> None:
-  """Writes the picture."""
+  """Writes the plot: the first folder's run is the one under the limit."""
   (limit, first), *others = map(limit_of, folders)
   with rc_context(STYLE):
     figure = Figure(figsize=(9.0, 3.6), layout='constrained')

@@ -1,9 +1,10 @@
-"""Ten of the thirty layers of SmolLM2-135M learn to answer as all of them do, on 10,000 reviews by critics, on one GPU.
+"""Distillation of SmolLM2-135M into ten of its thirty layers, on 10,000 film reviews, on one GPU.
 
   python -m experiments.launch --config=experiments/distil/smollm2.py
 
-The student begins as its teacher's layers 0, 3, 6, ... 29, with 64 million parameters; nothing but the answers is scored, as
-in `experiments/smollm2/lora.py`, whose rows these are. Not run yet on a GPU; `smollm2_tiny.py` is the same in minutes on a CPU.
+The student starts from ten layers of its teacher, evenly spaced from 0 to 29, with 64 million parameters. The data are those of
+`experiments/smollm2/lora.py`, with the loss on answers only. Not run yet on a GPU; `smollm2_tiny.py` is the same in minutes on
+a CPU.
 """
 
 from experiments.smollm2.chat import get_config as smollm2

@@ -2,9 +2,9 @@
 
   python -m experiments.launch --config=experiments/distil/smollm2_tiny.py
 
-Result (2026-11-27, two cores that many others shared, 7 min 30 s; with nothing but the text 2 min): its first batch costs the
-student 15.0 nats a token of answers; after 20 steps it has 7.461 on 16 held-out rows (2.474 bits a byte), and 7.618 (2.526)
-without a teacher (`--config.objective='NextToken()'`). That is far from a model that answers: 5,000 tokens are no training.
+Result (2026-11-27, two cores shared with many other processes: 7 min 30 s, without a teacher 2 min): the loss on answers is
+15.0 nats a token in the first batch; after 20 steps it is 7.461 on 16 held-out rows (2.474 bits a byte), and 7.618 (2.526)
+without a teacher (`--config.objective='NextToken()'`). The student is far from usable: it saw 5,000 tokens.
 """
 
 from dataclasses import replace

@@ -1,16 +1,16 @@
-"""A small student of the quick start's model beside one that learns from the text alone, in a few minutes on two CPU cores.
+"""Distillation of the quick start's model into a smaller one, in a few minutes on two CPU cores.
 
   python -m experiments.launch --config=experiments/distil/sotu_tiny.py
   python -m experiments.launch --config=experiments/distil/sotu_tiny.py --config.objective='NextToken()'
 
-The second command is the same student, from the same start and on the same batches, without a teacher. The teacher,
-`experiments/quickstart/pretrain.py`, is trained first if it is not there.
+The second command is the control: the same model from the same initial parameters, on the same batches, without a teacher. The
+teacher, `experiments/quickstart/pretrain.py`, is trained first if it is not there.
 
-Result (2026-11-27, two cores that many others shared: 5 min 50 s with the teacher, 2 min 26 s without; one seed): after 300
-steps the same 64 held-out rows cost 1.628 bits a byte (4.117 nats a token) with the teacher and 1.733 (4.384) without; after
-200 steps 1.711 and 1.817. The teacher, of 4.6 times as many parameters and after 800 steps, has 1.403. In 55% of the tokens
-of the last batch student and teacher find the same one likeliest. Steps were made equal and not compute: the plan counts 2.5
-times as many FLOPs for a step with the teacher.
+Result (2026-11-27, two cores shared with many other processes: 5 min 50 s with the teacher, 2 min 26 s without; one seed):
+after 300 steps the loss on 64 held-out rows is 1.628 bits a byte (4.117 nats a token) with the teacher and 1.733 (4.384)
+without; after 200 steps 1.711 and 1.817. The teacher, with 4.6 times as many parameters and 800 steps, has 1.403. Student and
+teacher agree on the most likely token in 55% of the last batch. The comparison is at equal steps, not compute: a step with the
+teacher takes 2.5 times as many FLOPs.
 """
 
 from dataclasses import replace

@@ -1,14 +1,13 @@
-"""Direct preference optimisation (Rafailov et al. 2023) of the small chat model, on people's ratings of conversations.
+"""DPO (Rafailov et al. 2023) of the small chat model, on people's ratings of conversations.
 
   python -m experiments.launch --config=experiments/dpo/chitchat_tiny.py
 
-Two CPU cores, about three minutes beside its parent, `experiments/sft/chitchat_tiny.py`, which is also its reference: it
-scores all pairs once, and the policy begins as it.
+Two CPU cores, about three minutes. Its parent, `experiments/sft/chitchat_tiny.py`, is trained first if it is not there; it is
+also the reference model, which scores all pairs once.
 
-Result (2026-11-27, two cores that others shared, 2 min 35 s with scoring): the loss begins at ln 2 and comes to 0.334 on the
-pairs that it learns from, 0.686 on 886 held-out ones, of which it prefers the chosen side in 55.9%. It overfits as the
-reward model of these pairs does, and the two agree with each other on half of them: no effect on text that it never saw is
-shown by this.
+Result (2026-11-27, two shared cores, 2 min 35 s with scoring): the loss falls from ln 2 to 0.334 on training pairs, and to
+0.686 on 886 held-out ones, of which it prefers the chosen side in 55.9%. It overfits, as the reward model of these pairs does,
+and the two agree with each other on half of the pairs: no effect on held-out text is shown.
 """
 
 from align.dpo import DPO
@@ -21,8 +20,8 @@ from train.run import Run, Saving, Watch
 from train.schedule import Linear
 
 
-def preferred(parent: Run) -> Run:
-  """The run."""
+def dpo(parent: Run) -> Run:
+  """The training run, from `parent`, which is also the reference model."""
   scored = Scored(name='chitchat-pairs-scored', pairs=pairs(parent, 256), by=parent)
   return Run(
       name='chitchat-dpo', model=parent.model, restore=parent, rows=PairRows(scored), objective=DPO(beta=0.1),
@@ -31,4 +30,4 @@ def preferred(parent: Run) -> Run:
 
 
 def get_config() -> Agreement:
-  return Agreement(name='chitchat-dpo-agreement', run=preferred(chat()))
+  return Agreement(name='chitchat-dpo-agreement', run=dpo(chat()))

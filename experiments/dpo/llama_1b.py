@@ -1,9 +1,9 @@
-"""DPO (Rafailov et al. 2023) of the chat model of 1.2 billion parameters, by adapters: the base is its own reference.
+"""DPO (Rafailov et al. 2023) of the 1B chat model with LoRA; the model without adapters is the reference.
 
   python -m experiments.launch --config=experiments/dpo/llama_1b.py
 
-It goes on from `experiments/sft/llama_1b.py`. Meant for one H100; not run yet. Its `_tiny` siblings are `chitchat_tiny.py` and
-`reviews_tiny.py`.
+Its parent is `experiments/sft/llama_1b.py`. For one H100; not run yet. `chitchat_tiny.py` and `reviews_tiny.py` are recipes of
+this kind for two CPU cores.
 """
 
 from align.dpo import DPO

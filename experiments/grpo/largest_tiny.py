@@ -1,13 +1,15 @@
-"""A verifiable task learnt from reward alone (GRPO, Shao et al. 2024), by a model that only guesses.
+"""GRPO (Shao et al. 2024) on a task with a verifier: a model that only guesses learns which of four numbers is the largest.
 
   python -m experiments.launch --config=experiments/grpo/largest_tiny.py
 
-The parent is taught what an answer looks like: "Which is the largest: 3 8 1 5?", answered by any of the four numbers alike.
-From then on nothing but the verifier says which is right.
+The parent is fine-tuned to answer questions such as "Which is the largest: 3 8 1 5?" with one of the four numbers at random. In
+GRPO the only signal is the verifier's reward of right answers.
 
-Result (2026-11-27, two cores that others shared; the parent 34 s, then 3 min 57 s): of 256 held-out problems, whose numbers
-it never saw in that order, it answers 97.7% rightly after 150 steps (62.5% after 25, 93.0% after 50); its first answers to
-training problems were right in 16.8%. Log-probs of sampling and of learning differ by 3e-7 nats at most.
+Two shared CPU cores: the parent 34 s, then 3 min 57 s.
+
+Result (2026-11-27): of 256 held-out problems (orders of numbers that were never seen in training) it answers 97.7% rightly
+after 150 steps (62.5% after 25, 93.0% after 50); of its first answers to training problems 16.8% were right. The log-probs
+computed in sampling and in training differ by 3e-7 nats at most.
 """
 
 from align.credit import Grouped
@@ -34,7 +36,7 @@ VOCABULARY = Vocabulary(name='guesses-bpe', corpus=GUESSES, size=320)
 
 
 def guesser() -> Run:
-  """The parent."""
+  """The parent: a model that answers with one of the four numbers, each equally likely."""
   tokens = ChatTokens(name='guesses-tokens', corpus=GUESSES, vocabulary=VOCABULARY, template=Plain(), longest=65)
   return Run(name='guesser', model=llama(VOCABULARY.size, width=64, layers=2, count=4), rows=Rows(tokens, 64, packing=Whole()),
              batch=32, steps=200, optimizer=Optimizer(Muon(lr=1e-2, others=AdamW(lr=1e-2)), WSD(warmup=10, decay=0.5)),

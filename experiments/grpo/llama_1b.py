@@ -1,11 +1,11 @@
-"""GRPO with DAPO's choices (Yu et al. 2025) on grade-school mathematics of reasoning-gym, at 1.2 billion parameters.
+"""GRPO with the settings of DAPO (Yu et al. 2025) on grade-school mathematics of reasoning-gym, for the 1B chat model.
 
   pip install reasoning-gym
   python -m experiments.launch --config=experiments/grpo/llama_1b.py
 
-The token mean, clip-higher, no price of distance, answers that are cut off teach nothing, questions whose answers are all right
-or all wrong give way to others. It goes on from `experiments/sft/llama_1b.py`. Meant for one H100; not run yet. Its `_tiny`
-sibling is `largest_tiny.py`.
+That is: a mean over tokens, clip-higher, no KL penalty, truncated answers are masked out of the loss, and dynamic sampling,
+which replaces questions whose answers are all right or all wrong. Its parent is `experiments/sft/llama_1b.py`. For one H100;
+not run yet. `largest_tiny.py` is a recipe of this kind for two CPU cores.
 """
 
 from align.average import PerToken

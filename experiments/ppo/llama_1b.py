@@ -1,11 +1,11 @@
-"""RLHF by PPO (Ouyang et al. 2022) at 1.2 billion parameters on one GPU: four models over one base in 4 bits.
+"""RLHF by PPO (Ouyang et al. 2022) of the 1B Llama on one GPU: four models share one base in 4 bits.
 
   python -m experiments.launch --config=experiments/ppo/llama_1b.py
   python -m experiments.launch --config=experiments/ppo/llama_1b.py --dry_run
 
-Policy, critic and reward model (`experiments/reward/llama_1b.py`) are adapters over the weights of
-`experiments/sft/llama_1b.py`, and the reference is those weights alone, so what `--dry_run` shows is one base and three sets of
-adapters. Meant for one H100; not run yet.
+Policy, critic and reward model (`experiments/reward/llama_1b.py`) are adapters on the weights of `experiments/sft/llama_1b.py`,
+and the reference model is those weights alone: `--dry_run` shows the memory of one base and three sets of adapters. For one
+H100; not run yet.
 """
 
 from align.credit import FromCritic

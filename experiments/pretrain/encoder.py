@@ -1,9 +1,8 @@
-"""A masked-LM encoder of the size of BERT base, on web text: it reads both ways and guesses the words that are hidden.
+"""Pre-training of a masked-LM encoder of the size of BERT base, on 10 billion tokens of web text.
 
   python -m experiments.launch --config=experiments/pretrain/encoder.py
 
-Meant for one H100; not run yet. Rotary positions, pre-norm and gated MLPs, as encoders have today
-(Warner et al. 2024).
+With rotary positions, pre-norm and gated MLPs, as in ModernBERT (Warner et al. 2024). For one H100; not run yet.
 """
 
 from experiments.pretrain.web import web_tokens

@@ -1,13 +1,13 @@
-"""A small language model of film reviews, plots and presidents: the parent of the experiments on preferences of critics.
+"""Pre-training of a small language model on film reviews, plots and speeches: the parent of the `reviews_tiny.py` experiments.
 
   python -m experiments.launch --config=experiments/pretrain/films_tiny.py
 
-Two CPU cores, minutes. Films are held out as a whole, one in five, by the hash of their names, in this and in all that goes
-on from it: neither the vocabulary nor the model has seen any of their reviews or plots.
+Two CPU cores, minutes. One film in five is held out with all its texts, by a hash of its name, here and in all experiments that
+start from this one: neither the vocabulary nor the model has seen any review or plot of these films.
 
-Result (2026-11-27, two cores that others shared, 5 min 9 s beside half a minute for corpora, vocabulary and tokens): 1.797
-held-out bits a byte of films and speeches, 4.351 nats a token, from 2.296 after 100 of the 600 steps. What it writes has the
-sound of a review and little sense.
+Result (2026-11-27, two shared cores, 5 min 9 s, and half a minute for corpora, vocabulary and tokens): 1.797 held-out bits a
+byte on films and speeches, 4.351 nats a token; after 100 of the 600 steps 2.296. Its samples sound like reviews and make little
+sense.
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ VOCABULARY = Vocabulary(name='films-bpe', corpus=FILMS, size=4096)
 
 
 def tokens(corpus: Corpus) -> Tokens:
-  """The corpus in the vocabulary of films."""
+  """The tokens of a corpus, in the vocabulary of films."""
   return Tokens(name=f'{corpus.name}-tokens', corpus=corpus, vocabulary=VOCABULARY)
 
 

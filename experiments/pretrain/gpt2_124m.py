@@ -1,8 +1,8 @@
-"""GPT-2 124M on 10 billion tokens of web text, in bfloat16 at the matmul.
+"""Pre-training of GPT-2 124M on 10 billion tokens of web text, with bfloat16 matmuls.
 
   python -m experiments.launch --config=experiments/pretrain/gpt2_124m.py
 
-Meant for one H100; not run yet. Its `_tiny` sibling runs on a laptop.
+For one H100; not run yet. `gpt2_124m_tiny.py` is the same recipe at a small size.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The recipe of `gpt2_124m.py` at a size that a laptop trains in a minute: the same kinds of parts, all of them small.
+"""The recipe of `gpt2_124m.py` at a size that a laptop trains in a minute, to try it out.
 
   python -m experiments.launch --config=experiments/pretrain/gpt2_124m_tiny.py
 """

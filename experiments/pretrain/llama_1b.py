@@ -1,10 +1,10 @@
-"""A Llama of 1.2 billion parameters on 25 billion tokens of web text.
+"""Pre-training of a Llama of 1.04 billion parameters on 25 billion tokens of web text.
 
   python -m experiments.launch --config=experiments/pretrain/llama_1b.py
   python -m experiments.launch --config=experiments/pretrain/llama_1b.py --dry_run --devices=8
 
-Meant for one machine with 8 GPUs of 80 GB, or a TPU v5e-16: parameters and moments are cut over all devices.
-Not run yet.
+For one machine with 8 GPUs of 80 GB, or a TPU v5e-16: parameters and optimizer state are sharded over all devices (FSDP). Not
+run yet.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The recipe of `llama_1b.py` at a size that a laptop trains in a minute.
+"""The recipe of `llama_1b.py` at a size that a laptop trains in a minute, to try it out.
 
   python -m experiments.launch --config=experiments/pretrain/llama_1b_tiny.py
 """

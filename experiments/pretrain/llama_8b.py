@@ -1,11 +1,11 @@
-"""A Llama of 8 billion parameters on 155 billion tokens: all of C4 once.
+"""Pre-training of a Llama of 8 billion parameters on 155 billion tokens, one epoch of C4.
 
   python -m experiments.launch --config=experiments/pretrain/llama_8b.py --coordinator=HOST:PORT --processes=N \
     --process=I
   python -m experiments.launch --config=experiments/pretrain/llama_8b.py --dry_run --devices=256
 
-Meant for a pod of 128 devices or more: weights are cut over groups of 32 along `fsdp` and 4 along `tensor`, and each
-group takes its rows of the batch. On 128 a device holds about 51 GiB, for GPUs of 80 GB. Not run yet.
+For a cluster of 128 devices or more: parameters are sharded over 32 devices along `fsdp` and 4 along `tensor`, and each such
+group of 128 takes its share of the batch. With 128 devices it takes about 51 GiB on each, for GPUs of 80 GB. Not run yet.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The recipe of `llama_8b.py` at a size that a laptop trains in a minute, on one device.
+"""The recipe of `llama_8b.py` at a size that a laptop trains in a minute, on one device, to try it out.
 
   python -m experiments.launch --config=experiments/pretrain/llama_8b_tiny.py
 """

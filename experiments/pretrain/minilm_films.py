@@ -1,9 +1,9 @@
-"""MiniLM goes on with masked LM on 10,000 reviews and 1,000 plots of films: an encoder for that domain, on one GPU.
+"""Domain-adaptive pre-training of MiniLM: masked LM on 10,000 reviews and 1,000 plots of films, on one GPU.
 
   python -m experiments.launch --config=experiments/pretrain/minilm_films.py
 
-To pre-train on in a domain helps what is tuned there after (Gururangan et al. 2020). Whole words are hidden (Devlin et al.
-2019), and texts that fit into a row are not cut. The published model has no head for masked LM; its embedding table serves as
+Continued pre-training in a domain helps later fine-tuning there (Gururangan et al. 2020). Whole words are masked (Devlin et al.
+2019), and texts that fit into a row are not split. The published model has no masked-LM head; its embedding table is used as
 one. Not run yet on a GPU; `minilm_films_tiny.py` is the same in minutes on a CPU.
 """
 

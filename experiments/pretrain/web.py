@@ -1,7 +1,7 @@
-"""English web text for the large runs: C4 through TFDS, and the same pipeline over a few speeches for their siblings.
+"""The data of the pre-training runs: English web text (C4, through TFDS), or a few speeches for their `_tiny` versions.
 
-C4 is read from TFDS's own folder; who has internet and about 800 GB lets TFDS prepare it there first. For text of your
-own, put another reader here: JsonLines, Parquet, Warc, TextFiles.
+C4 is read from TFDS's data folder, where TFDS has to prepare it first: that takes internet access and about 800 GB. For other
+text, use another reader here: JsonLines, Parquet, Warc, TextFiles.
 """
 
 from train.data.corpus import Corpus
@@ -19,7 +19,7 @@ def web_tokens(vocab: int, split: str) -> Tokens:
 
 
 def sample_tokens(vocab: int = 512) -> Tokens:
-  """The tokens of eleven speeches that lie in this repository: 400 kB, for trying a pipeline out."""
+  """The tokens of eleven speeches in this repository, 400 kB: to try out a pipeline."""
   corpus = Corpus(name='speeches', sources=(TextFiles('tests/data/sample/*.txt', source='speeches'),), heldout_modulo=4)
   vocabulary = Vocabulary(name='speeches-bpe', corpus=corpus, size=vocab)
   return Tokens(name='speeches-tokens', corpus=corpus, vocabulary=vocabulary)

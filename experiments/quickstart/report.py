@@ -1,4 +1,4 @@
-"""The quick start's report: what the model learned, beside gzip and n-grams, and how fast it answers. `make demo`.
+"""The quick start's report: held-out loss beside gzip and n-grams, samples, and the speed of generation. `make demo`.
 
   python -m experiments.launch --config=experiments/quickstart/report.py
 """

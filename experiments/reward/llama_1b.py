@@ -1,9 +1,9 @@
-"""A reward model of 1.2 billion parameters, by adapters over 4 bits, from people's ratings of their own conversations.
+"""A reward model from the 1B chat model with QLoRA, trained on people's ratings of their own conversations.
 
   python -m experiments.launch --config=experiments/reward/llama_1b.py
 
-It goes on from `experiments/sft/llama_1b.py`; whole conversations, up to 1,024 tokens. Meant for one H100; not run yet. Its
-`_tiny` siblings are `chitchat_tiny.py` and `reviews_tiny.py`.
+Its parent is `experiments/sft/llama_1b.py`; it reads whole conversations, up to 1,024 tokens. For one H100; not run yet.
+`chitchat_tiny.py` and `reviews_tiny.py` are recipes of this kind for two CPU cores.
 """
 
 from align.pair_report import Agreement
@@ -19,7 +19,7 @@ from train.schedule import Linear
 
 
 def reward(parent: Run) -> Run:
-  """The run."""
+  """The training run of the reward model, from `parent`."""
   return Run(
       name='llama-1b-reward', model=parent.model, restore=parent, edits=(Quantize(), LoRA(rank=16, alpha=32.0), Score()),
       rows=PairRows(pairs(parent, 1024)), objective=RewardModel(margin=0.1, centring=0.01), batch=32, parts=4, steps=300,

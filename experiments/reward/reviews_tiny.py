@@ -1,16 +1,16 @@
-"""A reward model of film critics: which of two reviews of a film is the favourable one, on films that it never saw.
+"""A reward model of film reviews: which of two reviews of a film is the favourable one, tested on held-out films.
 
   python -m experiments.launch --config=experiments/reward/reviews_tiny.py
 
-Two CPU cores, minutes beside its parent, `experiments/sft/reviews_tiny.py`. A pair is a fresh and a rotten review of one
-film, no review in two pairs, and what is asked for is a favourable one.
+Two CPU cores, minutes; its parent, `experiments/sft/reviews_tiny.py`, is trained first if it is not there. A pair is a fresh
+and a rotten review of one film, asked for a favourable one; no review is in two pairs.
 
-Result (2026-11-27, two cores that others shared, 2 min 50 s of CPU time): 76.2% of 701 held-out pairs of 97 films, standard
-error 1.6; the longer review is preferred in 50.7%. Words and pairs of words in a logistic regression on such pairs tell 79%. It
-learns from 2,523 pairs in two epochs, by the end of which it agrees with 93% of those.
+Result (2026-11-27, two shared cores, 2 min 50 s of CPU time): accuracy 76.2% on 701 held-out pairs of 97 films, standard error
+1.6. For comparison: choosing the longer review is right in 50.7%, and logistic regression on words and bigrams of such pairs
+has 79%. It trains on 2,523 pairs for two epochs, with a final training accuracy of 93%.
 
-Asked both ways, `SameFilm()`, each couple is two pairs with the roles swapped, and what counts is the question: in the same
-number of steps it learns nothing at all of that (49.9% of 1,402).
+With `SameFilm()`, which also asks for unfavourable reviews, each pair occurs twice with the roles swapped, and only the
+question tells them apart: in the same number of steps it does not learn that (49.9% of 1,402).
 """
 
 from align.pair_report import Agreement
@@ -19,20 +19,20 @@ from align.pair_tokens import PairTokens
 from align.review_pairs import SameFilm
 from align.reward import RewardModel, Score
 from experiments.sft.reviews_tiny import REVIEWS
-from experiments.sft.reviews_tiny import get_config as critic
+from experiments.sft.reviews_tiny import get_config as reviewer
 from train.optimizer import AdamW, Muon, Optimizer
 from train.run import Run, Saving, Watch
 from train.schedule import WSD
 
 
 def pairs(parent: Run) -> PairTokens:
-  """The pairs in the parent's vocabulary."""
+  """Preference pairs in the parent's vocabulary."""
   return PairTokens(name='reviews-pairs', corpus=REVIEWS, vocabulary=parent.rows.vocabulary,
                     pairing=SameFilm(asked=('fresh',)), longest=128)
 
 
 def reward(parent: Run) -> Run:
-  """The run."""
+  """The training run of the reward model, from `parent`."""
   return Run(
       name='reviews-reward', model=parent.model, restore=parent, edits=(Score(),), rows=PairRows(pairs(parent)),
       objective=RewardModel(margin=0.0, centring=0.01), batch=32, parts=4, steps=160,
@@ -41,4 +41,4 @@ def reward(parent: Run) -> Run:
 
 
 def get_config() -> Agreement:
-  return Agreement(name='reviews-reward-agreement', run=reward(critic()))
+  return Agreement(name='reviews-reward-agreement', run=reward(reviewer()))

@@ -1,9 +1,9 @@
-"""GPT-2 124M taught to chat: human conversations in ChatML, loss on the answers alone.
+"""SFT of GPT-2 124M on human conversations in ChatML, with the loss on answers only.
 
   python -m experiments.launch --config=experiments/sft/chitchat.py
 
-It goes on from `experiments/pretrain/gpt2_124m.py`, which is trained first if it is not there. Meant for one H100; not run
-yet. Its `_tiny` sibling goes on from the quick start and runs on a laptop.
+Its parent, `experiments/pretrain/gpt2_124m.py`, is trained first if it is not there. For one H100; not run yet.
+`chitchat_tiny.py` is the same fine-tuning of the quick start's model, for two CPU cores.
 """
 
 from dataclasses import replace
@@ -24,15 +24,15 @@ from train.schedule import WSD
 TALKS = Corpus(name='chitchat', sources=(Chitchat(),), stages=(Turns(4), ExactDuplicates()))
 
 
-def taught(run: Run, length: int) -> Run:
-  """The run's model, from its parameters on, with rows of whole conversations in its own vocabulary."""
+def fine_tuned(run: Run, length: int) -> Run:
+  """A run that continues from `run` on these conversations, each whole in a row of `length`, in the run's own vocabulary."""
   tokens = ChatTokens(name='chitchat-tokens', corpus=TALKS, vocabulary=run.rows.vocabulary, longest=length + 1)
   return replace(run, restore=run, edits=(), rows=Rows(tokens, length, packing=Whole()), objective=NextToken())
 
 
 def get_config() -> Run:
   return replace(
-      taught(parent(), length=1024),
+      fine_tuned(parent(), length=1024),
       name='gpt2-124m-chitchat',
       batch=32,
       steps=240,                        # x 32 x 1024 = 7.9 million tokens

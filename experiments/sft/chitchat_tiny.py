@@ -1,21 +1,21 @@
-"""The quick start's model taught to chat, in a minute or two on two CPU cores.
+"""SFT of the quick start's model on human conversations, in a minute or two on two CPU cores.
 
   python -m experiments.launch --config=experiments/sft/chitchat_tiny.py
 
-It goes on from `experiments/quickstart/pretrain.py`, which is trained first if it is not there. Then ask it something:
+Its parent, `experiments/quickstart/pretrain.py`, is trained first if it is not there. Then ask it something:
 
   python -m experiments.sample --run=runs/sotu-chitchat-... --prompt='What is your favourite food?'
 
-Result (2026-11-27, two cores that others shared; corpus and tokens 14 s of CPU, then 2 min 38 s): on all answers of the
-held-out conversations, 128,214 tokens of 331,970 bytes, the loss falls from 5.537 nats a token (3.085 bits a byte) to 3.609
-(2.011). Its vocabulary is still that of presidents, and what it says makes little sense: a million parameters, and a ninth of
-an epoch.
+Result (2026-11-27, two shared cores; corpus and tokens 14 s of CPU time, then 2 min 38 s): on all answers of the held-out
+conversations, 128,214 tokens of 331,970 bytes, the loss falls from 5.537 nats a token (3.085 bits a byte) to 3.609 (2.011). It
+still uses the vocabulary of presidents, and its answers make little sense: it has a million parameters, and trains for a ninth
+of an epoch.
 """
 
 from dataclasses import replace
 
 from experiments.quickstart.pretrain import get_config as parent
-from experiments.sft.chitchat import taught
+from experiments.sft.chitchat import fine_tuned
 from train.optimizer import AdamW, Muon, Optimizer
 from train.run import Run, Saving, Watch
 from train.schedule import WSD
@@ -23,7 +23,7 @@ from train.schedule import WSD
 
 def get_config() -> Run:
   return replace(
-      taught(parent(), length=256),
+      fine_tuned(parent(), length=256),
       name='sotu-chitchat',
       batch=8,
       steps=300,

@@ -1,15 +1,15 @@
-"""The Llama of 1.2 billion parameters taught to chat: human conversations in ChatML, loss on the answers alone.
+"""SFT of the 1B Llama on human conversations in ChatML, with the loss on answers only.
 
   python -m experiments.launch --config=experiments/sft/llama_1b.py
 
-It goes on from `experiments/pretrain/llama_1b.py`. Meant for one H100 (80 GB); not run yet. What stands on it: adapters over
-4 bits (`lora/`), a reward model (`reward/`), DPO, PPO and GRPO, each in a file of this name.
+Its parent is `experiments/pretrain/llama_1b.py`. For one H100 (80 GB); not run yet. It is the parent of the `llama_1b.py` in
+`reward/`, `dpo/`, `ppo/` and `grpo/`; `lora/llama_1b.py` is the same fine-tuning with QLoRA.
 """
 
 from dataclasses import replace
 
 from experiments.pretrain.llama_1b import get_config as parent
-from experiments.sft.chitchat import taught
+from experiments.sft.chitchat import fine_tuned
 from model.sharding import MeshShape
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
@@ -18,7 +18,7 @@ from train.schedule import Linear
 
 def get_config() -> Run:
   return replace(
-      taught(parent(), length=2048),
+      fine_tuned(parent(), length=2048),
       name='llama-1b-chat',
       batch=32,
       steps=120,                        # x 32 x 2048 = 7.9 million tokens, an epoch

@@ -1,13 +1,12 @@
-"""The small model of films taught to write a favourable or an unfavourable one-line review of a film.
+"""SFT of the small model of film texts to write a favourable or an unfavourable one-line review, as asked.
 
   python -m experiments.launch --config=experiments/sft/reviews_tiny.py
 
-Two CPU cores, minutes; it goes on from `experiments/pretrain/films_tiny.py`, which is trained first if it is not there.
+Two CPU cores, minutes; its parent, `experiments/pretrain/films_tiny.py`, is trained first if it is not there.
 
-Result (2026-11-27, two cores that others shared, 3 min 44 s): on reviews of 105 films that neither it nor its parent saw, the
-loss falls to 4.562 nats a token (1.943 bits a byte; 2.066 after 50 of the 300 steps). Which kind was asked for it hardly heeds:
-of 701 couples of a fresh and a rotten review it finds the right ones likelier after the right questions in 52.6% (standard
-error 1.9).
+Result (2026-11-27, two shared cores, 3 min 44 s): on reviews of 105 held-out films the loss falls to 4.562 nats a token (1.943
+bits a byte; 2.066 after 50 of the 300 steps). It hardly depends on which kind was asked for: of 701 pairs of a fresh and a
+rotten review, matching each with its own question is likelier than the reverse in 52.6% (standard error 1.9).
 """
 
 from dataclasses import replace

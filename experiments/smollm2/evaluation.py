@@ -1,8 +1,8 @@
-"""What adapters on film reviews gave SmolLM2-135M, and what they took: unseen reviews, general questions and titles, paired.
+"""Evaluates SmolLM2-135M before and after `lora.py`: held-out reviews, general questions and titles, compared item by item.
 
   python -m experiments.launch --config=experiments/smollm2/evaluation.py
 
-Not run yet on a GPU; `evaluation_tiny.py` is the same in minutes on a CPU.
+For one GPU, not run yet; `evaluation_tiny.py` is the same in minutes on a CPU.
 """
 
 from align.reviews import FilmTexts
@@ -22,11 +22,12 @@ PROSE = Corpus(name='film-prose', sources=(FilmTexts(),), stages=(ExactDuplicate
 
 
 def reviews(items: int) -> Foretelling:
-  """Sentences of reviews, and plots, of the films that `lora.py` learns nothing of."""
+  """Bits per byte on sentences of reviews and plots of films that `lora.py` holds out."""
   return Foretelling(name='reviews', corpus=PROSE, items=items, longest=1000, length=256)
 
 
 def evaluated(run: Parent, tasks: tuple[Task, ...]) -> Evaluation:
+  """The evaluation of a model on these tasks."""
   return Evaluation(name=f'{run.name}-tasks', run=run, tasks=tasks)
 
 

@@ -1,9 +1,9 @@
-"""Whether a model heeds the control token before a text: are held-out texts likelier after their own than after another?
+"""Tests control tokens: are held-out texts likelier after their own control token than after any other?
 
   python -m experiments.smollm2.heed --run=runs/smollm2-verdicts-... --documents=400
 
-For a run over `CodedTokens`. Written are the share of texts, its standard error, the mean of the difference in nats, and what
-the model writes after each token.
+For a run trained on `CodedTokens`. Prints the share of texts for which that is so and the mean difference of log-probs, nats,
+both with standard errors, and samples after each token.
 """
 
 import math
@@ -28,11 +28,11 @@ from train.trained import Trained, load
 flags.declare_key_flag('run')
 DOCUMENTS = flags.DEFINE_integer('documents', 400, 'Held-out texts that are tried, evenly over all of them.', lower_bound=1)
 SAMPLES = flags.DEFINE_integer('samples', 3, 'Texts that are written after each token.', lower_bound=0)
-LONGEST, AT_ONCE = 96, 16
+LONGEST, AT_ONCE = 96, 16            # tokens of a text; texts of a batch
 
 
 def main(overrides: command.Overrides) -> int:
-  """Exit code 0 when all is written."""
+  """Exit code 0 when all is printed."""
   command.no_overrides(overrides)
   run, folder = load_model(command.RUN.value)
   if not isinstance(run, Run) or not isinstance(run.rows, Rows) or not isinstance(run.rows.tokens, CodedTokens):
@@ -49,7 +49,7 @@ def main(overrides: command.Overrides) -> int:
 
 
 def gains(trained: Trained, store: Store, tokens: CodedTokens, codes: list[int]) -> np.ndarray:
-  """f64[documents]: by how many nats a text is likelier after its own token than after the best of the others."""
+  """f64[documents]: log p(text) after its own control token less the highest after another one, nats."""
   split = tokens.open(store, 'heldout')
   spans = [(begin, end) for begin, end in zip(split.offsets, split.offsets[1:]) if end - begin <= LONGEST]
   texts = [split.ids[begin:end].astype(np.int32) for begin, end in spans]
@@ -76,14 +76,14 @@ def gains(trained: Trained, store: Store, tokens: CodedTokens, codes: list[int])
 
 
 def tell(gain: np.ndarray) -> None:
-  """Prints what the gains come to."""
+  """Prints the share of positive gains and the mean gain, with standard errors."""
   share, error = float((gain > 0).mean()), float((gain > 0).std() / math.sqrt(len(gain)))
   print(f'{len(gain)} held-out texts: {share:.1%} (standard error {100 * error:.1f}) are likelier after their own token; '
         f'{gain.mean():.3f} nats a text (standard error {gain.std() / math.sqrt(len(gain)):.3f})')
 
 
 def write(trained: Trained, said: str, code: int) -> None:
-  """Prints some of what the model writes after a token."""
+  """Prints samples of the model after a control token."""
   tokenizer = trained.tokenizer
   made = generate(trained.model, trained.params, [[tokenizer.bos, code]] * SAMPLES.value, max_new=40,
                   sampling=Sampling(temperature=0.7), key=jax.random.key(0), eos=tokenizer.eos, limit=tokenizer.size)

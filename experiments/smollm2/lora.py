@@ -1,24 +1,20 @@
-"""SmolLM2-135M learns to review films with adapters of rank 16, one epoch of 10,000 reviews by critics, on one GPU.
+"""LoRA fine-tuning of SmolLM2-135M to write film reviews: rank 16, one epoch of 10,000 reviews by critics, on one GPU.
 
   python -m experiments.launch --config=experiments/smollm2/lora.py
 
 Not run yet on a GPU; `lora_tiny.py` is the same in minutes on a CPU.
 """
 
-from align.reviews import Reviews
 from align.sft import ChatTokens
+from experiments.sft.reviews_tiny import REVIEWS
 from experiments.smollm2.chat import VOCABULARY
 from experiments.smollm2.chat import get_config as smollm2
 from model.adapt import LoRA
-from train.data.corpus import Corpus
-from train.data.dedupe import ExactDuplicates
 from train.data.pack import Whole
 from train.data.rows import Rows
 from train.optimizer import AdamW, Optimizer
 from train.run import Run, Saving, Watch
 from train.schedule import Linear
-
-REVIEWS = Corpus(name='reviews', sources=(Reviews(),), stages=(ExactDuplicates(),), heldout_modulo=5, heldout_by='film')
 
 
 def get_config() -> Run:

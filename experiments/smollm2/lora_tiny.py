@@ -3,9 +3,9 @@
   python -m experiments.launch --config=experiments/smollm2/lora_tiny.py
   python -m experiments.sample --run=runs/smollm2-lora-tiny-... --prompt='Write a favourable one-line review of "Alien".'
 
-Result (2026-11-27, two cores that others shared, 5 min 35 s, 95 tokens/s): held-out loss of answers 4.646 before, 3.995 after.
-Asked so at temperature 0.7 it says: "It's a film that will appeal to audiences who don't have a pressing interest in them being
-aliens."
+Result (2026-11-27, two shared cores, 5 min 35 s, 95 tokens/s): held-out loss on answers 4.646 nats a token before, 3.995 after.
+At temperature 0.7 it answers the second command: "It's a film that will appeal to audiences who don't have a pressing interest
+in them being aliens."
 """
 
 from dataclasses import replace

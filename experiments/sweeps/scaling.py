@@ -1,10 +1,10 @@
-"""How held-out loss falls with compute: five sizes of the quick start's model, each on as many tokens as suits its size.
+"""A scaling law: held-out loss over compute, for five sizes of the quick start's model at equal tokens per parameter.
 
   python -m experiments.sweep --config=experiments/sweeps/scaling.py
 
-Two CPU cores, about 10 minutes. Every size reads TOKENS_PER_PARAMETER tokens a parameter with one recipe, and the points
-get the law L = E + (C0 / C)^alpha. Hoffmann et al. 2022 took 20 tokens a parameter; on 3.5 million tokens of speeches that
-would be many epochs.
+Two CPU cores, about 10 minutes. Each size is trained on TOKENS_PER_PARAMETER tokens a parameter with the same recipe, and
+L = E + (C0 / C)^alpha is fitted to the results. Hoffmann et al. 2022 take 20 tokens a parameter; with the 3.5 million tokens of
+these speeches that would be many epochs.
 
 Result (2026-11-27): 4.79, 4.38, 4.03, 3.51, 3.21 nats a token from 92 thousand to 1.07 million parameters, and
 L = 2.10 + (6.4e13 / C)^0.186 within 0.5% of all five (docs/scaling.png).
@@ -25,7 +25,7 @@ from train.artifact import write_json
 from train.price import short
 from train.run import Run, Saving, Watch
 
-LAYERS = {32: 2, 48: 2, 64: 2, 96: 3, 128: 4}      # by width; heads have 32 numbers, or 16 where the width is odd in 32s
+LAYERS = {32: 2, 48: 2, 64: 2, 96: 3, 128: 4}      # by width; head size 32, or 16 for widths that are no multiple of 32
 TOKENS_PER_PARAMETER = 5
 
 
@@ -42,7 +42,7 @@ def sweep() -> Trials:
 
 
 def draw(trials: Sequence[Trial], folder: Path) -> None:
-  """The points and the law through them; the law is also written to law.json."""
+  """Plots the results and the fitted law; writes the law to law.json."""
   from experiments.pictures import scaling  # matplotlib
   done = [(compute(trial.thing), trial.metrics['heldout_loss'], f'{short(parameters(trial.thing.model))} parameters')
           for trial in trials if trial.metrics and isinstance(trial.thing, Run)]
@@ -54,5 +54,5 @@ def draw(trials: Sequence[Trial], folder: Path) -> None:
 
 
 def compute(run: Run) -> float:
-  """FLOPs of the whole training, forward and backward."""
+  """FLOPs of the training, forward and backward."""
   return run.batch * run.rows.length * run.steps * flops_per_token(run.model, run.rows.length)

@@ -1,9 +1,9 @@
-"""The same as `answers.py` of 64 questions, in a minute or two on two cores.
+"""The same as `answers.py` on 64 questions, in a minute or two on two CPU cores.
 
   python -m experiments.launch --config=experiments/tasks/answers_tiny.py
 
-Result, as the same task has it in `smollm2/evaluation_tiny.py`: exact match 0.047 (0.000 to 0.109), token F1 0.092 (0.042 to
-0.152); the wanted answer is in what is said to 17.2% of the questions. Without the examples, which show how short an answer is,
+Result (from the same task in `smollm2/evaluation_tiny.py`): exact match 0.047 (0.000 to 0.109), token F1 0.092 (0.042 to
+0.152); the right answer is contained in 17.2% of the answers. Without the few-shot examples, which show that answers are short,
 exact match was 0.
 """
 

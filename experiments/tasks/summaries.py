@@ -1,10 +1,11 @@
-"""SmolLM2-135M-Instruct sums up 253 abstracts in a sentence each: ROUGE against the titles that their authors gave them.
+"""Summarisation: SmolLM2-135M-Instruct writes titles for 253 abstracts, scored by ROUGE against the authors' titles.
 
   python -m experiments.launch --config=experiments/tasks/summaries.py
 
-The abstracts, all on perovskite solar cells, come in the wheel `evals` (OpenAI Evals, MIT, 46 MB, pinned by sha256). A title is
-the shortest of summaries; nothing longer that people wrote is on the package index. With the internet, news articles and their
-highlights come through TFDS: sources=(TfdsPaired('cnn_dailymail', split='test'),), and lead=3.
+The abstracts, all on perovskite solar cells, are from the wheel `evals` (OpenAI Evals, MIT, 46 MB, pinned by sha256). Titles
+are very short summaries; the package index has no longer ones by people. With internet access, news articles and their
+highlights can be read through TFDS: sources=(TfdsPaired('cnn_dailymail', split='test'),), and lead=3. `summaries_tiny.py` is
+the same on 24 abstracts, with a result.
 """
 
 from experiments.smollm2.chat import get_config as smollm2
@@ -19,7 +20,7 @@ TITLES = Corpus(name='titles', sources=(titles(),), stages=(ExactDuplicates(),),
 
 
 def summaries(items: int) -> Summarisation:
-  """The task: nobody trains on these, so both sides are given."""
+  """The task, with `items` abstracts of both splits, since no model is trained on them."""
   return Summarisation(name='titles', texts=TITLES, splits=('train', 'heldout'), items=items, lead=1,
                        asks='Write a title for the article that has this abstract. Answer with the title alone.',
                        replying=Replying(tokens=48, prompt_tokens=1024, rows=8))

@@ -1,7 +1,7 @@
-"""Every experiment file loads, traces and shards on eight pretended devices, and is still the experiment that it was.
+"""Every experiment file loads, traces and shards on eight pretended devices, and has the same digest as before.
 
-A digest that changes here means that a file, or a default that it relies on, now says something else: what was made
-of it before will be made anew. Where that is meant, write the digests again and commit them:
+A changed digest means that a file, or a default that it relies on, now describes another experiment: what was made from it
+before will be made again. Where that is meant, write the digests again and commit them:
 
     UPDATE_DIGESTS=1 python -m pytest tests/experiments/test_files.py
 """

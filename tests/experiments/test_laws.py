@@ -1,4 +1,4 @@
-"""Known answers for the two analyses, and the algebra of sweeps."""
+"""Known answers for the fits of experiments.laws, and for the building blocks of experiments.grid."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a folder of runs holds, and what tells things of one name apart."""
+"""The listing of a folder of runs, and of the settings in which artifacts of one name differ."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings from the command line: what each spelling means, and how each mistake is answered."""
+"""Overrides on the command line: the meaning of each spelling, and the message for each mistake."""
 
 import dataclasses
 from dataclasses import dataclass

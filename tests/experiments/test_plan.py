@@ -1,4 +1,4 @@
-"""The plan: text that changed under what was made from it is told, once, and nothing is made again."""
+"""The plan: a changed source text is reported, once, and nothing is made again."""
 
 import pytest
 from absl.testing import flagsaver

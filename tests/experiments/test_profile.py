@@ -1,4 +1,4 @@
-"""The profile of a tiny real run on the CPU, and the arithmetic of times that lie inside of one another."""
+"""The profile of a tiny real run on the CPU, and the arithmetic of nested times."""
 
 import gzip
 import json

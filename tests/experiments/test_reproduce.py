@@ -1,4 +1,4 @@
-"""A real training of seconds, done again and compared to the bit, and listened to."""
+"""A real training of seconds: reproduced bit for bit, and sampled from."""
 
 import json
 import re
@@ -106,7 +106,7 @@ def test_mistakes_are_told(run, argv, id):
   assert caught.value.id == id
 
 
-def test_the_model_speaks_and_says_the_same_again(run, capsys):
+def test_sampling_is_repeatable(run, capsys):
   said = []
   for seed in (1, 1, 2):
     assert go(sample, f'--run={run}', '--prompt=The people', '--prompt=War', '--max_new=20', f'--seed={seed}') == 0
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_what_it_says_with_one_line(run):
   assert process.returncode == 130 and said[0].startswith('warning') and said[1:] == ['interrupted']
 
 
-def test_a_folder_that_is_no_run_cannot_speak(run, tmp_path):
+def test_a_folder_that_is_no_run_cannot_be_sampled(run, tmp_path):
   [corpus] = run.parent.glob('speeches-*')
   for folder in (tmp_path, corpus):
     with pytest.raises(UserError, match=r'runs/NAME|no model') as caught:
@@ -180,7 +180,7 @@ def test_no_prompt_at_all_begins_a_text(run, capsys):
   assert capsys.readouterr().out.endswith('\n')
 
 
-def test_a_model_that_reads_from_both_sides_cannot_go_on(tmp_path):
+def test_a_bidirectional_model_cannot_continue_a_text(tmp_path):
   encoder = get_encoder()
   begin(tmp_path / 'encoder', encode(encoder), digest(encoder))
   with pytest.raises(UserError, match='both sides') as caught:
@@ -188,7 +188,7 @@ def test_a_model_that_reads_from_both_sides_cannot_go_on(tmp_path):
   assert caught.value.id == 'config.not-causal'
 
 
-def test_a_reader_that_leaves_ends_it_without_a_word(run):
+def test_a_closed_pipe_ends_it_quietly(run):
   command = [sys.executable, '-m', 'experiments.sample', f'--run={run}', '--prompt=The people', '--max_new=500']
   with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
     assert job.stdout.read(3) == 'The'

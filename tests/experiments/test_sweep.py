@@ -1,4 +1,4 @@
-"""Sweeps: every trial made once, one that diverges does not stop the others, and what is written down of them."""
+"""Sweeps: every trial is made once, a diverging one does not stop the others, and the files that are written."""
 
 import json
 import math

@@ -1,6 +1,6 @@
-"""One table of shapes for every form of attention, and a float64 softmax that gives its values and gradients.
+"""The test cases of all implementations of attention, and their values and gradients by a softmax in float64.
 
-Tests of a form run the cases in blocks of a few rows, so that each has several and the last one is short.
+Tests of an implementation run the cases in blocks of a few rows, so that each has several and the last one is short.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ RANDOM = np.sort(np.random.default_rng(5).integers(-2, 14, (2, 2, 11)), axis=0) 
 
 
 class Case(NamedTuple):
-  """Two rows of queries and keys, and what the rows see."""
+  """Two batch rows of queries and keys, and their ranges."""
 
   ranges: Ranges
   keys: int = 11

@@ -1,4 +1,4 @@
-"""What the devices of a mesh tell one another, read from the text of a compiled program."""
+"""The collectives of a compiled program, read from its text."""
 
 import re
 from typing import NamedTuple
@@ -7,7 +7,7 @@ COLLECTIVE = re.compile(r'= (.*?) (all-gather|all-reduce|all-to-all|collective-p
 
 
 class Exchange(NamedTuple):
-  """A collective; one of several arrays is told of once for each."""
+  """A collective; one of several arrays counts once for each."""
 
   kind: str
   shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What the loss head is tried on, here and on a card: numbers, what is asked of them, and the truth in float64.
+"""The test cases of the loss head, on CPU and GPU: operands, options, and the expected results in float64.
 
 Letters: B rows, L positions, D width, V vocabulary.
 """
@@ -29,7 +29,7 @@ def rounded(a, dtype):
 
 
 def truth(x, w, targets, weights, softcap=None, z=0.0, smoothing=0.0, dtype=None):
-  """(nll, z, correct, spread), logp, and the gradients by x and w of what is to be differentiated, all in float64."""
+  """(nll, z, correct, spread), logp, and the gradients of the differentiated sum by x and w, all in float64."""
   x, w, weights = rounded(x, dtype), rounded(w, dtype), np.asarray(weights, np.float64)
   raw = x @ w
   logits = raw if softcap is None else softcap * np.tanh(raw / softcap)

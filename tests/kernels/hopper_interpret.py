@@ -1,4 +1,4 @@
-"""The kernels for Hopper on the CPU, in threads that wait at real barriers: `python -m tests.kernels.hopper_interpret CASE...`.
+"""Runs the Hopper kernels on the CPU, in threads with real barriers: `python -m tests.kernels.hopper_interpret CASE...`.
 
 Pallas' interpreter, and what tests.kernels.hopper_interpreter adds to it, finds races between copies and reads, waits for ever
 where a barrier is wrong, and does products at once: that a stage is given back too early for one under way is not seen. Run
@@ -43,7 +43,7 @@ ONE: dict[str, tuple[Case, Tile]] = {      # by the fused backward pass, in two 
 
 
 def run(name: str, turns: bool = True) -> None:
-  """Fails unless result and gradients are near the float64 softmax's, without a race."""
+  """Fails unless result and gradients are close to those in float64, and there is no race."""
   case, tile = (RUNS | ONE)[name]
   q, k, v, g = operands(case, 'bfloat16')
   plan = Plan(Kind(), case.scale, case.softcap, Tiles(tile, tile if name in ONE else Pair(tile, tile)), False)

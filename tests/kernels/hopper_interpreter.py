@@ -1,7 +1,7 @@
-"""What Pallas' interpreter of kernels for NVIDIA GPUs lacks (jax 0.12.0.1) and the kernels for Hopper need, as patches of it.
+"""Patches to Pallas' interpreter for NVIDIA GPUs (jax 0.12.0.1): features that the Hopper kernels need and it lacks.
 
-Products of registers with shared memory, sums that begin with a value, copies to global memory that add, and counts there
-that are waited for. Blocks that take turns run side by side, as a cluster, so that what the turns forbid could happen.
+WGMMA with an operand in registers, accumulators with an initial value, copies to global memory that add, and semaphores there.
+Programs that wait for each other run concurrently, as a cluster, so that races which the waiting prevents could happen.
 """
 
 import collections
@@ -30,7 +30,7 @@ ACC = plg.ACC
 
 @contextmanager
 def extended(turns: bool = True) -> Iterator[None]:
-  """The interpreter that knows all of it; without `turns` nobody waits for a count."""
+  """The patched interpreter; without `turns` nobody waits for a semaphore (a negative control)."""
   counts, begun = Counts(turns), mock.Mock(side_effect=ACC)
   begun.init = lambda value: value
   with ExitStack() as patches:
@@ -90,7 +90,7 @@ def multiply(token, location, thread, a, total, to, b, by, *, source):
 
 
 def stored(interpreter, eqn, token, values):
-  """A value that a sum begins with, where its reference is written to."""
+  """Writes to an accumulator's reference, which set its initial value."""
   def store(token, location, thread, key, value):
     key, memory = gpu_callbacks.HostAllocationKey.from_array(key), gpu_callbacks._get_shared_memory()
     memory.store_buffer_content(key, memory.access(key, ()), np.asarray(value), thread,
@@ -102,12 +102,12 @@ def stored(interpreter, eqn, token, values):
 
 
 def arithmetic(interpreter, eqn, read):
-  """A reference to counts is a number that nobody reads: they are kept by their place."""
+  """A reference to semaphores is a dummy number: their values are stored by index."""
   return jnp.int32(0) if eqn.primitive is primitives.get_global_p else rest(interpreter, eqn, read)
 
 
 class Copy(gpu_callbacks.AsyncCopySmemToGmemTask):
-  """A copy to global memory, which adds to what is there where its thread said so."""
+  """A copy to global memory, which adds to it where the kernel asks for that."""
 
   def __call__(self, which: int) -> None:
     if not getattr(ADDS, 'here', False):

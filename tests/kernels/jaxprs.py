@@ -1,4 +1,4 @@
-"""What a traced program consists of."""
+"""Looks into jaxprs: their equations, and the sizes of their values."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-  """All of a jaxpr and of those within it."""
+  """All equations of a jaxpr, nested ones included."""
   for eqn in jaxpr.eqns:
     yield eqn
     for value in jax.tree.leaves(eqn.params):
@@ -17,5 +17,5 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def largest(jaxpr: Any) -> int:
-  """The most elements that any value of it has."""
+  """The number of elements of its largest value."""
   return max((v.aval.size for eqn in equations(jaxpr) for v in eqn.outvars), default=0)

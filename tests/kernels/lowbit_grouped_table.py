@@ -1,4 +1,4 @@
-"""What products of sorted rows with few bits are tried on, here by interpretation and on a card."""
+"""The test cases of grouped matmul with quantised matrices, in interpret mode and on GPUs."""
 
 from functools import partial
 from typing import NamedTuple
@@ -41,7 +41,7 @@ CASES = {
 
 
 def operands(case: Case) -> Operands:
-  """Numbers whose scales are far apart."""
+  """Random numbers with very different scales."""
   rng, outputs = np.random.default_rng(0), case.outputs
   w = rng.normal(size=(len(case.sizes), case.inputs, *outputs)) * np.exp(rng.normal(size=(len(case.sizes), 1, *outputs)))
   x, g = rng.normal(size=(sum(case.sizes), case.inputs)), rng.normal(size=(sum(case.sizes), *outputs))

@@ -1,4 +1,4 @@
-"""What products with few bits are tried on, here by interpretation and on a card: shapes, numbers and the truth in float64."""
+"""The test cases of quantised matmul, in interpret mode and on GPUs, with the expected results in float64."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,7 +53,7 @@ CASES = {
 
 
 def operands(case: Case) -> Operands:
-  """Numbers whose scales are far apart, so that a scale that went astray is seen."""
+  """Random numbers with very different scales, so that a wrong scale is noticed."""
   rng = np.random.default_rng(0)
   w = rng.normal(size=(case.inputs, case.outputs)) * np.exp(rng.normal(size=(-(-case.inputs // 64), case.outputs))
                                                             .repeat(64, 0)[:case.inputs])
@@ -62,13 +62,13 @@ def operands(case: Case) -> Operands:
 
 
 def parts(w: Quantized):
-  """codes, steps and levels, as the door wants them."""
+  """(codes, steps, levels), as `lowbit` takes them."""
   scales = w.scales.value if isinstance(w.scales, Doubled) else w.scales
   return w.codes, scales / WHOLE[w.kind], NF4 if w.kind == 'nf4' else None
 
 
 def run(case: Case, data: Operands, interpret: Any, platform: str | None = None) -> tuple[jax.Array, jax.Array]:
-  """y and dx by the kernels, of this platform or of that."""
+  """y and dx by the kernels of a platform."""
   @jax.jit
   def both(x, g, w):
     codes, steps, levels = parts(w)
@@ -80,7 +80,7 @@ def run(case: Case, data: Operands, interpret: Any, platform: str | None = None)
 
 
 def truth(data: Operands) -> tuple[np.ndarray, np.ndarray]:
-  """The product and the gradient in float64, by the matrix worked out."""
+  """The product and the gradient in float64, by the dequantised matrix."""
   x, g, w = (np.asarray(each, np.float64) for each in (data.x_MI, data.g_MO, dequantize(data.w)))
   return x @ w, g @ w.T
 
@@ -92,7 +92,7 @@ def close(got, expected, tolerance: float) -> None:
 
 
 def check(case: Case, data: Operands, got: tuple[jax.Array, jax.Array]) -> None:
-  """Against the truth."""
+  """Fails unless y and dx are close to those in float64."""
   expected = truth(data)
   assert all(value.dtype == case.dtype and value.shape == true.shape for value, true in zip(got, expected))
   close(got, expected, TOLERANCE[case.dtype])
@@ -108,7 +108,7 @@ def astray(w: Quantized) -> Quantized:
 
 
 def check_control(case: Case, platform: str | None = None) -> None:
-  """Fails unless a scale that went astray is seen, in the product and in the gradient."""
+  """Fails unless swapped scales change the product and the gradient noticeably (a negative control)."""
   data = operands(case)
   right = tuple(jnp.asarray(each, case.dtype) for each in truth(data))
   wrong = run(case, data._replace(w=astray(data.w)), interpret=True, platform=platform)

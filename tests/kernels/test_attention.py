@@ -1,4 +1,4 @@
-"""The door to attention, and its forms that are plain XLA, over the table of shapes."""
+"""The entry point of attention, and its implementations in plain XLA, over the table of cases."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def small_blocks(monkeypatch):
 
 
 def run(case, implementation, q, k, v, g):
-  """The result and the gradients of q, k, v by one form."""
+  """The result and the gradients of q, k, v by one implementation."""
   return gradients(case, partial(attention, implementation=implementation), q, k, v, g)
 
 
@@ -37,7 +37,7 @@ FULLY = ('one key head', 'packed', 'bidirectional window', 'cache')      # in bo
 
 @pytest.mark.parametrize('name', CASES)
 def test_values_and_gradients(name):
-  """By the forms that can run here; rows that see nothing give and get exact zeros."""
+  """By the implementations that can run here; rows with an empty range have an output and gradients of exactly 0."""
   case = CASES[name]
   runs = OWN + [('xla', 'float32'), ('reference', 'bfloat16'), ('few', 'bfloat16'), ('blocked', 'bfloat16')] * (name in FULLY)
   data = {dtype: operands(case, dtype) for _, dtype in runs}
@@ -51,7 +51,7 @@ def test_values_and_gradients(name):
 
 
 def test_computing_the_scores_again(monkeypatch):
-  """What the CPU does with long rows, and other machines always, is the same gradient."""
+  """Recomputing the scores, as for long rows on the CPU and always elsewhere, gives the same gradient."""
   monkeypatch.setattr(attention_blocked, 'KEPT', 0)
   names = 'grouped', 'packed', 'random ranges'
   data = [operands(CASES[name]) for name in names]
@@ -62,7 +62,7 @@ def test_computing_the_scores_again(monkeypatch):
 
 
 def test_narrow_operands(monkeypatch):
-  """Accelerators multiply in bfloat16 and weigh in float32; pretended here, for the blocked form runs anywhere."""
+  """Accelerators multiply in bfloat16 and take the softmax in float32; simulated here with `blocked`, which runs anywhere."""
   case = CASES['packed, window, cap, grouped']
   data = operands(case)
   narrow = [jnp.asarray(a, jnp.bfloat16) for a in data]
@@ -224,14 +224,14 @@ CHOICES = [
 
 @pytest.mark.parametrize(('call', 'name', 'why'), CHOICES)
 def test_choice(call, name, why, monkeypatch):
-  """Also for machines that are not here, once all forms have run on them: the choice is a function of the call."""
+  """The choice is a function of the call, so it can be tested for other machines; here as if all kernels were tried."""
   monkeypatch.setattr(door, 'UNTRIED', frozenset())
   choice = choose(call)
   assert choice.name == name and why in str(choice)
 
 
 @pytest.mark.parametrize(('platform', 'queries'), [('gpu', 1), ('tpu', 2048)])
-def test_what_nobody_has_seen_on_a_chip_is_not_picked_but_said(platform, queries):
+def test_untried_kernels_are_named_but_not_picked(platform, queries):
   choice = choose(NVIDIA._replace(platform=platform, queries=queries, kind=Kind(None, 0)))
   assert choice.name == 'blocked' and choice.refused.keys() & UNTRIED
 
@@ -265,7 +265,7 @@ def test_refusals_are_explained():
 @pytest.mark.parametrize('kind', [Kind(None, 0, exact=True), Kind(31, 0, exact=True), Kind(exact=True)], ids=str)
 @pytest.mark.parametrize('head_size', [64, 128])
 def test_cudnn(kind, head_size):
-  """cuDNN's band is the band of the reference, with gradients."""
+  """cuDNN's windows are those of the reference, with gradients."""
   ranges = causal_ranges(2, 256, kind.window) if kind.causal else \
     Ranges(jnp.zeros((2, 256), jnp.int32), jnp.full((2, 256), 256, jnp.int32), kind)
   case = Case(ranges, keys=256, heads=4, head_size=head_size, scale=head_size ** -0.5)

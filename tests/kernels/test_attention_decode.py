@@ -62,7 +62,7 @@ def codes(x_BSGK):
 
 
 def pages(x_BSGK, inner=plain, size=32):
-  """Pages in any order, among others that belong to nobody and hold what would be noticed."""
+  """Pages in random order, among unused ones with values that would be noticed."""
   count = -(-x_BSGK.shape[1] // size)
   x = jnp.pad(x_BSGK, ((0, 0), (0, count * size - x_BSGK.shape[1]), (0, 0), (0, 0)))
   order = np.random.default_rng(0).permutation(2 * count + 3)[:2 * count]
@@ -91,7 +91,7 @@ def expected(case, q, k, v, g):
 
 @pytest.mark.parametrize(('name', 'lay', 'dtype'), RUNS)
 def test_values(name, lay, dtype):
-  """Whatever the cache holds is multiplied as it stands; rows that see nothing give exact zeros."""
+  """Of arrays, int8 and paged caches; rows with an empty range give exact zeros."""
   case = {**CASES, **DECODING}[name]
   q, k, v, g = operands(case, dtype)
   k, v = LAYS[lay](k), LAYS[lay](v)
@@ -153,8 +153,8 @@ def test_the_parts_are_a_row_s_own(monkeypatch):
   np.testing.assert_array_equal(parts[:, 0, 0, 0], [5, 2])
 
 
-def test_a_gradient_is_that_of_many_queries():
-  """For those who learn from short rows; codes have none."""
+def test_gradients_come_from_the_kernels_for_many_queries():
+  """Training on short rows works; int8 keys and values have no gradient."""
   case = CASES['cache of wide heads']
   data = operands(case)
   attend = partial(decode, tile=TILE, interpret=True)
@@ -162,8 +162,8 @@ def test_a_gradient_is_that_of_many_queries():
     close(got, right, 2e-5)
 
 
-def test_other_forms_take_codes_and_pages_too():
-  """The door gives them the array that a cache stands for."""
+def test_other_implementations_take_codes_and_pages_too():
+  """`attention` decodes the cache to an array for them."""
   case = DECODING['groups of 3, 5 queries, cap']
   q, k, v, g = operands(case)
   k, v = (pages(x, codes) for x in (k, v))

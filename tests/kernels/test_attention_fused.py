@@ -1,4 +1,4 @@
-"""Our kernels of attention, interpreted on the CPU: over the table of shapes, over devices, and as chips see them."""
+"""Our fused attention kernels, interpreted on the CPU: over the table of cases, on meshes, and lowered for accelerators."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ RUNS = [(form, name, dtype) for form in FORMS for name in (*WIDE, *TRICKY) for d
 
 @pytest.mark.parametrize(('form', 'name', 'dtype'), RUNS)
 def test_values_and_gradients(form, name, dtype):
-  """In blocks of 8 to 32; rows that see nothing give and get exact zeros."""
+  """In blocks of 8 to 32; rows with an empty range have an output and gradients of exactly 0."""
   case = CASES[name]
   data = operands(case, dtype)
   got = jax.jit(partial(gradients, case, FORMS[form]))(*data)
@@ -67,7 +67,7 @@ def test_a_wrong_mask_is_noticed(form):
 @pytest.mark.parametrize('damage', [shorter, unmasked])
 @pytest.mark.parametrize('form', ['triton', 'tpu'])
 def test_a_skipped_block_is_noticed(form, damage, monkeypatch):
-  """So do a block that is left out, and one that goes without its mask."""
+  """The control: leaving out a block, or its mask, fails the test of values."""
   module, case = {'triton': attention_triton, 'tpu': attention_tpu}[form], CASES['heads of 64, packed, groups of 2']
   monkeypatch.setattr(module, 'key_bounds', damage(key_bounds))
   monkeypatch.setattr(module, 'query_bounds', damage(query_bounds))

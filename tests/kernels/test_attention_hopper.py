@@ -1,4 +1,4 @@
-"""The kernels for Hopper without one: what they refuse, that they lower, and interpreted where jax can. On it: tests/gpu."""
+"""The Hopper kernels without such a GPU: refusals, lowering, and interpret mode where jax has it. With one: tests/gpu."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def test_refusals(call, why):
 
 
 def test_a_newer_jax_than_this_may_be_needed():
-  """What was compiled and measured is jax 0.11: an older one is told so, a newer one not."""
+  """They were compiled and measured with jax 0.11: older versions are refused, newer ones are not."""
   assert hopper_refusal(HERE) == (None if jax.__version_info__ >= (0, 11) else f'it needs jax 0.11, not {jax.__version__}')
 
 
@@ -88,8 +88,8 @@ SEEN = [packed_ranges(jnp.asarray(np.arange(200) // 37 + 1)[None]), causal_range
 
 @pytest.mark.parametrize(('c', 'span'), [(16, 32), (32, 16)])
 @pytest.mark.parametrize('ranges', SEEN)
-def test_every_turn_is_taken(ranges, c, span):
-  """Who has a turn at a block of queries walks over it, or those after it would wait for ever; who has none adds nothing."""
+def test_programs_that_add_to_dq_are_those_that_are_waited_for(ranges, c, span):
+  """A program that others wait for at a block of queries loops over it, else they would deadlock; others add nothing to it."""
   first, last = within(ranges.first_BL, ranges.last_BL, 200)
   turns_BN4, walks_BM4 = key_bounds(first, last, c, span), query_bounds(first, last, 200, c, span)
   i_M1, j_N = np.arange(walks_BM4.shape[1])[:, None], np.arange(turns_BN4.shape[1])
@@ -100,7 +100,7 @@ def test_every_turn_is_taken(ranges, c, span):
   assert not (turn_BMN & ~walked_BMN).any() and not (live_BMN & ~turn_BMN).any() and turn_BMN.any()
 
 
-def test_walks_down():
+def test_a_reversed_loop():
   """The same blocks with the same masks, the last first."""
   def blocks(walk: Walk, of: Callable[[int], int]) -> list[tuple[bool, int]]:
     return [(bool(not walk.whole <= j < walk.past), of(j)) for j in range(walk.start, walk.stop)]

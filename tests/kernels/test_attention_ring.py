@@ -1,4 +1,4 @@
-"""Rows cut along their positions over eight pretended devices: the numbers of the table's truth, none gathered, equal work."""
+"""Ring attention over eight pretended devices: the values of the table, no all-gathers, and balanced work."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ SPECS = {'eight along the row': ({'seq': 8}, P(None, 'seq')), 'all three axes': 
 
 
 def ordered(order, x):
-  """[B, L, ...] with its positions in this order, not cut."""
+  """[B, L, ...] with its positions in this order, not sharded."""
   return jnp.concatenate([rows_of(order, i, x.shape[1] // order.n, x) for i in range(order.n)], 1)
 
 
@@ -115,7 +115,7 @@ def test_ranges_stay_ranges(order):
 
 
 @pytest.mark.parametrize('n', [2, 3, 8])
-def test_folding_and_back(n):
+def test_zigzag_there_and_back(n):
   """Each position comes to the device that is to hold it, in the order of its chunks, and home again."""
   mesh = jax.make_mesh((n,), ('seq',), devices=jax.devices()[:n], axis_types=(AxisType.Auto,))
   x, order = jnp.arange(4 * n)[None], ZigZag(n)
@@ -138,7 +138,7 @@ def test_windows_bound_how_far_keys_go():
   assert InLine(8).sees(Kind(3, 3), 4) == InLine(8).sees(Kind(), 4) == ZigZag(8).sees(Kind(5, 0), 4) == 8
 
 
-def test_who_folds():
+def test_order_of_is_zigzag_for_causal_rows():
   orders = [order_of(kind, 4, length) for kind, length in (
     (Kind(None, 0), 32), (Kind(30, 0), 32), (Kind(5, 0), 32), (Kind(), 32), (Kind(None, 0), 28))]
   assert orders == [ZigZag(4), ZigZag(4), *[InLine(4)] * 3] and order_of(Kind(None, 0), 1, 32) == InLine(1)
@@ -177,7 +177,7 @@ WALKS = 'packed, window, cap, grouped', 'bidirectional', 'random ranges', 'huge 
 
 
 @pytest.mark.parametrize('name', WALKS)
-def test_the_walk_gives_the_table(name):
+def test_attention_walk_gives_the_values_of_the_table(name):
   """On one device, in blocks of 4, the last of them short: values and gradients."""
   case = TABLE[name]
   q, k, v, g = operands(case)
@@ -192,7 +192,7 @@ def test_the_walk_gives_the_table(name):
 
 @pytest.mark.parametrize('name, why', [
   ('cudnn', 'gives no log-sum-exps: use hopper, tpu, triton or blocked'), ('triton', 'it runs on NVIDIA GPUs')])
-def test_a_form_that_cannot_is_refused(name, why):
+def test_implementations_without_log_sum_exps_are_refused(name, why):
   case, (axes, spec) = CASES['causal'], ALL
   mesh, order, (q, k, v, _) = laid(axes, spec, case)
   with jax.set_mesh(mesh), pytest.raises(ValueError, match=why):

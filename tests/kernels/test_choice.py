@@ -1,4 +1,4 @@
-"""Over how many devices the compiler cuts what a door is asked about."""
+"""The number of devices over which the compiler partitions a call."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from kernels.choice import devices
 
 
 @pytest.mark.parametrize(('by_hand', 'expected'), [((), 8), (('a',), 4), (('a', 'b'), 1)])
-def test_axes_that_are_cut_by_hand_do_not_count(by_hand, expected):
+def test_manual_axes_do_not_count(by_hand, expected):
   found = []
 
   def note(x):

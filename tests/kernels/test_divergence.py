@@ -1,4 +1,4 @@
-"""Laws of `kernels.divergence`: definitions in float64 give its values and gradients, and its memory knows no [B, L, V]."""
+"""Laws of `kernels.divergence`: values and gradients as by definition in float64, and no [B, L, V] in memory."""
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +145,7 @@ def test_the_ends_of_the_generalised_divergence():
 
 
 @pytest.mark.parametrize('beta', [0.0, 0.3, 1.0])
-def test_nothing_to_learn_from_oneself(beta):
+def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient(beta):
   x, w, _, _, targets, weights = inputs()
   same = x, w, x, w, targets, weights
   (value, sums), gradients = ours(same, (beta, 2.0, 0.0, 4.0, 4.0, None))
@@ -155,7 +155,7 @@ def test_nothing_to_learn_from_oneself(beta):
   assert float(other[0][0]) > 1e-3 and float(jnp.abs(other[1][1]).max()) > 1e-3
 
 
-def test_the_gradient_keeps_its_size_in_warm_air():
+def test_the_gradient_keeps_its_scale_at_high_temperature():
   """For small logits, T^2 D has the same gradient at every T; without the square it would fall by 100 from 1 to 10."""
   x, w, tx, tw, targets, weights = inputs()
   data = x, 0.01 * w, tx, 0.01 * tw, targets, weights

@@ -1,4 +1,4 @@
-"""Rows times the matrix of their group: every form against a product for each row, with gradients."""
+"""Grouped matmul: every implementation against a product for each row, with gradients."""
 
 from functools import partial
 
@@ -40,7 +40,7 @@ def run(x, w, g, sizes, dtype=None):
 
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 1e-2)])
 @pytest.mark.parametrize('name', SIZES)
-def test_each_row_meets_the_matrix_of_its_group(name, dtype, tolerance):
+def test_each_row_is_multiplied_by_the_matrix_of_its_group(name, dtype, tolerance):
   sizes = SIZES[name]
   data = operands(sizes, dtype)
   got = jax.jit(run)(*data, jnp.asarray(sizes, jnp.int32))
@@ -106,7 +106,7 @@ def made_run(x, w, g, sizes, dtype='float32'):
 
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 1e-2)])
 @pytest.mark.parametrize('name', SIZES)
-def test_rows_meet_matrices_that_are_made_when_they_come(name, dtype, tolerance):
+def test_grouped_made_multiplies_by_the_matrices_that_it_makes(name, dtype, tolerance):
   sizes = SIZES[name]
   x, w, g = operands(sizes, dtype)
   few = halved(w)
@@ -115,7 +115,7 @@ def test_rows_meet_matrices_that_are_made_when_they_come(name, dtype, tolerance)
   close(got, truth(x, jax.vmap(make)(few), g, sizes)[:2], tolerance)
 
 
-def test_no_more_than_one_matrix_is_there_at_once():
+def test_at_most_one_matrix_is_in_memory():
   """Compiled, in both passes; the control, given the matrices, holds all of them."""
   width, groups = 128, 16
   few = halved(jnp.ones((groups, width, width)))

@@ -1,4 +1,4 @@
-"""Laws of `kernels.head`: a float64 softmax gives its values and gradients, and what weighs nothing counts for nothing."""
+"""Laws of `kernels.head`: values and gradients as by a softmax in float64, and positions of weight 0 have no effect."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Laws of how `kernels.head` goes about it: what does not count is not computed, and nothing as large as [B, L, V] is held."""
+"""The cost of `kernels.head`: tiles without weight are skipped, and nothing as large as [B, L, V] is in memory."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Products with few bits by the kernels, interpreted: the matrix worked out, in float64, and what the door says."""
+"""Quantised matmul by the Triton kernels, interpreted: against the dequantised matrix in float64; the choice of a kernel."""
 
 import math
 from functools import partial
@@ -29,7 +29,7 @@ def test_the_product_and_the_gradient_are_those_of_the_matrix(name):
 
 
 @pytest.mark.parametrize('name', ['few rows', 'many rows, int8'])
-def test_a_scale_that_went_astray_is_seen(name):
+def test_a_wrong_scale_is_noticed(name):
   check_control(CASES[name])
 
 
@@ -140,7 +140,7 @@ def test_blocks_that_a_mesh_cannot_share_out_stay_whole():
       check(case, data, jax.jit(both, static_argnums=4)(x, data.g_MO, codes, steps, levels))
 
 
-def test_the_door_and_its_reasons(monkeypatch):
+def test_the_choice_and_its_reasons(monkeypatch):
   assert choose(ABLE).refused['many'] == 'it has not run on a card yet'
   monkeypatch.setattr(door, 'UNTRIED', frozenset())
   assert str(choose(ABLE)) == 'many' and choose(ABLE._replace(rows=16)).name == 'few'
@@ -154,7 +154,7 @@ def test_the_door_and_its_reasons(monkeypatch):
   assert call[:4] == (5, 64, True, 'bfloat16') and call.platform == jax.default_backend()
 
 
-def test_programs_share_sums_where_there_are_few():
+def test_small_grids_use_split_k():
   assert Sizes(1, 1024, 8192, 32, Tile(1, 64, 128, programs=264)).shares == 5      # 64 tiles of outputs, 5 shares of 16 tiles
   assert Sizes(1, 128, 128, 4, Tile(1, 64, 128, programs=264)).shares == 2         # no more than there are tiles
   assert Sizes(4096, 1024, 8192, 32, Tile(128, 32, 128)).shares == 1

@@ -1,4 +1,4 @@
-"""Sorted rows times matrices in few bits by the kernel, interpreted: the matrices worked out, and the door."""
+"""Grouped matmul with quantised matrices by the kernel, interpreted: against the dequantised ones; the choice of a kernel."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from tests.kernels.lowbit_table import SMALL, close, parts
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_each_row_meets_the_codes_of_its_group(name):
+def test_each_row_is_multiplied_by_the_codes_of_its_group(name):
   case, data = CASES[name], operands(CASES[name])
   check(case, data, run(case, data, case.sizes, interpret=True))
 
@@ -62,7 +62,7 @@ def test_on_a_mesh_and_under_vmap():
   close([mapped.reshape(20, -1)], expected[:1], 1e-5)
 
 
-def test_the_door_and_shapes_that_do_not_fit(monkeypatch):
+def test_the_choice_and_shapes_that_do_not_fit(monkeypatch):
   call = Call(4096, 64, True, 'bfloat16', 'gpu', 9.0, 8)
   assert str(choose(call)) == 'dequantised (not grouped: it has not run on a card yet)'
   monkeypatch.setattr(door, 'UNTRIED', frozenset())

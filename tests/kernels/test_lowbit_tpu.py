@@ -1,4 +1,4 @@
-"""Products with few bits by the kernels for TPUs, interpreted: the matrix worked out, in float64, and what the door says."""
+"""Quantised matmul by the TPU kernels, interpreted: against the dequantised matrix in float64; the choice of a kernel."""
 
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ LARGE = {
 
 @pytest.mark.parametrize('name', CASES)
 def test_the_product_and_the_gradient_are_those_of_the_matrix(name):
-  """What lies beyond the end of an array is NaN here, and the smallest number of codes."""
+  """Beyond the end of arrays there is NaN here, and for codes the smallest number."""
   case = replace(CASES[name], tiles=SMALL)
   data = operands(case)
   check(case, data, run(case, data, interpret=True, platform='tpu'))
@@ -42,7 +42,7 @@ def test_so_they_are_with_the_tiles_that_runs_take(name):
 
 
 @pytest.mark.parametrize('name', ['few rows', 'many rows, int8'])
-def test_a_scale_that_went_astray_is_seen(name):
+def test_a_wrong_scale_is_noticed(name):
   check_control(replace(CASES[name], tiles=SMALL), platform='tpu')
 
 
@@ -108,7 +108,7 @@ def test_tiles_are_no_larger_than_what_they_cover():
   assert sizes(700, 700, 8192).tile == TILES[2].many and sizes(700, 700, 8192).grid == (2, 2, 8)
 
 
-def test_the_door_and_its_reasons(monkeypatch):
+def test_the_choice_and_its_reasons(monkeypatch):
   assert choose(ABLE).refused['tpu'] == 'it has not run on a card yet'
   monkeypatch.setattr(door, 'UNTRIED', frozenset())
   assert str(choose(ABLE)) == 'tpu' and choose(ABLE._replace(rows=1)).name == 'tpu'

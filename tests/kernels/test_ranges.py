@@ -1,4 +1,4 @@
-"""Laws of `kernels.ranges`: each constructor sees what a mask written out by hand sees."""
+"""Laws of `kernels.ranges`: each constructor gives the mask that is written out by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +68,7 @@ def test_kind_promises_only_what_the_arrays_keep(ranges):
         assert seen[..., a:c].all() or not ranges.kind.within(start, stop, a, c)
 
 
-def test_kind_promises_what_pays():
+def test_kind_skips_what_it_should():
   """Causal blocks skip the upper triangle, windows what lies before them, and the inside of a band needs no mask."""
   assert Kind(after=0).keys(4, 8, 16) == (0, 8)
   assert Kind(before=2, after=0).keys(4, 8, 16) == (2, 8)

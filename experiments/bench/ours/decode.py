@@ -1,4 +1,4 @@
-"""Our greedy decoding of a published model: `python -m experiments.bench.ours.decode FOLDER ROWS`."""
+"""Our greedy decoding of a model in the files that its peers read: `python -m experiments.bench.ours.decode FOLDER ROWS`."""
 
 import json
 import sys
@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 
-from experiments.bench.task import DECODED, PROMPTS
+from experiments.bench.task import DECODED, PROMPTS, THEIRS
 from experiments.bench.worker import Sample, peak_mb, serve, timed
-from experiments.smollm2.chat import get_config
+from model.decoder import build
 from model.generate import generate, lay_out
 from model.sampling import Sampling
-from train.artifact import Store
-from train.trained import load
+from model.weights import loading
+from model.weights.opening import open_published
 
 
 class Decode:
@@ -25,8 +25,11 @@ class Decode:
 
   def prepare(self) -> dict[str, Any]:
     begin = time.perf_counter()
-    self.found = load(get_config(), Store(self.folder / 'runs'))
-    self.ready = jax.block_until_ready(lay_out(self.found.model, self.found.params, alone=len(self.prompts) == 1))
+    found, here = open_published(self.folder / THEIRS), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    places = jax.tree.map(lambda _: here, loading.abstract(found.config))
+    self.model = build(found.config)
+    params = loading.load(found.config, found.rules, found.tensors, places)
+    self.ready = jax.block_until_ready(lay_out(self.model, params, alone=len(self.prompts) == 1))
     seconds, peak = time.perf_counter() - begin, peak_mb()
     return {'ids': self.write(), 'load_s': seconds, 'peak_mb': peak}
 
@@ -34,7 +37,7 @@ class Decode:
     return timed(self.write)[0]
 
   def write(self) -> list[list[int]]:
-    said = generate(self.found.model, self.ready, self.prompts, max_new=DECODED, sampling=Sampling(0.0),
+    said = generate(self.model, self.ready, self.prompts, max_new=DECODED, sampling=Sampling(0.0),
                     key=jax.random.key(0))
     return [ids.tolist() for ids in said.tokens]
 

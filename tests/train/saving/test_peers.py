@@ -15,5 +15,5 @@ GLOO = 'FAILED_PRECONDITION: Gloo all-reduce failed: [external/gloo/transport/tc
     ('RESOURCE_EXHAUSTED: out of memory', 2, jax.errors.JaxRuntimeError)])
 def test_a_dead_process_is_told_by_the_others_and_nothing_else_is(text, processes, told, monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: processes)
-  with pytest.raises(told, match='Gloo|memory'), together():
+  with pytest.raises(told, match=r'Gloo|memory'), together():
     raise jax.errors.JaxRuntimeError(text)
