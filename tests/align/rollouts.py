@@ -57,3 +57,10 @@ def opened(run: Run, store: Store, devices=None):
 def renamed(run: Run, **fields) -> Run:
   """The run with other rollouts."""
   return replace(run, rows=replace(run.rows, **fields))
+
+
+def taken(setting, state, batch):
+  """The metrics of a step."""
+  with jax.set_mesh(setting.built.mesh):
+    metrics = jax.jit(setting.built.step)(state, setting.frozen, batch)[1]
+  return {name: float(mean.value()) for name, mean in metrics.items()}

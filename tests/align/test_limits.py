@@ -17,7 +17,6 @@ from align.limits import read_limits
 from align.policy import GRPO, PPO
 from align.rewards import Length, Part
 from model.errors import ConfigError, DataError
-from tests.align.learnt import begun
 from tests.align.rollouts import Letters, learner, opened, rollouts
 from train.artifact import digest
 from train.canonical import decode, encode
@@ -92,12 +91,6 @@ def test_a_bad_file_is_refused_once_with_the_place(tmp_path, text, says):
     limits(tmp_path, text)
   assert str(tmp_path / 'l.toml') in refusal.value.what
   assert all(each in str(refusal.value) for each in says), str(refusal.value)
-
-
-@pytest.fixture(scope='module')
-def world(tmp_path_factory):
-  """(parent, store, vocabulary), made."""
-  return begun(tmp_path_factory.mktemp('limits'))
 
 
 @dataclass(frozen=True)

@@ -10,33 +10,24 @@ import pytest
 
 from align.average import PerToken
 from align.constraint import Limit
-from align.credit import Best, Everyone, FromCritic, Grouped, LeaveOneOut
+from align.credit import FromCritic, Grouped, LeaveOneOut
 from align.critic import Critic
 from align.kl import Fixed
 from align.policy import GRPO, PPO, PerSequence
-from align.rewards import Length, Part
-from align.rollout import Charged, Ignored, Kept
+from align.rewards import Length
 from align.sampler import Reader, laid
 from model.adapt import LoRA
 from model.errors import CheckpointError, ConfigError
 from model.quantize import Quantize
 from model.sharding import MeshShape
-from tests.align.learnt import begun
-from tests.align.rollouts import learner, opened, rollouts
+from tests.align.rollouts import learner, opened, rollouts, taken
 from tests.train.going_on import check_goes_on
 from train.build import compiled
 from train.data.pipeline import Placement
 from train.edits import join
-from train.objectives import NextToken
 from train.run import Watch
 
 PRICED = GRPO(beta=0.1)
-
-
-@pytest.fixture(scope='module')
-def world(tmp_path_factory):
-  """(parent, store, vocabulary), made."""
-  return begun(tmp_path_factory.mktemp('rollout'))
 
 
 @pytest.fixture(scope='module')
@@ -48,13 +39,6 @@ def grpo(world):
   with jax.set_mesh(setting.built.mesh):
     batches = [source(state) for _ in range(4)]
   return run, setting, source, state, batches
-
-
-def taken(setting, state, batch):
-  """The metrics of a step."""
-  with jax.set_mesh(setting.built.mesh):
-    metrics = jax.jit(setting.built.step)(state, setting.frozen, batch)[1]
-  return {name: float(mean.value()) for name, mean in metrics.items()}
 
 
 def test_the_first_step_is_on_policy(grpo):
@@ -189,86 +173,6 @@ def test_several_steps_are_several_steps(world):
     assert float(metrics['moved'].value()) > 1e-6 and float(metrics['ratio'].value()) != 1
     source(state)
     assert set(np.asarray(source.buffer['logp']).sum(1).tolist()).isdisjoint(old)
-
-
-def test_truncated_answers_are_treated_as_was_said(world):
-  """All answers of 6 tokens are cut off: charged, their rewards fall alike; ignored, nothing is learnt from them."""
-  before, store, vocabulary = world
-  found = {}
-  for choice in (Kept(), Charged(2.0), Ignored()):
-    setting, source, state = opened(learner(before, rollouts(vocabulary, truncated=choice, kl=Fixed(0.0))), store)
-    with jax.set_mesh(setting.built.mesh):
-      source(state)
-    found[type(choice).__name__] = source.buffer
-  cut = found['Kept']['seen/truncated'] > 0
-  assert cut.sum() > 0
-  np.testing.assert_allclose(found['Charged']['seen/reward'], found['Kept']['seen/reward'] - 2.0 * cut)
-  assert not found['Ignored']['mask'][cut].any() and found['Kept']['mask'][cut].any()
-  assert not found['Ignored']['advantage'][cut].any()
-
-
-def test_the_best_answers_are_learnt_like_a_text(world):
-  before, store, vocabulary = world
-  rows = rollouts(vocabulary, credit=Best(), kl=Fixed(0.0), epochs=1)
-  setting, source, state = opened(learner(before, rows, objective=NextToken()), store)
-  with jax.set_mesh(setting.built.mesh):
-    seen = taken(setting, state, source(state))
-  best = source.buffer['mask'].any(1).reshape(4, 4)
-  rewards = source.buffer['seen/reward'].reshape(4, 4)
-  assert best.sum(1).tolist() == [1] * 4 and (rewards[best] == rewards.max(1)).all()
-  assert seen['loss'] > 0 and 'reward' in seen
-
-
-@pytest.mark.campaign
-def test_a_teacher_writes_and_the_student_learns(world):
-  """Sequence-level distillation: the tokens are the teacher's, whatever the student is."""
-  before, store, vocabulary = world
-  rows = rollouts(vocabulary, credit=Everyone(), kl=Fixed(0.0), by=before, epochs=1)
-  student = learner(before, rows, objective=NextToken(), restore=None, seed=5)
-  setting, source, state = opened(student, store)
-  same = learner(before, replace(rows, by=None), objective=NextToken())
-  _, source_of_itself, own = opened(same, store)
-  with jax.set_mesh(setting.built.mesh):
-    source(state), source_of_itself(own)
-  np.testing.assert_array_equal(source.buffer['tokens'], source_of_itself.buffer['tokens'])
-  with pytest.raises(ConfigError, match=r'config\.teacher'):
-    learner(before, replace(rows, credit=Grouped()))
-
-
-@pytest.mark.campaign
-def test_questions_that_teach_nothing_give_way(world):
-  """With a reward that is the same for all, refilling asks others in vain and then takes what there is."""
-  before, store, vocabulary = world
-  rows = rollouts(vocabulary, rewards=(Part('none', Length(0.0)),), refill=2, kl=Fixed(0.0))
-  setting, source, state = opened(learner(before, rows), store)
-  with jax.set_mesh(setting.built.mesh):
-    batch = source(state)
-    seen = taken(setting, state, batch)
-  assert source.asked == 12 and not np.asarray(batch['advantage']).any()
-  assert seen['alike'] == 1 and seen['grad_norm'] == 0                   # exactly: nothing divides by nothing
-
-
-def test_questions_give_way_by_what_is_learnt_from_their_answers(world):
-  """Charged, equal rewards may differ and others become alike; where all are ignored nothing is learnt, whatever they got."""
-  before, store, vocabulary = world
-  rows = rollouts(vocabulary, refill=2, kl=Fixed(0.0))
-  setting, source, state = opened(learner(before, rows), store)
-  crew, write = source.crew, source.crew.write
-  for choice, rewards, cut, asked in (
-      (Kept(), (0, 0, 0, 0), (1, 0, 0, 0), 12), (Kept(), (1, 0, 0, 0), (1, 0, 0, 0), 4),
-      (Charged(1.0), (0, 0, 0, 0), (1, 0, 0, 0), 4), (Charged(1.0), (1, 0, 0, 0), (1, 0, 0, 0), 12),
-      (Ignored(), (1, 0, 0, 0), (1, 0, 0, 0), 4), (Ignored(), (1, 0, 0, 0), (1, 1, 1, 1), 12)):
-
-    def scripted(params, questions, each, rewards=rewards, cut=cut):
-      lot, groups = write(params, questions, each), len(questions) // 4
-      answers = [answer._replace(reason='length' if late else 'eos') for answer, late in zip(lot.answers, cut * groups)]
-      return lot._replace(answers=answers, total_B=np.tile(np.float32(rewards), groups))
-
-    source = replace(rows, truncated=choice).open(setting)
-    source.crew, crew.write = crew, scripted
-    with jax.set_mesh(setting.built.mesh):
-      source(state)
-    assert (source.asked, source.buffer['advantage'].any()) == (asked, asked == 4), choice
 
 
 def test_adapters_policy_critic_and_reference_share_one_base(world):

@@ -85,7 +85,7 @@ def test_a_process_with_the_number_of_a_dead_holder_is_not_taken_for_it(tmp_path
 def test_a_torn_lock_file_holds_nothing(tmp_path, content):
   (tmp_path / LOCK).write_text(content)
   with Lock(tmp_path):
-    pass
+    assert str(os.getpid()) in (tmp_path / LOCK).read_text()
 
 
 def test_without_locks_in_the_file_system_a_living_process_still_counts(tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ autocast has it, and see whole rows. Both sizes have a round before either has t
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ OURS: dict[str, dict[str, Any]] = {
   'ours packed': {'rows': 'packed'},
   'ours whole': {'rows': 'whole'},
 }
-PEERS: dict[str, tuple[str, str]] = {  # the module of each, and its form
-  'HF compiled': ('experiments.bench.peers.hf', 'compiled'),
-  'litgpt compiled': ('experiments.bench.peers.lit', 'compiled'),
-  'HF eager': ('experiments.bench.peers.hf', 'eager'),
+PEERS: dict[str, tuple[str, str, Callable[[Bench], str]]] = {      # the module of each, its form, its interpreter
+  'HF compiled': ('experiments.bench.peers.hf', 'compiled', attrgetter('peers')),
+  'litgpt compiled': ('experiments.bench.peers.lit', 'compiled', attrgetter('litgpt')),
+  'HF eager': ('experiments.bench.peers.hf', 'eager', attrgetter('peers')),
 }
 Round = tuple[dict[str, dict[str, Any]], tuple[str, ...]]          # forms of ours, and peers after them
 FIRST: tuple[Round, ...] = ((OURS, ('HF compiled',)),)
@@ -117,10 +118,9 @@ def ours(bench: Bench, name: str, label: str, form: dict[str, Any]) -> Contestan
 
 
 def peer(bench: Bench, name: str, label: str) -> Contestant:
-  module, form = PEERS[label]
-  python = bench.litgpt if label.startswith('litgpt') else bench.peers
+  module, form, python_of = PEERS[label]
   words = (str(bench.folder / f'train-{name}'), name, 'bfloat16', form)
-  return Contestant(f'{name} {label}', module, words, python, bench.caches_of(f'{name} {label}'), ahead=False)
+  return Contestant(f'{name} {label}', module, words, python_of(bench), bench.caches_of(f'{name} {label}'), ahead=False)
 
 
 def compiled(bench: Bench) -> Iterator[Record]:
